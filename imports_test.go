@@ -1,0 +1,89 @@
+package main
+
+import (
+	"go/build"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed says which packages of adit each package may import (docs/design.md). A package that is
+// not listed may import none and must not exist: add it here together with its place in the design.
+var allowed = map[string][]string{
+	"adit":                     {"adit/cmd"},
+	"adit/cmd":                 {"adit/tunnel", "adit/reliable", "adit/signal", "adit/signal/rendezvous", "adit/internal/event", "adit/internal/handshake", "adit/internal/peer", "adit/internal/relay"},
+	"adit/internal/acceptance": {},
+	"adit/internal/event":      {},
+	"adit/internal/handshake":  {},
+	"adit/internal/link":       {},
+	"adit/internal/netlab":     {},
+	"adit/internal/peer":       {"adit/reliable", "adit/signal", "adit/internal/event", "adit/internal/handshake", "adit/internal/link", "adit/internal/punch"},
+	"adit/internal/punch":      {},
+	"adit/internal/relay":      {},
+	"adit/reliable":            {},
+	"adit/signal":              {},
+	"adit/signal/rendezvous":   {"adit/signal"},
+	"adit/tunnel":              {"adit/reliable", "adit/internal/event"},
+}
+
+// confined says which packages may import a library whose types must not leak.
+var confined = map[string][]string{
+	"github.com/pion/":           {"adit/internal/punch", "adit/internal/relay"},
+	"github.com/xtaci/kcp-go/":   {"adit/reliable"},
+	"github.com/urfave/cli/":     {"adit/cmd"},
+	"github.com/BurntSushi/toml": {"adit/cmd"},
+	"github.com/mattn/go-isatty": {"adit/cmd"},
+	"golang.org/x/term":          {"adit/cmd"},
+	"github.com/flynn/noise":     {"adit/internal/handshake"},
+	"github.com/gtank/":          {"adit/internal/handshake"},
+}
+
+func TestImports(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir(".", func(dir string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if name := d.Name(); dir != "." && (strings.HasPrefix(name, ".") || name == "testdata") {
+			return filepath.SkipDir
+		}
+		p, err := build.ImportDir(dir, 0)
+		if _, none := err.(*build.NoGoError); none {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		seen++
+		path := "adit"
+		if dir != "." {
+			path += "/" + filepath.ToSlash(dir)
+		}
+		mine, known := allowed[path]
+		if !known {
+			t.Errorf("package %s has no place in the design: list it here and in docs/design.md", path)
+		}
+		if p.Doc == "" && p.Name != "main" {
+			t.Errorf("package %s has no package comment", path)
+		}
+		for _, imp := range p.Imports {
+			if (imp == "adit" || strings.HasPrefix(imp, "adit/")) && !slices.Contains(mine, imp) {
+				t.Errorf("%s imports %s: arrows go down only", path, imp)
+			}
+			for prefix, where := range confined {
+				if strings.HasPrefix(imp, prefix) && !slices.Contains(where, path) {
+					t.Errorf("%s imports %s, which belongs to %v alone", path, imp, where)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen == 0 {
+		t.Fatal("found no packages")
+	}
+}
