@@ -93,7 +93,7 @@ func TestParseCodeRejects(t *testing.T) {
 		"7341-orbit-copper-laddder":                     `did you mean "ladder"?`,
 		"7341-orbit-copper-ladders":                     `did you mean "ladder"?`,
 		"7341-orbit-copper-xqzzqxqzq":                   `"xqzzqxqzq" is not a code word`,
-		"7341-orbit-copper-\x1b31m":                    `is not a code word`,
+		"7341-orbit-copper-\x1b31m":                     `is not a code word`,
 		"7341-orbit-copper-läddär":                      `"läddär" is not a code word, did you mean "ladder"?`,
 		"7341-orbit-copper-" + strings.Repeat("z", 60):  "is not a code word",
 		"7341-orbit-copper-" + strings.Repeat("z", 300): "too many",
