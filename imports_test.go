@@ -17,6 +17,7 @@ var allowed = map[string][]string{
 	"adit/internal/acceptance": {},
 	"adit/internal/event":      {},
 	"adit/internal/handshake":  {},
+	"adit/internal/leaktest":   {},
 	"adit/internal/link":       {},
 	"adit/internal/netlab":     {},
 	"adit/internal/peer":       {"adit/reliable", "adit/signal", "adit/internal/event", "adit/internal/handshake", "adit/internal/link", "adit/internal/punch"},
