@@ -1,0 +1,330 @@
+package punch
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	maxHostCandidates = 12
+	maxMappings       = 4  // reported for each family
+	maxServers        = 16 // asked
+
+	gatherLimit = 3 * time.Second        // for all servers together
+	gatherGrace = 100 * time.Millisecond // for a second answer that tells of another mapping
+	familyGrace = 500 * time.Millisecond // for the other family, once one has its answer
+
+	refreshMin    = 20 * time.Second // NATs keep a mapping 30 s or more
+	refreshSpread = 5 * time.Second
+)
+
+// Gather finds the addresses of this host: report is called from this goroutine, with host
+// candidates at once and then with server-reflexive ones as the STUN servers answer. All servers are
+// asked at the same time; it returns when each family has its first answer (plus 100 ms for another
+// that differs, as symmetric NATs cause), and after three seconds at the latest, servers that did
+// not answer or do not resolve being no error. It returns the cause of ctx's end, or ErrClosed.
+//
+// Afterwards the mappings are refreshed every 20 to 25 s until StopRefresh or Close.
+func (h *Host) Gather(ctx context.Context, report func(Candidate)) error {
+	if h.ctx.Err() != nil {
+		return ErrClosed
+	}
+	seen := make(map[netip.AddrPort]struct{})
+	families := [2]bool{} // those that could reach a server
+	for _, c := range h.hostCandidates() {
+		seen[c.Addr] = struct{}{}
+		families[family(c.Addr.Addr())] = true
+		report(c)
+	}
+	servers := h.cfg.STUN[:min(len(h.cfg.STUN), maxServers)]
+	if len(servers) == 0 {
+		return nil
+	}
+	race, cancel := context.WithTimeout(ctx, gatherLimit)
+	defer cancel()
+	defer context.AfterFunc(h.ctx, cancel)()
+	found := h.askAll(race, servers, families, func(m mapping, index int) {
+		if _, known := seen[m.mapped]; known {
+			return
+		}
+		seen[m.mapped] = struct{}{}
+		report(Candidate{ServerReflexive, m.mapped, priority(ServerReflexive, m.sock.v6, index)})
+	})
+	switch {
+	case h.ctx.Err() != nil:
+		return ErrClosed
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	h.startRefresh(found)
+	return nil
+}
+
+func family(a netip.Addr) int {
+	if a.Is6() {
+		return 1
+	}
+	return 0
+}
+
+// hostCandidates returns the addresses of the interfaces, best first, families interleaved.
+func (h *Host) hostCandidates() []Candidate {
+	addrs, err := localAddrs(h.cfg.Loopback)
+	if err != nil {
+		h.log.Warn("list network interfaces", "err", err)
+		return nil
+	}
+	var byFamily [2][]netip.Addr
+	for _, a := range addrs {
+		i := family(a)
+		if !slices.Contains(byFamily[i], a) {
+			byFamily[i] = append(byFamily[i], a)
+		}
+	}
+	var out []Candidate
+	for i, s := range h.socks {
+		if s == nil {
+			continue
+		}
+		src, _ := routeSource(s.v6)
+		rank := func(a netip.Addr) int {
+			switch {
+			case a.IsLoopback():
+				return 2
+			case a == src:
+				return 0
+			}
+			return 1
+		}
+		slices.SortStableFunc(byFamily[i], func(a, b netip.Addr) int { return rank(a) - rank(b) })
+		for n, a := range byFamily[i] {
+			out = append(out, Candidate{HostCandidate, netip.AddrPortFrom(a, s.port), priority(HostCandidate, s.v6, n)})
+		}
+	}
+	slices.SortFunc(out, func(a, b Candidate) int { return int(b.Priority>>8) - int(a.Priority>>8) })
+	return out[:min(len(out), maxHostCandidates)]
+}
+
+// routeSource returns the address that packets to the internet have as their source. Connecting a
+// UDP socket sends nothing.
+func routeSource(v6 bool) (netip.Addr, bool) {
+	far := "192.0.2.1:9" // RFC 5737
+	if v6 {
+		far = "[2001:db8::1]:9" // RFC 3849
+	}
+	c, err := net.Dial(network(v6), far)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), true
+}
+
+// base returns the address under which an agent knows a socket: the source of the default route, or
+// without one the best candidate of the family.
+func (h *Host) base(s *socket) (netip.Addr, bool) {
+	if a, ok := routeSource(s.v6); ok && usableAddr(a, h.cfg.Loopback) {
+		return a, true
+	}
+	for _, c := range h.hostCandidates() {
+		if c.Addr.Addr().Is6() == s.v6 {
+			return c.Addr.Addr(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// A mapping is what one server said about one socket.
+type mapping struct {
+	sock   *socket
+	server netip.AddrPort
+	mapped netip.AddrPort
+}
+
+// askAll races the servers and returns their answers in the order in which they came. report is
+// called for each mapping that no answer had before, with its index in its family.
+func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, report func(mapping, int)) []mapping {
+	ctx, cancel := context.WithCancel(ctx)
+	type result struct {
+		family int
+		mapping
+		err error
+	}
+	results := make(chan result, 2*len(servers)) // room for all: nobody has to be there to receive
+	var pending [2]int
+	for i, s := range h.socks {
+		if families[i] && s != nil {
+			pending[i] = len(servers)
+		}
+	}
+	running := make(chan struct{}, len(servers))
+	for _, server := range servers {
+		go func() {
+			defer func() { running <- struct{}{} }()
+			h.ask(ctx, server, families, func(i int, m mapping, err error) { results <- result{i, m, err} })
+		}()
+	}
+	defer func() {
+		cancel()
+		for range servers {
+			<-running
+		}
+	}()
+	var (
+		found   []mapping
+		count   [2]int
+		differs [2]map[netip.AddrPort]struct{}
+		end     <-chan time.Time
+		graced  [2]bool // of the timers below, those that run
+	)
+	for pending[0]+pending[1] > 0 {
+		select {
+		case r := <-results:
+			pending[r.family]--
+			if r.err != nil {
+				h.log.Debug("stun", "err", r.err)
+			} else {
+				found = append(found, r.mapping)
+				if differs[r.family] == nil {
+					differs[r.family] = make(map[netip.AddrPort]struct{})
+				}
+				if _, known := differs[r.family][r.mapped]; !known && count[r.family] < maxMappings {
+					differs[r.family][r.mapped] = struct{}{}
+					h.own(r.mapped)
+					report(r.mapping, count[r.family])
+					count[r.family]++
+				}
+			}
+			settled := 0
+			for i := range pending {
+				if pending[i] == 0 || count[i] > 0 {
+					settled++
+				}
+			}
+			switch {
+			case settled == 2 && !graced[1]:
+				graced[1] = true
+				end = time.After(gatherGrace)
+			case len(found) > 0 && !graced[0] && !graced[1]:
+				graced[0] = true
+				end = time.After(familyGrace)
+			}
+		case <-end:
+			return found
+		case <-ctx.Done():
+			return found
+		}
+	}
+	for i := range count {
+		if count[i] > 1 {
+			h.log.Info("the NAT gives each destination another mapping", "family", network(i == 1), "mappings", count[i])
+		}
+	}
+	return found
+}
+
+// ask resolves one server and asks at its addresses; tell is called once for each family that is on.
+func (h *Host) ask(ctx context.Context, server string, families [2]bool, tell func(int, mapping, error)) {
+	addrs, err := resolve(ctx, server)
+	done := make(chan struct{}, len(addrs))
+	for i, s := range h.socks {
+		if s == nil || !families[i] {
+			done <- struct{}{}
+			continue
+		}
+		go func() {
+			defer func() { done <- struct{}{} }()
+			switch {
+			case err != nil:
+				tell(i, mapping{}, err)
+			case !addrs[i].IsValid():
+				tell(i, mapping{}, errSTUN)
+			default:
+				mapped, err := h.query(ctx, s, addrs[i])
+				tell(i, mapping{s, addrs[i], mapped}, err)
+			}
+		}()
+	}
+	for range addrs {
+		<-done
+	}
+}
+
+// own remembers a mapped address as one of this host.
+func (h *Host) own(a netip.AddrPort) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.mapped) >= 64 {
+		clear(h.mapped) // they are of old mappings
+	}
+	h.mapped[a] = struct{}{}
+}
+
+// startRefresh replaces the refresh of an earlier Gather.
+func (h *Host) startRefresh(found []mapping) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopRefresh != nil {
+		h.stopRefresh()
+		h.stopRefresh = nil
+	}
+	if h.closed || len(found) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(h.ctx)
+	h.stopRefresh = cancel
+	h.wg.Go(func() { h.refresh(ctx, found) })
+}
+
+// StopRefresh ends the refresh of the mappings. A path that is up keeps its own alive.
+func (h *Host) StopRefresh() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopRefresh != nil {
+		h.stopRefresh()
+		h.stopRefresh = nil
+	}
+}
+
+// refresh keeps the mappings of both families alive while nothing else is sent from the sockets.
+func (h *Host) refresh(ctx context.Context, found []mapping) {
+	for {
+		t := time.NewTimer(refreshMin + rand.N(refreshSpread))
+		select {
+		case <-t.C:
+			h.refreshOnce(ctx, found)
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
+
+// refreshOnce asks, for each family, one server after the other until one answers. found is updated.
+func (h *Host) refreshOnce(ctx context.Context, found []mapping) {
+	for _, s := range h.socks {
+		for i := range found {
+			m := &found[i]
+			if m.sock != s {
+				continue
+			}
+			one, cancel := context.WithTimeout(ctx, gatherLimit)
+			now, err := h.query(one, s, m.server)
+			cancel()
+			if err != nil {
+				h.log.Debug("refresh mapping", "err", err)
+				continue
+			}
+			if now != m.mapped {
+				h.log.Info("the mapped address changed", "from", m.mapped, "to", now)
+				m.mapped = now
+				h.own(now)
+			}
+			break
+		}
+	}
+}

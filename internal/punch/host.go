@@ -1,0 +1,194 @@
+// Package punch finds a direct UDP path between two machines behind NATs. A Host owns one wildcard
+// socket for each family of addresses; everything shares them:
+//
+//	                         STUN ── user fragment, transaction ── Agent (pion/ice), one a generation
+//	sockets ── first byte ──┤     └─ transaction ──────────────── STUN client: own mapped addresses
+//	                         rest ── the handler, in batches
+//
+// pion/ice does the connectivity checks of RFC 8445 and nothing else: candidates are gathered here,
+// and data goes past it. Each attempt to find a path is a new Agent on the same Host, so that an old
+// path carries on until a new one is found.
+//
+// Not here: relays, port mapping protocols, and whether the peer is who it says it is.
+//
+// Errors: [ErrPortInUse], [ErrClosed] (a net.ErrClosed), [ErrFailed], [ErrAddress], [ErrTooMany],
+// [ErrCredentials], [ErrStarted], [ErrNoAddress].
+package punch
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// ErrClosed is returned by the methods of a Host or Agent that was closed.
+var ErrClosed = fmt.Errorf("punch: %w", net.ErrClosed)
+
+// Config says how a Host is opened; the zero value works.
+type Config struct {
+	Port     int          // UDP port; 0 lets the system choose
+	STUN     []string     // servers as host:port, at most 16 are used; without any there are host candidates only
+	Loopback bool         // loopback addresses are candidates, of either side; so are this host's own
+	Logger   *slog.Logger // nil is silent
+}
+
+// A Host is a UDP port of this machine with all that finds paths from it. Its methods may be called
+// from any goroutine.
+type Host struct {
+	cfg    Config
+	log    *slog.Logger
+	socks  [2]*socket // IPv4, IPv6; nil where the system lacks the family
+	buffer int
+	table  *table
+	wg     sync.WaitGroup
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+
+	handler atomic.Pointer[func(b []byte, segment int, from netip.AddrPort)]
+
+	mu          sync.Mutex
+	closed      bool
+	agents      map[*Agent]struct{}
+	mapped      map[netip.AddrPort]struct{} // own addresses as STUN servers see them
+	stopRefresh context.CancelFunc
+}
+
+// Listen opens the sockets, IPv4 and IPv6 on one port where that can be had. That one family is
+// missing is no error. If the port is taken it returns an error that wraps ErrPortInUse.
+func Listen(cfg Config) (*Host, error) {
+	if cfg.Port < 0 || cfg.Port > 65535 {
+		return nil, fmt.Errorf("listen on UDP port %d: not a port number", cfg.Port)
+	}
+	s4, s6, err := listenPair(cfg.Port)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{
+		cfg: cfg, log: cfg.Logger, socks: [2]*socket{s4, s6}, table: newTable(),
+		agents: make(map[*Agent]struct{}), mapped: make(map[netip.AddrPort]struct{}),
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	for _, s := range h.socks {
+		if s == nil {
+			continue
+		}
+		if h.buffer == 0 || s.buffer < h.buffer {
+			h.buffer = s.buffer
+		}
+		h.wg.Go(func() { s.readLoop(h.ctx, h.receive) })
+	}
+	return h, nil
+}
+
+// Port returns the local UDP port: that of the IPv4 socket if there is one.
+func (h *Host) Port() int {
+	for _, s := range h.socks {
+		if s != nil {
+			return int(s.port)
+		}
+	}
+	return 0
+}
+
+// ReceiveBuffer returns how many bytes may wait in the kernel before it drops: what it granted for
+// the smaller of the sockets. A peer that keeps more in flight than this can lose it.
+func (h *Host) ReceiveBuffer() int { return h.buffer }
+
+// SetHandler sets who gets the packets that are not STUN. b holds one or more datagrams of segment
+// bytes each, of which the last may be shorter; it is valid during the call only and may be written
+// to. from is never IPv4-mapped. The handler is called from one goroutine for each family and must
+// not block: the kernel's buffer fills meanwhile. Without a handler packets are dropped.
+func (h *Host) SetHandler(f func(b []byte, segment int, from netip.AddrPort)) {
+	if f == nil {
+		h.handler.Store(nil)
+		return
+	}
+	h.handler.Store(&f)
+}
+
+// receive parts STUN from the rest. The kernel may have put both in one batch if they have the same
+// size and source.
+func (h *Host) receive(b []byte, segment int, from netip.AddrPort) {
+	start := 0 // of what the handler has not seen yet
+	for i := 0; i < len(b); i += segment {
+		p := b[i:min(i+segment, len(b))]
+		if !isSTUN(p) {
+			continue
+		}
+		h.handle(b[start:i], segment, from)
+		h.table.deliver(p, from)
+		start = i + len(p)
+	}
+	h.handle(b[start:], segment, from)
+}
+
+func (h *Host) handle(b []byte, segment int, from netip.AddrPort) {
+	if f := h.handler.Load(); f != nil && len(b) > 0 {
+		(*f)(b, min(segment, len(b)), from)
+	}
+}
+
+// Send sends the datagrams of segment bytes each that b holds, of which the last may be shorter, to
+// one address. It keeps nothing of b. Like the network it may lose datagrams: it waits some 20 ms
+// at most for room in the socket's buffer. It goes on after an error that concerns one datagram and
+// returns the first such error. After Close it returns one that unwraps to net.ErrClosed.
+func (h *Host) Send(b []byte, segment int, to netip.AddrPort) error {
+	if segment <= 0 {
+		return fmt.Errorf("send datagrams of %d bytes: not a size", segment)
+	}
+	if to.Addr().Is4In6() {
+		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	}
+	s, err := h.socketFor(to.Addr())
+	if err != nil {
+		return err
+	}
+	return s.batch.send(b, segment, to)
+}
+
+// socketFor returns the socket for a family.
+func (h *Host) socketFor(a netip.Addr) (*socket, error) {
+	s := h.socks[0]
+	if a.Is6() {
+		s = h.socks[1]
+	}
+	if s == nil || !a.IsValid() {
+		return nil, fmt.Errorf("send to %v: no socket for that family: %w", a, ErrAddress)
+	}
+	return s, nil
+}
+
+// Close closes the sockets and all agents and returns when nothing of the Host runs any more. It
+// must not be called from the handler.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	first := !h.closed
+	h.closed = true
+	agents := make([]*Agent, 0, len(h.agents))
+	for a := range h.agents {
+		agents = append(agents, a)
+	}
+	h.mu.Unlock()
+	h.cancel()
+	for _, a := range agents {
+		_ = a.Close() // what pion says about it is of no use
+	}
+	var err error
+	for _, s := range h.socks {
+		if s == nil || !first {
+			continue
+		}
+		if e := s.conn.Close(); err == nil {
+			err = e
+		}
+	}
+	h.wg.Wait()
+	return err
+}

@@ -1,0 +1,9 @@
+package punch
+
+import (
+	"testing"
+
+	"adit/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }

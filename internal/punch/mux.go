@@ -1,0 +1,318 @@
+package punch
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/ice/v2"
+)
+
+const (
+	maxTransactions = 4096             // open at one time; the oldest makes room
+	transactionLife = 10 * time.Second // after that a response is too late
+	inboxPackets    = 64               // checks that wait for an agent; more are dropped, and sent again
+
+	// nearHops and nearChecks: see muxConn.WriteTo.
+	nearHops   = 4
+	nearChecks = 2
+	maxNear    = 64 // addresses counted
+)
+
+// A table says whom a STUN message is for: a request goes by the user fragment in its USERNAME, a
+// response by the transaction that it answers. Remote addresses play no part, so that several
+// generations of agents can share a socket and a peer.
+type table struct {
+	limit limiter
+
+	mu     sync.Mutex
+	muxes  map[string]*agentMux // by local user fragment
+	open   map[transactionID]transaction
+	ring   [maxTransactions]transactionID // of open, oldest at next
+	next   int
+	closed bool
+}
+
+// A transaction is a request of ours that may be answered: to conn's agent or to our STUN client.
+type transaction struct {
+	conn   *muxConn
+	answer chan<- answer // capacity 1
+	at     time.Time
+}
+
+type answer struct {
+	typ   uint16
+	attrs []byte
+	from  netip.AddrPort
+}
+
+func newTable() *table {
+	return &table{muxes: make(map[string]*agentMux), open: make(map[transactionID]transaction)}
+}
+
+// expect remembers a transaction.
+func (t *table) expect(id transactionID, x transaction) {
+	x.at = time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, t.ring[t.next])
+	t.ring[t.next] = id
+	t.next = (t.next + 1) % len(t.ring)
+	t.open[id] = x
+}
+
+// forget ends a transaction that nobody waits for any more.
+func (t *table) forget(id transactionID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, id)
+}
+
+// deliver takes one STUN packet. What makes no sense, answers nothing or is meant for nobody is
+// dropped without a word.
+func (t *table) deliver(p []byte, from netip.AddrPort) {
+	typ, id, attrs, ok := parseSTUN(p)
+	if !ok {
+		return
+	}
+	switch typ {
+	case bindingRequest:
+		user, ok := stunAttr(attrs, attrUsername)
+		if !ok {
+			return
+		}
+		ufrag, _, ok := bytes.Cut(user, []byte{':'})
+		if !ok {
+			return
+		}
+		t.mu.Lock()
+		m := t.muxes[string(ufrag)]
+		t.mu.Unlock()
+		if m != nil && t.limit.allow(from.Addr(), time.Now()) {
+			m.heard.Store(true)
+			m.deliver(p, from)
+		}
+	case bindingSuccess, bindingError:
+		t.mu.Lock()
+		x, ok := t.open[id]
+		delete(t.open, id)
+		t.mu.Unlock()
+		switch {
+		case !ok || time.Since(x.at) > transactionLife:
+		case x.conn != nil:
+			x.conn.mux.heard.Store(true)
+			x.conn.deliver(p, from)
+		default:
+			x.answer <- answer{typ, slices.Clone(attrs), from} // room for the only answer
+		}
+	}
+}
+
+// add registers a mux; false means that its user fragment is taken or the host is closed.
+func (t *table) add(m *agentMux) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.muxes[m.ufrag] != nil {
+		return false
+	}
+	t.muxes[m.ufrag] = m
+	return true
+}
+
+func (t *table) remove(m *agentMux) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.muxes[m.ufrag] == m {
+		delete(t.muxes, m.ufrag)
+	}
+	for id, x := range t.open {
+		if x.conn != nil && x.conn.mux == m {
+			delete(t.open, id)
+		}
+	}
+}
+
+// An agentMux is the ice.UDPMux of one agent: one base for each family, on the host's sockets.
+type agentMux struct {
+	table *table
+	ufrag string
+	near  bool // begin with checks that do not reach the peer's router
+	heard atomic.Bool
+	conns [2]*muxConn // IPv4, IPv6; nil where the family is missing
+}
+
+var _ ice.UDPMux = (*agentMux)(nil)
+
+func newAgentMux(t *table, ufrag string, near bool) *agentMux {
+	return &agentMux{table: t, ufrag: ufrag, near: near}
+}
+
+// attach adds the base of one family, known to the agent as local.
+func (m *agentMux) attach(s *socket, local netip.Addr) {
+	i := 0
+	if s.v6 {
+		i = 1
+	}
+	m.conns[i] = &muxConn{
+		mux: m, sock: s, local: net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, s.port)),
+		inbox: make(chan inPacket, inboxPackets), done: make(chan struct{}),
+	}
+}
+
+func (m *agentMux) deliver(p []byte, from netip.AddrPort) {
+	c := m.conns[0]
+	if from.Addr().Is6() {
+		c = m.conns[1]
+	}
+	if c != nil {
+		c.deliver(p, from)
+	}
+}
+
+// GetListenAddresses returns the bases: one address a family. The kernel picks the source address
+// of a wildcard socket anyway, more bases would only multiply identical checks.
+func (m *agentMux) GetListenAddresses() []net.Addr {
+	var out []net.Addr
+	for _, c := range m.conns {
+		if c != nil {
+			out = append(out, c.local)
+		}
+	}
+	return out
+}
+
+// GetConn returns the conn of a base.
+func (m *agentMux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+	for _, c := range m.conns {
+		if c != nil && ufrag == m.ufrag && c.local.String() == addr.String() {
+			return c, nil
+		}
+	}
+	return nil, net.ErrClosed
+}
+
+// RemoveConnByUfrag ends the agent's conns; the sockets stay open.
+func (m *agentMux) RemoveConnByUfrag(ufrag string) {
+	if ufrag == m.ufrag {
+		_ = m.Close() // cannot fail
+	}
+}
+
+// Close ends the agent's conns.
+func (m *agentMux) Close() error {
+	m.table.remove(m)
+	for _, c := range m.conns {
+		if c != nil {
+			_ = c.Close() // cannot fail
+		}
+	}
+	return nil
+}
+
+type inPacket struct {
+	b    []byte
+	from *net.UDPAddr
+}
+
+// A muxConn carries the STUN messages of one base of one agent.
+type muxConn struct {
+	mux   *agentMux
+	sock  *socket
+	local *net.UDPAddr
+	inbox chan inPacket
+	done  chan struct{}
+	once  sync.Once
+
+	mu   sync.Mutex
+	sent map[netip.AddrPort]int // near checks; nil once the peer was heard
+}
+
+func (c *muxConn) deliver(p []byte, from netip.AddrPort) {
+	if len(c.inbox) == cap(c.inbox) {
+		return // before the copy
+	}
+	select {
+	case c.inbox <- inPacket{slices.Clone(p), net.UDPAddrFromAddrPort(from)}:
+	default:
+	}
+}
+
+// ReadFrom returns the next message for the agent, or io.EOF once the conn is closed.
+func (c *muxConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case p := <-c.inbox:
+		return copy(b, p.b), p.from, nil
+	case <-c.done:
+		return 0, nil, io.EOF
+	}
+}
+
+// WriteTo sends one message. What the network refuses counts as lost: checks are repeated, and the
+// agent would only log it.
+//
+// The first checks of the side that answers an offer die after a few hops, behind its own router
+// and in front of the peer's. They open its own router for the peer, who does not know of it yet. A
+// check that reached a Linux router before the peer sent anything could leave an entry there that
+// takes the peer's port away (an early packet, by which the peer's mapping gets another port than
+// the one it announced).
+func (c *muxConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	select {
+	case <-c.done:
+		return 0, io.ErrClosedPipe
+	default:
+	}
+	u, ok := to.(*net.UDPAddr)
+	if !ok {
+		return 0, net.InvalidAddrError(to.String())
+	}
+	dst := u.AddrPort()
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	if dst.Addr().Is6() != c.sock.v6 || !isSTUN(b) {
+		return len(b), nil
+	}
+	if typ, id, _, ok := parseSTUN(b); ok && typ == bindingRequest {
+		c.mux.table.expect(id, transaction{conn: c})
+		if c.isNear(dst) {
+			_ = c.sock.batch.sendNear(b, nearHops, dst) // lost
+			return len(b), nil
+		}
+	}
+	_ = c.sock.batch.send(b, len(b), dst) // lost
+	return len(b), nil
+}
+
+// isNear reports whether the next check to dst is one of those that only open the own router.
+func (c *muxConn) isNear(dst netip.AddrPort) bool {
+	if !c.mux.near || c.mux.heard.Load() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sent == nil {
+		c.sent = make(map[netip.AddrPort]int)
+	}
+	n, known := c.sent[dst]
+	if n >= nearChecks || !known && len(c.sent) >= maxNear {
+		return false
+	}
+	c.sent[dst]++
+	return true
+}
+
+// Close unblocks ReadFrom; the socket stays open.
+func (c *muxConn) Close() error {
+	c.once.Do(func() { close(c.done) })
+	return nil
+}
+
+func (c *muxConn) LocalAddr() net.Addr { return c.local }
+
+// Deadlines are not kept: the agent sets them only in front of Close.
+func (c *muxConn) SetDeadline(time.Time) error      { return nil }
+func (c *muxConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *muxConn) SetWriteDeadline(time.Time) error { return nil }
