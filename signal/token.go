@@ -41,6 +41,7 @@ type TokenError struct {
 
 	unfinished bool // the text could go on in the next line
 	absent     bool // nothing in the text looks like a token
+	ended      bool // the input ended without one
 	have, want int  // characters of the cut token, where known
 }
 
