@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"time"
 )
@@ -40,6 +41,9 @@ func NewExec(command string) (Channel, error) {
 
 // Start starts the command; see NewExec.
 func (c ExecConfig) Start() (Channel, error) {
+	if strings.TrimSpace(c.Command) == "" {
+		return nil, errors.New("run a command for signalling: it is empty")
+	}
 	if c.Stderr == nil {
 		c.Stderr = os.Stderr
 	}

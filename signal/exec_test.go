@@ -76,6 +76,26 @@ func TestExecEndsAfterToken(t *testing.T) {
 	}
 }
 
+func TestExecEmpty(t *testing.T) {
+	if x, err := NewExec(" "); err == nil {
+		x.Close()
+		t.Error("an empty command was run")
+	}
+}
+
+// Something the command left behind holds its output open: Close does not wait for that.
+func TestExecLeavesSomethingBehind(t *testing.T) {
+	t.Parallel()
+	x, _ := start(t, "sleep 20 & exit 0")
+	began := time.Now()
+	if err := x.Close(); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("Close took %v", d)
+	}
+}
+
 func TestExecStatus(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"exit 3", "echo hello; exit 3", "adit-has-no-such-command; exit 3"} {

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// maxLine bounds how much of a line, and of a token over several lines, is kept: in bytes.
+// maxLine bounds how much of a line is kept: in bytes.
 const maxLine = 64 << 10
 
 // A line is what one read gave: text without its newline, and err if it is the last.

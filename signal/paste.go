@@ -15,6 +15,13 @@ import (
 // a paste of many lines is one paste.
 const quiet = 200 * time.Millisecond
 
+// What an unfinished token may take up: one of MaxToken characters in short lines, with a name in
+// front of each, and then some. Each line has all of it read again.
+const (
+	maxPendingBytes = 8 << 10
+	maxPendingLines = 100
+)
+
 // PasteConfig says where tokens are read and written. The zero value reads nothing and writes
 // nothing. All callbacks run in the goroutine that calls Send or Receive and should return soon.
 type PasteConfig struct {
@@ -251,7 +258,7 @@ func (p *paste) judge(l line) (Message, *TokenError) {
 		}
 	}
 	switch {
-	case problem.unfinished && len(text) < maxLine && !l.long:
+	case problem.unfinished && !l.long && len(text) < maxPendingBytes && strings.Count(text, "\n")+1 < maxPendingLines:
 		p.pending, p.cut = text, problem
 		return Message{}, nil
 	case l.long:

@@ -51,13 +51,16 @@ func TestPasteSend(t *testing.T) {
 
 func TestPasteSendFails(t *testing.T) {
 	broken := errors.New("broken")
-	_, w := io.Pipe()
-	w.CloseWithError(broken)
-	r, _ := io.Pipe()
+	r, w := io.Pipe()
 	r.CloseWithError(broken)
+	p := NewPaste(PasteConfig{Out: w})
+	if err := p.Send(t.Context(), sampleMessage(KindOffer)); !errors.Is(err, broken) {
+		t.Errorf("to a broken pipe: %v, want %v", err, broken)
+	}
+	p.Close()
 	_, out := io.Pipe()
 	defer out.Close()
-	p := NewPaste(PasteConfig{Out: out})
+	p = NewPaste(PasteConfig{Out: out})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(time.Millisecond, func() { cancel(broken) })
 	if err := p.Send(ctx, sampleMessage(KindOffer)); !errors.Is(err, broken) {
@@ -100,6 +103,8 @@ func TestPasteFromPipe(t *testing.T) {
 		{"offer", o + "\nrest", "an offer where an answer is due", "rest"},
 		{"expired", token(t, late) + "\nrest", "expired 3 minutes ago", "rest"},
 		{"ssh", "SSH-2.0-OpenSSH_10.0\r\nbinary", "ssh", "binary"},
+		{"unfinished for many lines", a[:40] + strings.Repeat("\n>", maxPendingLines-1) + "\nrest", "cut", "rest"},
+		{"unfinished for many bytes", a[:40] + strings.Repeat("\n"+strings.Repeat(">", 1023), 8) + "\nrest", "cut", "rest"},
 		{"endless line", strings.Repeat("x", 2*maxLine), "longer than 64 KiB", strings.Repeat("x", maxLine)},
 		{"endless lines", strings.Repeat(strings.Repeat("x ", 511)+"\n", 70), "no token", ""},
 	} {

@@ -13,6 +13,7 @@ var inTime = time.Unix(2_000_000_000, 0)
 
 func sampleMessage(k Kind) Message {
 	body := bytes.Repeat([]byte{0x5a, 0xff, 0x00, byte(k), 0xb3}, 30)
+	body = append(body, 0, 0, 0xfb, 0xef, 0xbe, 0xfb, 0xef, 0xbe, 0xfb, 0xef, 0xbe) // hyphens in base64
 	return Message{Kind: k, Expires: inTime, Body: body}
 }
 
@@ -107,6 +108,9 @@ func TestTokenThroughChat(t *testing.T) {
 	want := sampleMessage(KindAnswer)
 	s := token(t, want)
 	other := token(t, sampleMessage(KindOffer))
+	if !strings.Contains(s, "----") {
+		t.Fatalf("no hyphens in %s: what chats do to them is not tested", s)
+	}
 	for _, c := range []struct{ name, text string }{
 		{"bare", s},
 		{"newline", s + "\n"},
@@ -142,6 +146,7 @@ func TestTokenThroughChat(t *testing.T) {
 		{"bracketed paste", "\x1b[200~" + s + "\x1b[201~"},
 		{"colour", "\x1b[1;32m" + s + "\x1b[0m"},
 		{"non-breaking hyphen", strings.ReplaceAll(s, "-", "\u2011")},
+		{"en dash", strings.ReplaceAll(s, "-", "\u2013")},
 		{"em dash", strings.ReplaceAll(s, "--", "\u2014")},
 		{"a cut one before", other[:100] + "\n" + s},
 		{"a cut one before in the line", other[:100] + " " + s},
