@@ -1,0 +1,124 @@
+package rendezvous
+
+import (
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// get answers with one message of the other side, and waits for it as long as the client asked.
+func (s *Server) get(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
+	token, ok := bearer(r.Header)
+	if !ok {
+		return s.storeProblem(ErrToken)
+	}
+	wait, ok := parseWait(r.URL.RawQuery)
+	if !ok || r.ContentLength != 0 {
+		return &problem{status: http.StatusBadRequest, text: "a poll has the query wait=SECONDS and no body"}
+	}
+	done, ok := s.limits.poll(addr)
+	if !ok {
+		return &problem{http.StatusTooManyRequests, "too many polls at once from this address", "wait a minute", 2 * time.Second}
+	}
+	defer done()
+
+	// The deadlines of the http.Server are those of a quick request. Its read deadline would end this
+	// one, for the server reads on in order to notice that the client left.
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Time{}) // a writer that cannot has no deadlines
+	_ = c.SetWriteDeadline(time.Now().Add(wait + writeSlack))
+
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		b, changed, err := s.store.Get(r.Context(), to.name, token, to.seq)
+		if err != nil {
+			return s.storeProblem(err)
+		}
+		if b != nil {
+			w.Header().Set("Content-Type", ContentType)
+			w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+			_, _ = w.Write(b) // a client that left asks again
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		case <-r.Context().Done():
+			return nil // nobody is there to hear
+		case <-s.done:
+			return &problem{http.StatusServiceUnavailable, "the rendezvous is going down", "try again in a moment", time.Second}
+		}
+	}
+}
+
+// parseWait reads the query of a poll: nothing, or wait= and 0 to 60 seconds.
+func parseWait(query string) (time.Duration, bool) {
+	if query == "" {
+		return 0, true
+	}
+	v, ok := strings.CutPrefix(query, "wait=")
+	if !ok || len(v) > 4 || !isDigits(v) {
+		return 0, false
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		return 0, false
+	}
+	return min(time.Duration(n)*time.Second, maxWait), true
+}
+
+// bearer returns the token of a request.
+func bearer(h http.Header) (string, bool) {
+	token, ok := strings.CutPrefix(h.Get("Authorization"), "Bearer ")
+	return token, ok && isHex(token)
+}
+
+// fromBrowser says whether a web page made the request. Pages shall not be able to use a rendezvous
+// through their visitors, who share its limits and may be inside its network.
+func fromBrowser(h http.Header) bool {
+	for name := range h {
+		if name == "Origin" || strings.HasPrefix(name, "Sec-Fetch-") {
+			return true
+		}
+	}
+	return false
+}
+
+// clientAddr returns the address that a request comes from: the last one in X-Forwarded-For that is
+// not a trusted proxy, if a trusted proxy sent it.
+func (s *Server) clientAddr(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{} // a listener on a unix socket, say: all of its clients share one account
+	}
+	addr := ap.Addr().Unmap()
+	if !s.trusted(addr) {
+		return addr
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break // what stands further left is no better
+		}
+		addr = hop.Unmap()
+		if !s.trusted(addr) {
+			break
+		}
+	}
+	return addr
+}
+
+func (s *Server) trusted(a netip.Addr) bool {
+	for _, p := range s.cfg.TrustedProxies {
+		if p.Contains(a.WithZone("")) {
+			return true
+		}
+	}
+	return false
+}

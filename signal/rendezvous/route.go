@@ -1,0 +1,107 @@
+package rendezvous
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// An action is what a request asks for.
+type action int
+
+const (
+	actNone    action = iota
+	actHealth         // GET    /v1/health
+	actICE            // GET    /v1/ice
+	actCreate         // POST   /v1/room
+	actJoin           // POST   /v1/room/{nameplate}/join
+	actPut            // PUT    /v1/room/{id}/{seq}
+	actGet            // GET    /v1/room/{id}/{seq}
+	actLeave          // DELETE /v1/room/{id}
+	actBadVerb        // a path of ours, but not with this method
+)
+
+// A route is a request line that was understood.
+type route struct {
+	action action
+	name   string // of the room: its nameplate or its id
+	seq    int
+}
+
+const (
+	minNameplate = 4
+	maxNameplate = 10
+	idChars      = 32 // 128 bits in hexadecimal; tokens are like that too
+)
+
+// parseRoute reads a method and a path. What it does not know is actNone; names have the right form
+// in what it returns, and seq is 0 to 9999.
+func parseRoute(method, path string) route {
+	rest, ok := strings.CutPrefix(path, "/v1/")
+	if !ok || len(path) > 100 {
+		return route{}
+	}
+	verbs := func(want string, r route) route {
+		if method == want || want == http.MethodGet && method == http.MethodHead {
+			return r
+		}
+		return route{action: actBadVerb}
+	}
+	part := strings.Split(rest, "/")
+	if part[0] != "room" {
+		switch rest {
+		case "health":
+			return verbs(http.MethodGet, route{action: actHealth})
+		case "ice":
+			return verbs(http.MethodGet, route{action: actICE})
+		}
+		return route{}
+	}
+	switch {
+	case len(part) == 1:
+		return verbs(http.MethodPost, route{action: actCreate})
+	case len(part) == 3 && part[2] == "join" && isNameplate(part[1]):
+		return verbs(http.MethodPost, route{action: actJoin, name: part[1]})
+	case len(part) == 2 && isHex(part[1]):
+		return verbs(http.MethodDelete, route{action: actLeave, name: part[1]})
+	case len(part) == 3 && isHex(part[1]) && len(part[2]) <= 4 && isDigits(part[2]):
+		seq, err := strconv.Atoi(part[2])
+		if err != nil || strconv.Itoa(seq) != part[2] {
+			return route{}
+		}
+		switch method {
+		case http.MethodPut:
+			return route{action: actPut, name: part[1], seq: seq}
+		case http.MethodGet:
+			return route{action: actGet, name: part[1], seq: seq}
+		}
+		return route{action: actBadVerb}
+	}
+	return route{}
+}
+
+func isNameplate(s string) bool {
+	return len(s) >= minNameplate && len(s) <= maxNameplate && isDigits(s)
+}
+
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isHex says whether s has the form of an id or a token.
+func isHex(s string) bool {
+	if len(s) != idChars {
+		return false
+	}
+	for i := range len(s) {
+		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,65 @@
+package rendezvous
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors of a Store. The server turns each into one HTTP status.
+var (
+	ErrNameplateTaken = errors.New("nameplate is in use")              // Create: try another
+	ErrFull           = errors.New("store is full")                    // Create, Put: 503
+	ErrNoRoom         = errors.New("no such room")                     // 404
+	ErrRoomTaken      = errors.New("room has its two peers")           // Join: 409
+	ErrToken          = errors.New("token is not one of the room's")   // 401
+	ErrPeerGone       = errors.New("the other side left")              // 410
+	ErrConflict       = errors.New("message number is taken or early") // Put: 409
+	ErrTooMany        = errors.New("side has sent all it may")         // Put: 403
+)
+
+// A Room is what a Store is asked to keep.
+type Room struct {
+	Nameplate string
+	ID        string
+	Token     string // the creator's
+	Expires   time.Time
+	First     []byte // the creator's message 0, or nil if it comes later
+}
+
+// A Ticket is what a joiner is given.
+type Ticket struct {
+	ID      string
+	Token   string // the joiner's: the one it came with at its first attempt
+	Expires time.Time
+	First   []byte // the creator's message 0, or nil if it is not there yet; not to be modified
+}
+
+// A Store keeps rooms and their messages until they expire. Each room has two sides, told apart by
+// their tokens; the messages of a side are numbered from 0 without gaps. All methods may be called at
+// once from any goroutine. Messages are retained as they are: neither side modifies them afterwards.
+type Store interface {
+	// Create keeps a new room. It returns ErrNameplateTaken if the nameplate is still in use, and
+	// ErrFull if there is no space.
+	Create(ctx context.Context, r Room) error
+
+	// Join lets one joiner in. The same token again returns the same ticket, so that a joiner that
+	// lost the reply can ask once more. It returns ErrNoRoom, or ErrRoomTaken for anybody else.
+	Join(ctx context.Context, nameplate, token string) (Ticket, error)
+
+	// Put keeps message seq of the side that holds token; the same message again is no error. It
+	// returns ErrNoRoom, ErrToken, ErrPeerGone, ErrConflict, ErrTooMany or ErrFull.
+	Put(ctx context.Context, id, token string, seq int, message []byte) error
+
+	// Get returns message seq of the other side. If it is not there yet the message is nil and the
+	// channel is closed at the room's next change. It returns ErrNoRoom, ErrToken, or ErrPeerGone if
+	// the other side left without sending so many.
+	Get(ctx context.Context, id, token string, seq int) ([]byte, <-chan struct{}, error)
+
+	// Leave ends one side of a room; once both have left, or if nobody ever joined, its messages are
+	// forgotten. The nameplate of a room that was used stays taken until the room expires.
+	Leave(ctx context.Context, id, token string) error
+
+	// Rooms returns how many nameplates are in use.
+	Rooms(ctx context.Context) (int, error)
+}
