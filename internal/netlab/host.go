@@ -183,10 +183,18 @@ func (l *Lab) Link(c LinkConfig) (left, right *Host) {
 	return left, right
 }
 
-// Veth makes two hosts joined by a plain veth pair and by nothing else.
-func (l *Lab) Veth() (left, right *Host) {
+// Veth makes two hosts joined by a plain veth pair and by nothing else. With a rate, in bits per second,
+// the kernel's token bucket shapes what each of them sends; 0 is as fast as the machine.
+func (l *Lab) Veth(rateBits int64) (left, right *Host) {
 	l.t.Helper()
-	return l.Link(LinkConfig{})
+	left, right = l.Link(LinkConfig{})
+	if rateBits > 0 {
+		for _, h := range []*Host{left, right} {
+			l.run("", "tc", "-n", h.ns, "qdisc", "add", "dev", "eth0", "root",
+				"tbf", "rate", fmt.Sprintf("%dbit", rateBits), "burst", "128k", "latency", "50ms")
+		}
+	}
+	return left, right
 }
 
 // Addr returns the host's own IPv4 address.

@@ -48,9 +48,7 @@ func WithUplink(c LinkConfig) Option { return func(l *Lab) { l.uplink = c } }
 // included, ends with the test.
 func New(t testing.TB, opts ...Option) *Lab {
 	t.Helper()
-	if missing := missing(); missing != "" {
-		t.Skip("needs root, iproute2 and nftables: " + missing)
-	}
+	Skip(t)
 	removeStale()
 	l := &Lab{t: t, prefix: fmt.Sprintf("%s%d-%s-%d-", namePrefix, os.Getpid(), startTime(os.Getpid()), labs.Add(1))}
 	for _, o := range opts {
@@ -58,6 +56,14 @@ func New(t testing.TB, opts ...Option) *Lab {
 	}
 	t.Cleanup(l.close)
 	return l
+}
+
+// Skip skips the test, and says why, where there can be no lab.
+func Skip(t testing.TB) {
+	t.Helper()
+	if m := missing(); m != "" {
+		t.Skip("needs root on Linux, with iproute2 and nftables: " + m)
+	}
 }
 
 // missing says what keeps this system from having a lab, or nothing.
@@ -68,7 +74,7 @@ var missing = sync.OnceValue(func() string {
 	if os.Geteuid() != 0 {
 		return "not root"
 	}
-	for _, tool := range []string{"ip", "nft"} {
+	for _, tool := range []string{"ip", "nft", "tc"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return "no " + tool
 		}

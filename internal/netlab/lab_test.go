@@ -312,7 +312,7 @@ func roundTrip(t testing.TB, a, b socket) time.Duration {
 
 func TestCommand(t *testing.T) {
 	l := New(t)
-	left, right := l.Veth()
+	left, right := l.Veth(0)
 	out, err := left.Command(t.Context(), "ip", "-o", "-4", "addr", "show", "dev", "eth0").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), left.Addr().String()+"/") {
 		t.Errorf("inside: %v\n%s", err, out)

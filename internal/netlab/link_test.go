@@ -30,6 +30,18 @@ func TestLink(t *testing.T) {
 			t.Errorf("rate %.0f bit/s, want %.0f", bits, rate)
 		}
 	})
+	t.Run("token bucket", func(t *testing.T) {
+		l := New(t)
+		const packets, size, rate = 400, 1000, 20e6
+		left, right := l.Veth(rate)
+		// What the sender's socket cannot hold waits in its write, so that nothing is dropped.
+		came, took := blast(t, left, right, packets, size)
+		bits := float64(came*(size+28)*8) / took.Seconds()
+		t.Logf("%.2f Mbit/s", bits/1e6)
+		if bits < 0.5*rate || bits > 2*rate { // a bucket of 128 KiB is a third of all this
+			t.Errorf("rate %.0f bit/s, want about %.0f", bits, float64(rate))
+		}
+	})
 	t.Run("queue", func(t *testing.T) {
 		l := New(t)
 		const packets, size, queue = 400, 1000, 100 * 1028
