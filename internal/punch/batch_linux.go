@@ -170,7 +170,7 @@ func (b *batch) send(p []byte, segment int, to netip.AddrPort) error {
 		} else {
 			err = b.write(op, p[:n], nil)
 		}
-		if errors.Is(err, net.ErrClosed) {
+		if final(err) {
 			return err
 		}
 		if first == nil {
@@ -200,12 +200,22 @@ func (b *batch) sendRun(op *sendOp, p []byte, segment int) error {
 	var first error
 	for len(p) > 0 {
 		n := min(segment, len(p))
-		if err := b.write(op, p[:n], nil); err != nil && first == nil {
+		err := b.write(op, p[:n], nil)
+		if final(err) {
+			return err
+		}
+		if first == nil {
 			first = err
 		}
 		p = p[n:]
 	}
 	return first
+}
+
+// final reports whether what comes after an error would fare the same: the socket is closed, or its
+// buffer stayed full.
+func final(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // sendNear sends one datagram that dies after ttl hops; over IPv6 it is an ordinary one.

@@ -181,6 +181,13 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, r
 		end     <-chan time.Time
 		graced  [2]bool // of the timers below, those that run
 	)
+	defer func() {
+		for i, n := range count {
+			if n > 1 {
+				h.log.Info("the NAT gives each destination another mapping", "network", network(i == 1), "mappings", n)
+			}
+		}
+	}()
 	for pending[0]+pending[1] > 0 {
 		select {
 		case r := <-results:
@@ -217,11 +224,6 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, r
 			return found
 		case <-ctx.Done():
 			return found
-		}
-	}
-	for i := range count {
-		if count[i] > 1 {
-			h.log.Info("the NAT gives each destination another mapping", "family", network(i == 1), "mappings", count[i])
 		}
 	}
 	return found

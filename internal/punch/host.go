@@ -136,9 +136,11 @@ func (h *Host) handle(b []byte, segment int, from netip.AddrPort) {
 }
 
 // Send sends the datagrams of segment bytes each that b holds, of which the last may be shorter, to
-// one address. It keeps nothing of b. Like the network it may lose datagrams: it waits some 20 ms
-// at most for room in the socket's buffer. It goes on after an error that concerns one datagram and
-// returns the first such error. After Close it returns one that unwraps to net.ErrClosed.
+// one address. It keeps nothing of b. Like the network it may lose datagrams: on Linux it waits 20 ms
+// for room in the socket's buffer and then drops the rest, with os.ErrDeadlineExceeded. It goes on
+// after an error that concerns one datagram and returns the first such error. A destination of a
+// family without a socket is ErrAddress. After Close it returns an error that unwraps to
+// net.ErrClosed.
 func (h *Host) Send(b []byte, segment int, to netip.AddrPort) error {
 	if segment <= 0 {
 		return fmt.Errorf("send datagrams of %d bytes: not a size", segment)
