@@ -47,7 +47,7 @@ type Agent struct {
 	mu      sync.Mutex
 	remote  Credentials
 	started bool
-	known   map[netip.AddrPort]Candidate // remote candidates
+	known   map[netip.AddrPort]struct{} // remote candidates
 }
 
 // testOnlyFailed, if not zero, is how long pion checks before it gives up.
@@ -61,8 +61,8 @@ func (h *Host) NewAgent(cfg AgentConfig) (*Agent, error) {
 		return nil, fmt.Errorf("local: %w", err)
 	}
 	a := &Agent{
-		host: h, mux: newAgentMux(h.table, cfg.Local.Ufrag, !cfg.Controlling), controlling: cfg.Controlling,
-		failed: make(chan struct{}), closed: make(chan struct{}), known: make(map[netip.AddrPort]Candidate),
+		host: h, mux: newAgentMux(h.table, cfg.Local, !cfg.Controlling), controlling: cfg.Controlling,
+		failed: make(chan struct{}), closed: make(chan struct{}), known: make(map[netip.AddrPort]struct{}),
 	}
 	for _, s := range h.socks {
 		if s == nil {
@@ -214,7 +214,8 @@ func (a *Agent) AddRemote(c Candidate) error {
 	if err := a.ice.AddRemoteCandidate(ic); err != nil {
 		return fmt.Errorf("remote candidate %v: %w", c, err)
 	}
-	a.known[c.Addr] = c
+	a.known[c.Addr] = struct{}{}
+	a.mux.expectFrom(c.Addr)
 	return nil
 }
 

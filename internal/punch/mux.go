@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/pion/ice/v2"
+	"github.com/pion/stun"
 )
 
 const (
 	maxTransactions = 4096             // open at one time; the oldest makes room
 	transactionLife = 10 * time.Second // after that a response is too late
 	inboxPackets    = 64               // checks that wait for an agent; more are dropped, and sent again
+	maxPeerAddrs    = 64               // sources of checks that an agent learns of
 
 	// nearHops and nearChecks: see muxConn.WriteTo.
 	nearHops   = 4
@@ -93,7 +95,7 @@ func (t *table) deliver(p []byte, from netip.AddrPort) {
 		t.mu.Lock()
 		m := t.muxes[string(ufrag)]
 		t.mu.Unlock()
-		if m != nil && t.limit.allow(from.Addr(), time.Now()) {
+		if m != nil && t.limit.allow(from.Addr(), time.Now()) && m.admit(p, from) {
 			m.heard.Store(true)
 			m.deliver(p, from)
 		}
@@ -141,15 +143,22 @@ func (t *table) remove(m *agentMux) {
 type agentMux struct {
 	table *table
 	ufrag string
+	pwd   stun.MessageIntegrity
 	near  bool // begin with checks that do not reach the peer's router
 	heard atomic.Bool
 	conns [2]*muxConn // IPv4, IPv6; nil where the family is missing
+
+	mu    sync.Mutex
+	peers map[netip.AddrPort]struct{} // sources of authentic checks, at most maxPeerAddrs
 }
 
 var _ ice.UDPMux = (*agentMux)(nil)
 
-func newAgentMux(t *table, ufrag string, near bool) *agentMux {
-	return &agentMux{table: t, ufrag: ufrag, near: near}
+func newAgentMux(t *table, c Credentials, near bool) *agentMux {
+	return &agentMux{
+		table: t, ufrag: c.Ufrag, pwd: stun.NewShortTermIntegrity(c.Pwd), near: near,
+		peers: make(map[netip.AddrPort]struct{}),
+	}
 }
 
 // attach adds the base of one family, known to the agent as local.
@@ -161,6 +170,34 @@ func (m *agentMux) attach(s *socket, local netip.Addr) {
 	m.conns[i] = &muxConn{
 		mux: m, sock: s, local: net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, s.port)),
 		inbox: make(chan inPacket, inboxPackets), done: make(chan struct{}),
+	}
+}
+
+// admit reports whether the agent may see a check. It sends checks of its own to each source of an
+// authentic one and never forgets any; a check that somebody saw can be sent again from a thousand
+// forged addresses (RFC 8445 §19.3), so the sources are counted here.
+func (m *agentMux) admit(p []byte, from netip.AddrPort) bool {
+	m.mu.Lock()
+	_, known := m.peers[from]
+	full := len(m.peers) >= maxPeerAddrs
+	m.mu.Unlock()
+	if known || full {
+		return known
+	}
+	msg := stun.Message{Raw: slices.Clone(p)}
+	if msg.Decode() != nil || m.pwd.Check(&msg) != nil {
+		return false
+	}
+	m.expectFrom(from)
+	return true
+}
+
+// expectFrom makes the checks of one source welcome, as far as there is room.
+func (m *agentMux) expectFrom(from netip.AddrPort) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.peers) < maxPeerAddrs+maxRemote {
+		m.peers[from] = struct{}{}
 	}
 }
 

@@ -13,11 +13,15 @@ import (
 	"github.com/pion/stun"
 )
 
-// request is a check for a user fragment, as any stranger could send one.
-func request(t testing.TB, user string) []byte {
+const password = "the password of the dispatcher"
+
+// request is a check for a user fragment with the password of dispatcher.
+func request(t testing.TB, user string) []byte { return requestWith(t, user, password) }
+
+func requestWith(t testing.TB, user, pwd string) []byte {
 	t.Helper()
 	m, err := stun.Build(stun.BindingRequest, stun.TransactionID, stun.NewUsername(user),
-		stun.NewShortTermIntegrity("a password that nobody has"), stun.Fingerprint)
+		stun.NewShortTermIntegrity(pwd), stun.Fingerprint)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +31,7 @@ func request(t testing.TB, user string) []byte {
 // dispatcher is a host without sockets, with one agent's mux.
 func dispatcher(ufrag string) (*Host, *agentMux) {
 	h := &Host{table: newTable()}
-	m := newAgentMux(h.table, ufrag, false)
+	m := newAgentMux(h.table, Credentials{ufrag, password}, false)
 	m.attach(&socket{port: 1}, netip.MustParseAddr("192.0.2.1"))
 	m.attach(&socket{port: 1, v6: true}, netip.MustParseAddr("2001:db8::1"))
 	h.table.add(m)
@@ -44,6 +48,11 @@ func TestDispatch(t *testing.T) {
 		return b
 	}
 	known := transactionID{1, 2, 3}
+	m, err := stun.Build(stun.BindingRequest, stun.TransactionID, stun.NewUsername(ufrag+":wxyz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unsigned := m.Raw
 	cut := slices.Clone(good[:len(good)-4])
 	odd := append(slices.Clone(good), 0)
 	cookie := slices.Clone(good)
@@ -57,6 +66,8 @@ func TestDispatch(t *testing.T) {
 	}{
 		{"check", good, 1, 0},
 		{"unknown user fragment", request(t, "ABCDabce:wxyz"), 0, 0},
+		{"wrong password", requestWith(t, ufrag+":wxyz", "another password"), 0, 0},
+		{"no integrity", unsigned, 0, 0},
 		{"user name without a colon", request(t, ufrag), 0, 0},
 		{"no user name", bindingRequestFor(transactionID{9}), 0, 0},
 		{"length is wrong", cut, 0, 0},
@@ -175,6 +186,40 @@ func TestLimiter(t *testing.T) {
 	}
 	if len(l.sources) > maxSources || total != allPerSecond {
 		t.Errorf("forged sources: got %d remembered and %d let through, want %d and %d", len(l.sources), total, maxSources, allPerSecond)
+	}
+}
+
+// A check that was overheard, sent again from many addresses, makes no work for each of them.
+func TestForgedSources(t *testing.T) {
+	t.Parallel()
+	h, m := dispatcher("ABCDabcd")
+	expected := netip.MustParseAddrPort("198.51.100.9:9")
+	m.expectFrom(expected)
+	check := request(t, "ABCDabcd:wxyz")
+	admitted := 0
+	pass := func(from netip.AddrPort) {
+		h.receive(check, len(check), from)
+		for range len(m.conns[0].inbox) {
+			<-m.conns[0].inbox
+			admitted++
+		}
+	}
+	for i := range uint16(10 * maxPeerAddrs) {
+		pass(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), i+1))
+	}
+	if want := maxPeerAddrs - 1; admitted != want {
+		t.Errorf("got checks of %d sources, want %d", admitted, want)
+	}
+	admitted = 0
+	pass(expected)
+	if admitted != 1 {
+		t.Error("a source that is a remote candidate was refused")
+	}
+	for i := range uint16(10 * maxPeerAddrs) {
+		m.expectFrom(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i), 1}), i+1))
+	}
+	if got := len(m.peers); got > maxPeerAddrs+maxRemote {
+		t.Errorf("got %d sources remembered", got)
 	}
 }
 
