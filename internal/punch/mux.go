@@ -20,9 +20,10 @@ const (
 	inboxPackets    = 64               // checks that wait for an agent; more are dropped, and sent again
 	maxPeerAddrs    = 64               // sources of checks that an agent learns of
 
-	// nearHops and nearChecks: see muxConn.WriteTo.
+	// Of the first checks to an address (see muxConn.WriteTo): past a home router and a carrier's
+	// NAT, and for as long as an answer may be under way, at ten checks a second.
 	nearHops   = 4
-	nearChecks = 2
+	nearChecks = 3
 	maxNear    = 64 // addresses counted
 )
 
@@ -266,7 +267,7 @@ type muxConn struct {
 	once  sync.Once
 
 	mu   sync.Mutex
-	sent map[netip.AddrPort]int // near checks; nil once the peer was heard
+	sent map[netip.AddrPort]int // near checks
 }
 
 func (c *muxConn) deliver(p []byte, from netip.AddrPort) {
@@ -295,8 +296,8 @@ func (c *muxConn) ReadFrom(b []byte) (int, net.Addr, error) {
 // The first checks of the side that answers an offer die after a few hops, behind its own router
 // and in front of the peer's. They open its own router for the peer, who does not know of it yet. A
 // check that reached a Linux router before the peer sent anything could leave an entry there that
-// takes the peer's port away (an early packet, by which the peer's mapping gets another port than
-// the one it announced).
+// takes the peer's port away, so that the peer's mapping gets another port than the one it announced.
+// Only Linux can set the hop limit of one datagram; elsewhere these checks are ordinary ones.
 func (c *muxConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	select {
 	case <-c.done:

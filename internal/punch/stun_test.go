@@ -45,6 +45,11 @@ func server(t *testing.T, reply func(id transactionID, from netip.AddrPort) []by
 	if err != nil {
 		t.Fatal(err)
 	}
+	serve(t, c, reply)
+	return c.LocalAddr().String()
+}
+
+func serve(t *testing.T, c *net.UDPConn, reply func(id transactionID, from netip.AddrPort) []byte) {
 	done := make(chan struct{})
 	t.Cleanup(func() { c.Close(); <-done })
 	go func() {
@@ -62,7 +67,6 @@ func server(t *testing.T, reply func(id transactionID, from netip.AddrPort) []by
 			}
 		}
 	}()
-	return c.LocalAddr().String()
 }
 
 func says(mapped string) func(transactionID, netip.AddrPort) []byte {
