@@ -1,0 +1,196 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	dialTimeout = 10 * time.Second
+
+	// maxDials is how many targets are dialled at once. While that many are, further streams wait in
+	// the session, which bounds them.
+	maxDials = 256
+)
+
+// A Policy says what this side serves. The zero Policy serves nothing.
+type Policy struct {
+	// Targets are offered; the first is the default. The three names of the loopback, localhost,
+	// 127.0.0.1 and ::1, are one.
+	Targets []Target
+
+	// Any offers every target that this machine reaches.
+	Any bool
+
+	// Pipe, if set, serves streams of kind pipe. It owns the stream, has to accept or refuse it, and
+	// returns when ctx is done.
+	Pipe func(ctx context.Context, st Stream)
+}
+
+// choose returns what to dial for h, or the reason to refuse it.
+func (p *Policy) choose(h header) (Target, *RefusedError) {
+	switch {
+	case h.kind == kindPipe:
+		return Target{}, &RefusedError{CodeRefused, "this side does not run adit pipe"}
+	case h.kind == kindDefault && len(p.Targets) == 0:
+		return Target{}, &RefusedError{CodeRefused, "this side has no default target, name one: -L port:host:hostport"}
+	case h.kind == kindDefault:
+		return p.Targets[0], nil
+	}
+	for _, t := range p.Targets {
+		if t.matches(h.target) {
+			return t, nil
+		}
+	}
+	if p.Any {
+		return h.target, nil
+	}
+	return Target{}, &RefusedError{CodeRefused, h.target.String() + " is not offered"}
+}
+
+// Serve accepts streams of s and joins them to their targets until ctx is done or the session ends;
+// it returns why, when all its goroutines have ended: the cause of ctx, or the session's own error.
+// Each stream is checked against p, then dialled, then accepted; what fails is refused with a reason.
+func Serve(ctx context.Context, s Session, p Policy, opts Options) error {
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	dials := make(chan struct{}, maxDials)
+	for {
+		st, err := s.Accept(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+		h, err := parseHeader(st.Header())
+		if err != nil {
+			refuse(st, StreamEvent{}, &RefusedError{CodeUsage, err.Error()}, &opts)
+			continue
+		}
+		if h.kind == kindPipe && p.Pipe != nil {
+			wg.Go(func() { p.Pipe(ctx, st) })
+			continue
+		}
+		e := StreamEvent{Target: h.target.String()}
+		t, no := p.choose(h)
+		if no != nil {
+			refuse(st, e, no, &opts)
+			continue
+		}
+		e.Target = t.String()
+		select {
+		case dials <- struct{}{}:
+		case <-ctx.Done():
+			_ = st.Reset(CodeCanceled) // this side ends
+			return context.Cause(ctx)
+		}
+		wg.Go(func() {
+			c, err := dial(ctx, t)
+			<-dials
+			serveStream(ctx, st, e, c, err, &opts)
+		})
+	}
+}
+
+// serveStream joins st to the dialled connection, or refuses it if err says that there is none.
+func serveStream(ctx context.Context, st Stream, e StreamEvent, c conn, err error, opts *Options) {
+	if err != nil {
+		if ctx.Err() != nil {
+			_ = st.Reset(CodeCanceled) // this side ends
+			return
+		}
+		refuse(st, e, &RefusedError{CodeUnreachable, e.Target + " cannot be reached: " + plain(err)}, opts)
+		return
+	}
+	if err := st.Accept(); err != nil {
+		abort(c)
+		_ = st.Reset(CodeReset) // most likely the peer did
+		opts.stream(ended(e, 0, 0, err))
+		return
+	}
+	open := e
+	open.State = StateOpen
+	opts.stream(open)
+	sent, received, err := join(ctx, c, st, nil)
+	opts.stream(ended(e, sent, received, err))
+}
+
+func refuse(st Stream, e StreamEvent, why *RefusedError, opts *Options) {
+	if err := st.Refuse(why.Code, why.Reason); err != nil {
+		_ = st.Reset(CodeReset) // most likely the peer did
+	}
+	opts.stream(ended(e, 0, 0, why))
+}
+
+// dial connects to t. The name localhost needs no resolver: it is 127.0.0.1, then ::1.
+func dial(ctx context.Context, t Target) (conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if t.Path != "" {
+		return dialOne(ctx, "unix", t.Path)
+	}
+	port := strconv.Itoa(t.Port)
+	if t.Host != "localhost" {
+		return dialOne(ctx, "tcp", net.JoinHostPort(t.Host, port))
+	}
+	c, err := dialOne(ctx, "tcp", "127.0.0.1:"+port)
+	if err != nil {
+		if c6, err6 := dialOne(ctx, "tcp", "[::1]:"+port); err6 == nil {
+			return c6, nil
+		}
+	}
+	return c, err
+}
+
+func dialOne(ctx context.Context, network, addr string) (conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return c.(conn), nil // *net.TCPConn or *net.UnixConn
+}
+
+// plain says why a dial failed without repeating the address, nor what it resolved to: the peer sees it.
+func plain(err error) string {
+	var dns *net.DNSError
+	var sys *os.SyscallError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "no such host"
+	case errors.As(err, &dns):
+		return "its name cannot be resolved"
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Sprintf("no answer within %v", dialTimeout)
+	case errors.Is(err, syscall.ENOENT):
+		return "no such socket"
+	case errors.As(err, &sys):
+		return sys.Err.Error()
+	}
+	return "dial failed"
+}
+
+// printable makes a peer's sentence safe to show: one line, no control characters, bounded.
+func printable(s string) string {
+	const maxBytes = 300
+	if len(s) > maxBytes {
+		s = s[:maxBytes]
+	}
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+}

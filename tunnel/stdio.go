@@ -1,0 +1,60 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// Stdio joins in and out to target, or to the peer's default if target is zero. It returns nil when
+// the target's end of data came and all of it was written to out; a *RefusedError if the peer said no;
+// otherwise what failed, or the cause of ctx. The end of in ends the direction to the target alone.
+//
+// What in gives is sent at once, before the peer has accepted. A Read of in may block for ever, as on
+// a terminal, so Stdio does not wait for it: the goroutine that reads ends with that Read.
+func Stdio(ctx context.Context, s Session, target Target, in io.Reader, out io.Writer) error {
+	st, err := s.Open(ctx, headerTo(target).encode())
+	if err != nil {
+		return firstError(ctx, err, nil)
+	}
+	sending := make(chan error, 1) // one result, which may come too late
+	go func() {
+		_, err := copyBytes(st, in)
+		if err == nil {
+			err = st.CloseWrite()
+		}
+		if err != nil {
+			sending <- err
+			_ = st.Reset(CodeReset) // ends the Read below
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { _ = st.Reset(CodeCanceled) })
+	defer stop()
+
+	if err = st.WaitAccepted(ctx); err == nil {
+		_, err = copyBytes(out, st)
+	}
+	if err == nil {
+		return st.Close()
+	}
+	_ = st.Reset(CodeReset) // it may be what failed
+	return firstError(ctx, err, sending)
+}
+
+// firstError says why a stream ended: because ctx did, because the peer refused it, because of what
+// the sending goroutine met first, or because of err.
+func firstError(ctx context.Context, err error, sending <-chan error) error {
+	var refused *RefusedError
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &refused):
+		return err
+	}
+	select {
+	case first := <-sending:
+		return first
+	default:
+		return err
+	}
+}
