@@ -39,9 +39,9 @@ const (
 // opens and the other waits for; streams of other kinds are refused meanwhile. It returns nil when in
 // was read to its end and the peer has written all of it, and all of the peer's data is in out.
 //
-// A *RefusedError says that the peer runs no pipe; an error of in or out resets the peer, whose error
-// unwraps to ErrPipe. A Read of in may block for ever, as on a terminal, so Pipe does not wait for it
-// when it fails: the goroutine that reads ends with that Read.
+// A *RefusedError says that the peer runs no pipe. A *LocalError says that in or out failed; the peer
+// is reset, and its error unwraps to ErrPipe. A Read of in may block for ever, as on a terminal, so
+// Pipe does not wait for it when it fails: the goroutine that reads ends with that Read.
 func Pipe(ctx context.Context, s Session, opener bool, in io.Reader, out io.Writer) error {
 	if !opener {
 		for {
@@ -86,12 +86,12 @@ func pipe(ctx context.Context, st Stream, opener bool, in io.Reader, out io.Writ
 	p := &piping{st: st}
 	sending := make(chan error, 1) // one result, which may come too late
 	go func() {
-		if err := p.send(in); err != nil {
+		if err := p.send(input{in}); err != nil {
 			sending <- err
 			_ = st.Reset(CodeReset) // ends the Read below
 		}
 	}()
-	err := p.receive(ctx, opener, out)
+	err := p.receive(ctx, opener, output{out})
 	if err == nil {
 		p.part(opener)
 		return st.Close()

@@ -19,6 +19,9 @@ const (
 	// maxDials is how many targets are dialled at once. While that many are, further streams wait in
 	// the session, which bounds them.
 	maxDials = 256
+
+	// maxReasonBytes is what a stream carries of a reason.
+	maxReasonBytes = 256
 )
 
 // A Policy says what this side serves. The zero Policy serves nothing.
@@ -33,6 +36,8 @@ type Policy struct {
 	// Pipe, if set, serves streams of kind pipe. It owns the stream, has to accept or refuse it, and
 	// returns when ctx is done.
 	Pipe func(ctx context.Context, st Stream)
+
+	testOnlyDial func(ctx context.Context, t Target) (conn, error)
 }
 
 // choose returns what to dial for h, or the reason to refuse it.
@@ -65,6 +70,10 @@ func Serve(ctx context.Context, s Session, p Policy, opts Options) error {
 	defer wg.Wait()
 	defer stop()
 	dials := make(chan struct{}, maxDials)
+	dial := dial
+	if p.testOnlyDial != nil {
+		dial = p.testOnlyDial
+	}
 	for {
 		st, err := s.Accept(ctx)
 		if err != nil {
@@ -96,7 +105,9 @@ func Serve(ctx context.Context, s Session, p Policy, opts Options) error {
 			return context.Cause(ctx)
 		}
 		wg.Go(func() {
-			c, err := dial(ctx, t)
+			limited, cancel := context.WithTimeout(ctx, dialTimeout)
+			c, err := dial(limited, t)
+			cancel()
 			<-dials
 			serveStream(ctx, st, e, c, err, &opts)
 		})
@@ -127,6 +138,7 @@ func serveStream(ctx context.Context, st Stream, e StreamEvent, c conn, err erro
 }
 
 func refuse(st Stream, e StreamEvent, why *RefusedError, opts *Options) {
+	why.Reason = printable(why.Reason)
 	if err := st.Refuse(why.Code, why.Reason); err != nil {
 		_ = st.Reset(CodeReset) // most likely the peer did
 	}
@@ -135,8 +147,6 @@ func refuse(st Stream, e StreamEvent, why *RefusedError, opts *Options) {
 
 // dial connects to t. The name localhost needs no resolver: it is 127.0.0.1, then ::1.
 func dial(ctx context.Context, t Target) (conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
 	if t.Path != "" {
 		return dialOne(ctx, "unix", t.Path)
 	}
@@ -181,11 +191,10 @@ func plain(err error) string {
 	return "dial failed"
 }
 
-// printable makes a peer's sentence safe to show: one line, no control characters, bounded.
+// printable makes a reason safe to send and to show: one line, no control characters, bounded.
 func printable(s string) string {
-	const maxBytes = 300
-	if len(s) > maxBytes {
-		s = s[:maxBytes]
+	if len(s) > maxReasonBytes {
+		s = s[:maxReasonBytes]
 	}
 	return strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) {

@@ -6,9 +6,43 @@ import (
 	"io"
 )
 
+// A LocalError says that this side's own input or output failed, not the peer or the path.
+type LocalError struct {
+	Op  string // "read input" or "write output"
+	Err error
+}
+
+func (e *LocalError) Error() string { return e.Op + ": " + e.Err.Error() }
+func (e *LocalError) Unwrap() error { return e.Err }
+
+// An input marks errors of its Reader as local.
+type input struct{ io.Reader }
+
+func (r input) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &LocalError{"read input", err}
+	}
+	return n, err
+}
+
+// An output marks errors of its Writer as local.
+type output struct{ io.Writer }
+
+func (w output) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		err = &LocalError{"write output", err}
+	}
+	return n, err
+}
+
 // Stdio joins in and out to target, or to the peer's default if target is zero. It returns nil when
 // the target's end of data came and all of it was written to out; a *RefusedError if the peer said no;
-// otherwise what failed, or the cause of ctx. The end of in ends the direction to the target alone.
+// a *LocalError if in or out failed; otherwise what failed, or the cause of ctx. The end of in ends the direction to the target alone.
 //
 // What in gives is sent at once, before the peer has accepted. A Read of in may block for ever, as on
 // a terminal, so Stdio does not wait for it: the goroutine that reads ends with that Read.
@@ -19,7 +53,7 @@ func Stdio(ctx context.Context, s Session, target Target, in io.Reader, out io.W
 	}
 	sending := make(chan error, 1) // one result, which may come too late
 	go func() {
-		_, err := copyBytes(st, in)
+		_, err := copyBytes(st, input{in})
 		if err == nil {
 			err = st.CloseWrite()
 		}
@@ -32,7 +66,7 @@ func Stdio(ctx context.Context, s Session, target Target, in io.Reader, out io.W
 	defer stop()
 
 	if err = st.WaitAccepted(ctx); err == nil {
-		_, err = copyBytes(out, st)
+		_, err = copyBytes(output{out}, st)
 	}
 	if err == nil {
 		return st.Close()
@@ -41,14 +75,15 @@ func Stdio(ctx context.Context, s Session, target Target, in io.Reader, out io.W
 	return firstError(ctx, err, sending)
 }
 
-// firstError says why a stream ended: because ctx did, because the peer refused it, because of what
-// the sending goroutine met first, or because of err.
+// firstError says why a stream ended: because ctx did, because the peer refused it, because writing
+// the output failed, because of what the sending goroutine met first, or because of err.
 func firstError(ctx context.Context, err error, sending <-chan error) error {
 	var refused *RefusedError
+	var local *LocalError
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &local):
 		return err
 	}
 	select {

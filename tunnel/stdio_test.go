@@ -94,8 +94,9 @@ func TestStdioFails(t *testing.T) {
 		done := async(func() error { return Stdio(t.Context(), a, target, idle, broke{boom}) })
 		x := accepted(t, conns)
 		say(t, x, "unwanted", false)
-		if err := outcome(t, done); !errors.Is(err, boom) {
-			t.Errorf("%v, want %v", err, boom)
+		var local *LocalError
+		if err := outcome(t, done); !errors.Is(err, boom) || !errors.As(err, &local) {
+			t.Errorf("%v, want a *LocalError with %v", err, boom)
 		}
 		wantReset(t, x)
 	})

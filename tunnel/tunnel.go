@@ -10,7 +10,7 @@
 // stream's output and the reverse; an error on either side becomes a reset on the other.
 //
 // Errors: [RefusedError] (the peer's policy or its target said no), [ListenError] and [ErrListen]
-// (a local address cannot be listened on), [ErrPipe] (the peer left a pipe before its end),
+// (a local address cannot be listened on), [LocalError] (standard input or output failed), [ErrPipe] (the peer left a pipe before its end),
 // [ErrHeader] (a stream header of another make). Nothing here prints.
 package tunnel
 

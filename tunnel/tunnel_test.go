@@ -21,7 +21,7 @@ import (
 const patience = 20 * time.Second
 
 // serving runs Serve on s until the test ends or the returned function is called.
-func serving(t *testing.T, s Session, p Policy, opts Options) (stop func() error) {
+func serving(t testing.TB, s Session, p Policy, opts Options) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -44,7 +44,7 @@ func serving(t *testing.T, s Session, p Policy, opts Options) (stop func() error
 }
 
 // listening starts a listener that is closed with the test.
-func listening(t *testing.T, s Session, forward string, opts Options) *Listener {
+func listening(t testing.TB, s Session, forward string, opts Options) *Listener {
 	t.Helper()
 	f, err := ParseForward(forward)
 	if err != nil {
@@ -59,7 +59,7 @@ func listening(t *testing.T, s Session, forward string, opts Options) *Listener 
 }
 
 // service is a target: it hands its connections to the test, or to a function.
-func service(t *testing.T, network, addr string, handle func(conn)) (Target, <-chan conn) {
+func service(t testing.TB, network, addr string, handle func(conn)) (Target, <-chan conn) {
 	t.Helper()
 	l, err := net.Listen(network, addr)
 	if err != nil {
@@ -98,7 +98,7 @@ func echo(c conn) {
 	_ = c.CloseWrite()
 }
 
-func dialed(t *testing.T, addr net.Addr) conn {
+func dialed(t testing.TB, addr net.Addr) conn {
 	t.Helper()
 	c, err := net.Dial(addr.Network(), addr.String())
 	if err != nil {
@@ -111,7 +111,7 @@ func dialed(t *testing.T, addr net.Addr) conn {
 	return c.(conn)
 }
 
-func accepted(t *testing.T, conns <-chan conn) conn {
+func accepted(t testing.TB, conns <-chan conn) conn {
 	t.Helper()
 	select {
 	case c := <-conns:
@@ -291,88 +291,6 @@ func TestResets(t *testing.T) {
 				t.Errorf("event %+v, want reset with a reason", e)
 			}
 		})
-	}
-}
-
-func TestPolicy(t *testing.T) {
-	target, _ := service(t, "tcp", "127.0.0.1:0", echo)
-	other, _ := service(t, "tcp", "127.0.0.1:0", echo)
-	socket, _ := service(t, "unix", filepath.Join(t.TempDir(), "s"), echo)
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone, err := ParseTarget(dead.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.Close()
-	named := Target{Host: "localhost", Port: target.Port}
-	six := Target{Host: "::1", Port: target.Port}
-	for _, c := range []struct {
-		name   string
-		policy Policy
-		to     Target
-		code   uint32 // 0 for accepted
-	}{
-		{"default", Policy{Targets: []Target{target, gone}}, Target{}, 0},
-		{"named", Policy{Targets: []Target{gone, target}}, target, 0},
-		{"offered by another name", Policy{Targets: []Target{target}}, named, 0},
-		{"asked for by another name", Policy{Targets: []Target{named}}, target, 0},
-		{"asked for by ::1", Policy{Targets: []Target{named}}, six, 0},
-		{"socket", Policy{Targets: []Target{socket}}, socket, 0},
-		{"any", Policy{Any: true}, other, 0},
-		{"default with any", Policy{Any: true}, Target{}, CodeRefused},
-		{"nothing offered", Policy{}, Target{}, CodeRefused},
-		{"not offered", Policy{Targets: []Target{target}}, other, CodeRefused},
-		{"socket not offered", Policy{Targets: []Target{target}}, socket, CodeRefused},
-		{"same port of another host", Policy{Targets: []Target{target}}, Target{Host: "127.0.0.2", Port: target.Port}, CodeRefused},
-		{"unreachable", Policy{Targets: []Target{gone}}, Target{}, CodeUnreachable},
-		{"no socket", Policy{Any: true}, Target{Path: "/nonexistent/s"}, CodeUnreachable},
-		{"no such host", Policy{Any: true}, Target{Host: "no-such-host.invalid", Port: 1}, CodeUnreachable},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			a, b := newSessions(t)
-			sink, seen := events()
-			serving(t, b, c.policy, Options{OnStream: sink})
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			var out strings.Builder
-			err := Stdio(ctx, a, c.to, strings.NewReader("hello"), &out)
-			var refused *RefusedError
-			switch {
-			case c.code == 0 && (err != nil || out.String() != "hello"):
-				t.Errorf("%q, %v; want the echo", out.String(), err)
-			case c.code != 0 && (!errors.As(err, &refused) || refused.Code != c.code || refused.Reason == ""):
-				t.Errorf("%v, want a refusal with code %d", err, c.code)
-			}
-			want := StateOpen
-			if c.code != 0 {
-				want = StateRefused
-			}
-			if e := next(t, seen); e.State != want {
-				t.Errorf("event %+v, want %s", e, want)
-			}
-		})
-	}
-}
-
-func TestUsage(t *testing.T) {
-	a, b := newSessions(t)
-	serving(t, b, Policy{Any: true}, Options{})
-	for _, h := range []string{"", "\x07", "\x02nonsense", "\x03"} {
-		st, err := a.Open(t.Context(), []byte(h))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var refused *RefusedError
-		want := CodeUsage
-		if h == "\x03" {
-			want = CodeRefused
-		}
-		if err := st.WaitAccepted(t.Context()); !errors.As(err, &refused) || refused.Code != want {
-			t.Errorf("header %q: %v, want code %d", h, err, want)
-		}
 	}
 }
 
@@ -565,24 +483,4 @@ func TestSessionEnds(t *testing.T) {
 		t.Errorf("Serve: %v, want net.ErrClosed", err)
 	}
 	dialReset(t, l.Addr())
-}
-
-func TestPlain(t *testing.T) {
-	for want, err := range map[string]error{
-		"no such host":         &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true, Server: "192.0.2.53"}},
-		"no answer within 10s": &net.OpError{Op: "dial", Err: context.DeadlineExceeded},
-		"connection refused":   &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)},
-		"no such socket":       &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENOENT)},
-		"dial failed":          errors.New("secret 192.0.2.1"),
-	} {
-		if runtime.GOOS == "windows" {
-			continue
-		}
-		if got := plain(err); got != want {
-			t.Errorf("plain(%v) = %q, want %q", err, got, want)
-		}
-	}
-	if got := printable("a\x1b[31m\nb\xff" + strings.Repeat("é", 300)); !strings.HasPrefix(got, "a[31mbéé") || len(got) > 300 {
-		t.Errorf("printable: %q", got)
-	}
 }
