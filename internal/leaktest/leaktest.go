@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,12 +17,13 @@ const grace = 3 * time.Second
 
 // Main runs the tests of a package and exits with their result, or with 1 if a goroutine that they
 // started outlives them. A TestMain calls it. While fuzzing it does not look: the fuzzing engine has
-// goroutines of its own.
-func Main(m *testing.M) {
+// goroutines of its own. Goroutines whose stack contains one of ignore may stay: libraries have some
+// that start with the program and never end.
+func Main(m *testing.M, ignore ...string) {
 	flag.Parse()
 	code := m.Run()
 	if f := flag.Lookup("test.fuzz"); code == 0 && (f == nil || f.Value.String() == "") {
-		if left := leaked(); len(left) > 0 {
+		if left := leaked(ignore); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "leaked %d goroutines:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
 			code = 1
 		}
@@ -30,10 +32,10 @@ func Main(m *testing.M) {
 }
 
 // leaked returns the stacks of goroutines other than its own that are there when grace has passed.
-func leaked() []string {
+func leaked(ignore []string) []string {
 	deadline := time.Now().Add(grace)
 	for {
-		left := others()
+		left := others(ignore)
 		if len(left) == 0 || time.Now().After(deadline) {
 			return left
 		}
@@ -41,7 +43,7 @@ func leaked() []string {
 	}
 }
 
-func others() []string {
+func others(ignore []string) []string {
 	buf := make([]byte, 1<<20)
 	buf = buf[:runtime.Stack(buf, true)]
 	var left []string
@@ -50,6 +52,7 @@ func others() []string {
 		case i == 0: // this one comes first
 		case strings.Contains(g, "os/signal.loop"): // never ends once a signal was asked for
 		case strings.Contains(g, "created by testing."): // the test framework's own
+		case slices.ContainsFunc(ignore, func(s string) bool { return strings.Contains(g, s) }):
 		default:
 			left = append(left, g)
 		}

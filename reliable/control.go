@@ -1,0 +1,222 @@
+package reliable
+
+import "sync"
+
+const (
+	// maxRefusals bounds the refusals that wait to be sent. A packet beyond it is dropped; it comes again.
+	maxRefusals = 1024
+
+	// maxBatch is how many bytes of messages are handed to kcp at a time.
+	maxBatch = 16 << 10
+)
+
+// A control is the control conversation. What is to be said waits in a queue that no caller blocks
+// on: each stream has a few messages at most in it and counts against MaxStreams until they are out.
+type control struct {
+	session *Session
+	conv    *conversation
+	wake    chan struct{} // capacity 1: it need not be told twice
+
+	mu       sync.Mutex
+	queue    []queued
+	refusals int
+	syncAck  *uint64       // the peer waits for it; only the last one counts
+	synced   chan struct{} // closed when the peer has answered our only sync
+}
+
+type queued struct {
+	message
+	of *Stream // nil for a refusal and what is about no stream
+}
+
+func newControl(s *Session) *control {
+	return &control{
+		session: s,
+		conv:    newConversation(s.link, 0),
+		wake:    make(chan struct{}, 1),
+		synced:  make(chan struct{}),
+	}
+}
+
+// say queues a message about st, which has not been released yet.
+func (c *control) say(st *Stream, m message) {
+	m.stream = st.id
+	c.mu.Lock()
+	st.unsent++
+	c.queue = append(c.queue, queued{m, st})
+	c.mu.Unlock()
+	c.signal()
+}
+
+// leave is called once for each stream that was released, when it has nothing more to say.
+func (c *control) leave(st *Stream) {
+	c.mu.Lock()
+	st.left = true
+	out := st.unsent == 0
+	c.mu.Unlock()
+	if out {
+		c.session.uncount(st)
+	}
+}
+
+// refuse queues the reset of a stream that is not to be, and reports whether there was room for it.
+func (c *control) refuse(id uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refusals >= maxRefusals {
+		return false
+	}
+	c.refusals++
+	c.queue = append(c.queue, queued{message: message{kind: msgReset, stream: id, value: uint64(CodeBusy)}})
+	c.signal()
+	return true
+}
+
+// sync asks the peer to say when it has dealt with all that was said before. It is called once.
+func (c *control) sync() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queue = append(c.queue, queued{message: message{kind: msgSync}})
+	c.signal()
+	return c.synced
+}
+
+func (c *control) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send runs until the session is done.
+func (c *control) send() {
+	var batch []byte
+	var out []queued
+	for {
+		select {
+		case <-c.session.done:
+			return
+		case <-c.wake:
+		}
+		for {
+			batch, out = c.take(batch[:0], out[:0])
+			if len(batch) == 0 {
+				break
+			}
+			c.session.gov.touch(c.conv)
+			if _, err := c.conv.kcp.Write(batch); err != nil {
+				return // closed
+			}
+			c.sent(out)
+		}
+	}
+}
+
+// take moves the first messages of the queue to b in their wire form, and to out.
+func (c *control) take(b []byte, out []queued) ([]byte, []queued) {
+	c.mu.Lock()
+	n := 0
+	for n < len(c.queue) && n < maxBatch/(2+maxMessageSize) {
+		n++
+	}
+	out = append(out, c.queue[:n]...)
+	rest := copy(c.queue, c.queue[n:])
+	clear(c.queue[rest:])
+	c.queue = c.queue[:rest]
+	if c.syncAck != nil {
+		out = append(out, queued{message: message{kind: msgSyncAck, value: *c.syncAck}})
+		c.syncAck = nil
+	}
+	c.mu.Unlock()
+	for i := range out {
+		if out[i].kind == msgCredit {
+			out[i].value = out[i].of.takeCredit()
+		}
+		b = out[i].append(b)
+	}
+	return b, out
+}
+
+// sent counts messages that kcp has taken.
+func (c *control) sent(out []queued) {
+	for _, q := range out {
+		c.mu.Lock()
+		uncount := false
+		switch {
+		case q.of != nil:
+			q.of.unsent--
+			uncount = q.of.left && q.of.unsent == 0
+		case q.kind == msgReset:
+			c.refusals--
+		}
+		c.mu.Unlock()
+		if uncount {
+			c.session.uncount(q.of)
+		}
+	}
+	clear(out)
+}
+
+// receive runs until the session is done. Nothing that it calls blocks.
+func (c *control) receive() {
+	buf := make([]byte, 4<<10)
+	n := 0
+	for {
+		m, err := c.conv.kcp.Read(buf[n:])
+		if err != nil {
+			return // closed
+		}
+		n += m
+		at := 0
+		for {
+			msg, size, err := nextMessage(buf[at:n])
+			if err != nil {
+				c.session.CloseWithError(err)
+				return
+			}
+			if size == 0 {
+				break
+			}
+			at += size
+			c.handle(msg)
+		}
+		n = copy(buf, buf[at:n])
+	}
+}
+
+func (c *control) handle(m message) {
+	switch m.kind {
+	case msgSync:
+		c.mu.Lock()
+		c.syncAck = &m.value
+		c.mu.Unlock()
+		c.signal()
+		return
+	case msgSyncAck:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !isClosed(c.synced) {
+			close(c.synced)
+		}
+		return
+	}
+	s := c.session
+	s.mu.RLock()
+	st := s.streams[m.stream]
+	s.mu.RUnlock()
+	if st == nil {
+		switch m.kind {
+		case msgFin, msgStop: // overtook the first packet of their stream
+			st = s.opened(m.stream)
+		case msgReset:
+			s.mu.Lock()
+			if s.fromPeer(m.stream) && s.peerIDs.fresh(m.stream) {
+				s.peerIDs.use(m.stream)
+			}
+			s.mu.Unlock()
+		}
+	}
+	if st != nil { // else it has ended here
+		st.handle(m)
+	}
+}

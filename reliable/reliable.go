@@ -1,0 +1,109 @@
+// Package reliable carries byte streams over a link of datagrams, one KCP conversation for each.
+//
+//	Stream ── conversation ── kcp.UDPSession ── packetConn ──┐
+//	Stream ── conversation ── kcp.UDPSession ── packetConn ──┼── Session ── Link
+//	control ─ conversation ── kcp.UDPSession ── packetConn ──┘
+//
+// There is no multiplexer above KCP: streams share no queue, so a lost packet or a slow reader holds
+// up its own stream only. The side that Config calls the initiator gives its streams odd numbers, the
+// other side even ones; a stream's number is its KCP conversation and its flow of the link. Numbers
+// only grow and are never used again.
+//
+// A stream opens with its first bytes, the header, so that nobody waits for a round trip. KCP knows
+// no end of a stream and cannot say that all is there: conversation 0, the control conversation,
+// carries accept, credit, FIN with the final size and its acknowledgement, stop and reset.
+//
+// What a stream may have on its way is bounded twice: by the link's window (Link.Window, what the
+// path bears) and by the credit that the peer's reader gives (what the peer is ready to hold). A
+// reader that stops makes the peer's Write block; KCP's own receive window stays open meanwhile, so
+// that nothing depends on its probes, which wait for up to two minutes.
+//
+// Each stream costs three goroutines and about 250 KiB for the queues of kcp-go, most of which is
+// never touched. kcp-go has a global scheduler whose goroutines start with the program and never end.
+// An idle stream wakes up a few times a second.
+//
+// Errors: [StreamError] (a stream was reset or refused), [ErrTooManyStreams], [ErrHeaderTooLong],
+// [ErrProtocol] (the peer broke the rules of the control conversation; the session ends).
+// What fails because the stream or the session was closed unwraps to net.ErrClosed; deadlines give
+// os.ErrDeadlineExceeded. docs/streams.md draws what goes over the wire.
+package reliable
+
+import (
+	"log/slog"
+	"time"
+)
+
+// A Link carries datagrams to one peer and back. They may be lost, repeated and reordered, but not
+// forged: a Link authenticates.
+type Link interface {
+	// Send queues a copy of p on a flow and never blocks; false says that it was dropped.
+	Send(flow uint32, p []byte) bool
+
+	// Receive sets the handler of packets, which may keep p for the duration of the call only. It is
+	// called once, with one handler, and again with one that drops packets when the session ends.
+	Receive(func(p []byte))
+
+	// MTU is the size of the largest packet in bytes. It may change.
+	MTU() int
+
+	// Window is how many bytes a flow should have in flight. It may change.
+	Window(flow uint32) int
+
+	// RTT is the smoothed round trip, 0 if it is not known.
+	RTT() time.Duration
+}
+
+// Config configures a Session. The zero value works on the side that is not the initiator.
+type Config struct {
+	// Initiator must be true on exactly one side.
+	Initiator bool
+
+	// MaxStreams bounds the streams that this side has open and, apart from them, those that the peer
+	// has; default 1024. A stream counts until the peer has all of it or it was reset.
+	MaxStreams int
+
+	// MaxBuffer bounds the bytes that one stream holds for its reader, default 4 MiB and no less than
+	// 256 KiB. That much is held only if the reader is fast and falls behind; one that is slow from the
+	// beginning gets 256 KiB. What KCP holds of segments that came out of order is bounded by 3 MiB.
+	MaxBuffer int
+
+	// Logger may be nil. Nothing is logged per packet.
+	Logger *slog.Logger
+}
+
+const (
+	// MaxHeader bounds the header of a stream in bytes.
+	MaxHeader = 1024
+
+	maxReason = 256 // bytes of a reason that are sent
+
+	defaultMaxStreams = 1024
+	defaultMaxBuffer  = 4 << 20
+
+	// initialCredit is how many bytes of a stream, header included, its sender may send before the
+	// peer gives more. Part of the wire format.
+	initialCredit = 256 << 10
+
+	// backlog bounds the streams whose header is there and that nobody has accepted.
+	backlog = 512
+
+	// lingerLimit is how long what was written before Close may take to reach the peer.
+	lingerLimit = 5 * time.Minute
+
+	// closeGrace is how long Session.Close waits for that, and for resets to get through.
+	closeGrace = time.Second
+)
+
+func (c Config) withDefaults() Config {
+	if c.MaxStreams <= 0 {
+		c.MaxStreams = defaultMaxStreams
+	}
+	if c.MaxBuffer <= 0 {
+		c.MaxBuffer = defaultMaxBuffer
+	}
+	c.MaxBuffer = max(c.MaxBuffer, initialCredit)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
