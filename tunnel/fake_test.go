@@ -12,7 +12,8 @@ import (
 	"adit/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+// The scheduler of kcp-go, below reliable, starts with the program and never ends.
+func TestMain(m *testing.M) { leaktest.Main(m, "kcp-go/v5.NewTimedSched") }
 
 var errFakeReset = errors.New("stream reset")
 

@@ -60,7 +60,8 @@ type Stream interface {
 
 // A Session opens streams to a peer and accepts those of the peer.
 type Session interface {
-	// Open returns as soon as the stream may be written to, which is before the peer accepts it.
+	// Open returns as soon as the stream may be written to, which is before the peer accepts it. It
+	// may return a *RefusedError if the peer is quick.
 	Open(ctx context.Context, header []byte) (Stream, error)
 	Accept(ctx context.Context) (Stream, error)
 }
