@@ -124,8 +124,12 @@ func (w *way) now() int64 { return time.Since(w.start).Nanoseconds() }
 // carry is the loop of one direction: write what is due, read what has come, sleep until either can
 // happen. The runtime's own timers round up to a millisecond; ppoll does not.
 func (w *way) carry() {
-	runtime.LockOSThread() // never unlocked: the timer slack belongs to this thread
+	// The timer slack belongs to the thread, which must not end with this goroutine: a process that it
+	// once started would die with it (see dieWithParent).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default again
 	poll := []unix.PollFd{{Fd: int32(w.wake), Events: unix.POLLIN}, {Fd: int32(w.from), Events: unix.POLLIN}}
 	for {
 		w.deliver()

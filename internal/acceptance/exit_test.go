@@ -1,0 +1,228 @@
+//go:build unix
+
+package acceptance
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"adit/internal/netlab"
+	"adit/signal"
+)
+
+// The exit codes of adit.
+const (
+	exitSignal  = 3
+	exitNoPath  = 4
+	exitAuth    = 5
+	exitRefused = 6
+	exitListen  = 7
+	exitGone    = 8
+	exitTimeout = 124
+)
+
+// goneLimit is how long a peer may take to notice that the other one is no more.
+const goneLimit = 60 * time.Second
+
+// TestWrongCode: a wrong guess burns the code, and both sides say so.
+func TestWrongCode(t *testing.T) {
+	w := newWorld(t)
+	left, right := w.lab.Host(netlab.None, netlab.HostOptions{}), w.lab.Host(netlab.None, netlab.HostOptions{})
+	exposer, code := w.expose(left, "22")
+	other, otherCode := w.expose(left, "22")
+	plate, _, _ := strings.Cut(code, "-")
+	_, words, _ := strings.Cut(otherCode, "-")
+
+	joiner := w.connect(right, plate+"-"+words)
+	joiner.fails(exitAuth, patience)
+	exposer.fails(exitAuth, patience)
+	if e := w.connect(right, code).fails(exitSignal, patience); strings.Contains(e.Message, "wrong") {
+		t.Errorf("the right code after a wrong guess: %s", e.Message)
+	}
+
+	// The other code has not suffered.
+	joiner, _ = w.forward(right, otherCode)
+	ends(joiner, other)
+}
+
+// TestSecondJoiner: a code works once.
+func TestSecondJoiner(t *testing.T) {
+	w := newWorld(t)
+	left, right := w.lab.Host(netlab.None, netlab.HostOptions{}), w.lab.Host(netlab.None, netlab.HostOptions{})
+	echo := listen(t, left, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	exposer, code := w.expose(left, echo.String())
+	first, port := w.forward(right, code)
+	second := w.connect(right, code)
+	if got := second.exit(patience); got != exitAuth && got != exitSignal {
+		t.Errorf("the second joiner: exit code %d, want %d or %d", got, exitAuth, exitSignal)
+	}
+	if err := echoed(dial(t, right, port), 1, 1000); err != nil {
+		t.Errorf("the first joiner, after the second: %v", err)
+	}
+	ends(first, exposer)
+}
+
+// TestExpired: what was valid once is refused by name.
+func TestExpired(t *testing.T) {
+	t.Run("line", func(t *testing.T) {
+		w := newWorld(t)
+		offer := signal.Message{Kind: signal.KindOffer, Expires: time.Now().Add(-time.Hour), Body: make([]byte, 100)}
+		token, err := offer.Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _ := input(t, token)
+		e := w.runWith(w.lab.Public("late"), []setting{stdin(r)}, "connect", "--stun", "none").fails(exitSignal, patience)
+		if !strings.Contains(e.Message, "expired") {
+			t.Errorf("an expired line: %q", e.Message)
+		}
+	})
+	t.Run("code", func(t *testing.T) {
+		if !long {
+			t.Skip("takes ten minutes: set ADIT_LONG")
+		}
+		w := newWorld(t)
+		h := w.lab.Public("late")
+		exposer, code := w.expose(h, "22")
+		if e := exposer.fails(exitSignal, 11*time.Minute); !strings.Contains(e.Message, "expired") {
+			t.Errorf("an expired code: %q", e.Message)
+		}
+		w.connect(h, code).fails(exitSignal, patience)
+	})
+}
+
+// input makes a standard input that holds one line and stays open.
+func input(t testing.TB, line string) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		r.Close()
+		w.Close()
+	})
+	if _, err := io.WriteString(w, line+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	return r, w
+}
+
+// TestTimeout: a peer that never answers costs what --timeout says, at every stage.
+func TestTimeout(t *testing.T) {
+	const limit = 2 * time.Second
+	w := newWorld(t)
+	left, right := w.lab.Host(netlab.None, netlab.HostOptions{}), w.lab.Host(netlab.None, netlab.HostOptions{})
+	timeout := "--timeout=" + limit.String()
+
+	nobody := w.run(left, "expose", "22", "--signal", w.signal, timeout)
+
+	exposer := w.run(left, "expose", "22", "--stun", w.stun)
+	offer, _ := exposer.await("token")
+	exposer.kill()
+	exposer.gone(patience)
+	r, _ := input(t, offer.Token)
+	pasted := w.runWith(right, []setting{stdin(r)}, "connect", "--stun", w.stun, timeout)
+
+	silent, code := w.expose(left, "22")
+	silent.pause()
+	joiner := w.connect(right, code, timeout)
+
+	for _, p := range []*process{nobody, pasted, joiner} {
+		began := p.out.began
+		p.fails(exitTimeout, patience)
+		if took := time.Since(began); took < limit {
+			t.Errorf("%s gave up after %v", p.label, took)
+		}
+	}
+}
+
+// TestRefused: what the exposer does not offer, or does not reach, ends -W with a code of its own.
+func TestRefused(t *testing.T) {
+	w := newWorld(t)
+	left, right := w.lab.Host(netlab.None, netlab.HostOptions{}), w.lab.Host(netlab.None, netlab.HostOptions{})
+	for _, c := range []struct{ name, target string }{
+		{"not offered", "127.0.0.1:23"},
+		{"nobody listens", "127.0.0.1:22"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := w.in(t)
+			_, code := w.expose(left, "127.0.0.1:22")
+			r, _ := input(t, "hello")
+			joiner := w.runWith(right, []setting{stdin(r)}, "connect", code, "--signal", w.signal, "-W", c.target)
+			joiner.fails(exitRefused, patience)
+			if out := joiner.out.String(); out != "" {
+				t.Errorf("standard output got %q", out)
+			}
+		})
+	}
+}
+
+// TestPortInUse: a local port that is taken is noticed before the code is spent.
+func TestPortInUse(t *testing.T) {
+	w := newWorld(t)
+	left, right := w.lab.Host(netlab.None, netlab.HostOptions{}), w.lab.Host(netlab.None, netlab.HostOptions{})
+	exposer, code := w.expose(left, "22")
+	taken := listen(t, right, func(net.Conn) {})
+	w.connect(right, code, "-L", fmt.Sprint(taken.Port())).fails(exitListen, patience)
+	joiner, _ := w.forward(right, code)
+	ends(joiner, exposer)
+}
+
+// TestGoodbye: a side that is asked to end tells the other one.
+func TestGoodbye(t *testing.T) {
+	w := newWorld(t)
+	left, right := w.lab.Host(netlab.None, netlab.HostOptions{}), w.lab.Host(netlab.None, netlab.HostOptions{})
+	exposer, code := w.expose(left, "22")
+	joiner, _ := w.forward(right, code)
+	exposer.interrupt()
+	exposer.exits(130, 5*time.Second)
+	joiner.exits(0, 5*time.Second)
+}
+
+// TestKilled: a side that is no more is noticed by the other one, whichever it is.
+func TestKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as a session waits for its peer")
+	}
+	t.Parallel()
+	w := newWorld(t)
+	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
+	var left1, left2 *process
+	dead, code := w.expose(left, "22")
+	left1, _ = w.forward(right, code)
+	left2, code = w.expose(left, "22")
+	dead2, _ := w.forward(right, code)
+	dead.kill()
+	dead2.kill()
+	began := time.Now()
+	for _, p := range []*process{left1, left2} {
+		p.awaitFor("interrupted", goneLimit)
+		t.Logf("%s: interrupted after %.1f s", p.label, time.Since(began).Seconds())
+	}
+	for _, p := range []*process{left1, left2} {
+		p.fails(exitGone, goneLimit)
+		t.Logf("%s: gone after %.1f s", p.label, time.Since(began).Seconds())
+	}
+}
+
+// TestNoPath: where no path is to be had, both sides say so.
+func TestNoPath(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as the connectivity checks")
+	}
+	t.Parallel()
+	w := newWorld(t)
+	left, right := w.lab.Host(netlab.Symmetric, netlab.HostOptions{}), w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
+	exposer, code := w.expose(left, "22")
+	joiner := w.connect(right, code)
+	began := time.Now()
+	joiner.fails(exitNoPath, goneLimit)
+	exposer.fails(exitNoPath, goneLimit)
+	t.Logf("no path after %.1f s", time.Since(began).Seconds())
+}

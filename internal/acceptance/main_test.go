@@ -1,0 +1,74 @@
+//go:build unix
+
+package acceptance
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"adit/internal/leaktest"
+	"adit/internal/netlab"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+// long says that the long forms of the tests are wanted.
+var long = os.Getenv("ADIT_LONG") != ""
+
+// build builds adit once and returns its path.
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "adit-acceptance-")
+	if err != nil {
+		return "", err
+	}
+	if err := removeAtEnd(dir); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "adit")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "adit")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return path, nil
+})
+
+// removeAtEnd removes dir when this process is gone, even if it was killed: os.Exit runs no deferred
+// calls. A shell waits for the end of a pipe that this process holds open.
+func removeAtEnd(dir string) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := exec.Command("sh", "-c", `read -r _; rm -rf -- "$1"`, "sh", dir)
+	cmd.Stdin = r
+	if err := cmd.Start(); err != nil {
+		w.Close()
+		return err
+	}
+	holdOpen = w
+	return cmd.Process.Release()
+}
+
+var holdOpen *os.File // a file that nothing refers to gets closed
+
+// adit returns the path of the binary, or skips the test where it could not be put to use.
+func adit(t testing.TB) string {
+	t.Helper()
+	netlab.Skip(t)
+	path, err := build()
+	if err != nil {
+		t.Skipf("adit does not build yet: %v", err)
+	}
+	if out, _ := exec.Command(path, "help").CombinedOutput(); !bytes.Contains(out, []byte("expose")) {
+		t.Skip("adit has no expose yet")
+	}
+	return path
+}
