@@ -17,9 +17,9 @@ const (
 	maxWindow     = 1536
 	receiveWindow = 2048
 
-	// How often kcp looks for segments to send again. An idle conversation looks rarely, so that it
-	// costs next to nothing.
-	activeInterval = 10 * time.Millisecond
+	// How often kcp looks for segments to send again, between these; also the least that kcp adds to
+	// the smoothed round trip before it takes a segment for lost. See pace.
+	activeInterval = 20 * time.Millisecond
 	idleInterval   = 500 * time.Millisecond
 
 	// writeChunk is how many bytes are handed to kcp at a time. It takes them whole as soon as one
@@ -44,6 +44,7 @@ type conversation struct {
 	kicking atomic.Bool // a goroutine is in kick
 
 	// Owned by the governor.
+	interval  time.Duration
 	window    int       // segments
 	mtu       int       // bytes
 	since     time.Time // it became active
@@ -57,6 +58,7 @@ func newConversation(l Link, conv uint32) *conversation {
 		panic("reliable: kcp.NewConn4: " + err.Error()) // it returns none in this version
 	}
 	c.kcp = s
+	//lint:ignore SA1019 segments are not filled up without it, and it has no successor
 	s.SetStreamMode(true)
 	s.SetWriteDelay(false)
 	s.SetNoDelay(1, int(idleInterval/time.Millisecond), 2, 1)
@@ -80,7 +82,21 @@ func (c *conversation) fit(l Link) {
 	}
 }
 
+// pace sets the interval of a conversation in use to its round trip and a half. kcp takes a segment for
+// lost after the round trip and four deviations, or the interval if that is more. When a hole is
+// filled, a whole window leaves at once and waits for the path to take it, for another round trip: with
+// an interval of 10 ms a sixth of all segments on a path of 100 Mbit/s and 40 ms was sent twice for
+// nothing, with this one a thousandth. Acknowledgements and new segments do not wait for it.
+func (c *conversation) pace(l Link) {
+	rtt := time.Duration(c.kcp.GetSRTT()) * time.Millisecond
+	want := min(max(rtt+rtt/2, 2*l.RTT(), activeInterval), idleInterval)
+	if want-c.interval > c.interval/8 || c.interval-want > c.interval/8 {
+		c.setInterval(want)
+	}
+}
+
 func (c *conversation) setInterval(d time.Duration) {
+	c.interval = d
 	c.kcp.SetNoDelay(1, int(d/time.Millisecond), 2, 1)
 }
 

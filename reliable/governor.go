@@ -33,8 +33,8 @@ func (g *governor) touch(c *conversation) {
 	if c.active.Load() || !c.active.CompareAndSwap(false, true) {
 		return
 	}
-	c.setInterval(activeInterval)
 	g.mu.Lock()
+	c.setInterval(activeInterval)
 	c.since = time.Now()
 	c.lastTouch = c.since
 	g.list = append(g.list, c)
@@ -85,6 +85,7 @@ func (g *governor) look(now time.Time) bool {
 			continue
 		}
 		c.fit(g.link)
+		c.pace(g.link)
 		if now.Sub(c.since) < idleInterval+governorTick {
 			c.kick()
 		}
