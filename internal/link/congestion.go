@@ -1,0 +1,355 @@
+package link
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// The estimator follows BBR, version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), and rate
+// samples follow draft-cheng-iccrg-delivery-rate-estimation-00, with these differences: feedback is
+// cumulative and comes at intervals, a sample spans a millisecond at least (on a local network a
+// shorter one measures the scheduler), what the receiver's socket buffer holds is a limit of its own,
+// and a round trip with heavy loss takes back the inflight gain and drains once.
+const (
+	startGain   = 2.77
+	cruiseGain  = 2.0
+	initialRate = 32 * packetBytes // per round trip, before anything is known
+	leastWindow = 8 * packetBytes
+
+	filterSlots   = 12 // more than a cycle
+	leastRound    = 2 * time.Millisecond
+	leastSample   = time.Millisecond
+	minRTTFor     = 10 * time.Second
+	probeRTTFor   = 10 * time.Millisecond // in addition to a round trip
+	heavyLoss     = 0.05
+	slightLoss    = 0.02
+	startLoss     = 0.08
+	lossSample    = 20                      // packets in a round, below which its loss says nothing
+	timerSlack    = 2500 * time.Microsecond // of both ends' timers, at the current rate
+	streamSlack   = 15 * time.Millisecond   // of a stream's acknowledgements
+	defaultBuffer = 212992                  // Linux net.core.rmem_default
+	truesizeBytes = 2304                    // what a full packet costs a Linux receive buffer
+)
+
+type phase uint8
+
+const (
+	phaseStart phase = iota
+	phaseDrain
+	phaseCruise
+	phaseRTT
+)
+
+// cycle is ProbeBW's: one round trip each.
+var cycle = [...]float64{1.25, 0.75, 1, 1, 1, 1, 1, 1}
+
+// congestion estimates the path's bandwidth and base round trip. Guarded by Link.mu. Bytes and
+// packets are those of packets that ask for feedback.
+type congestion struct {
+	sent records
+
+	// What the receiver told.
+	acked        uint64 // highest counter
+	ackedBytes   uint64 // sent up to acked
+	ackedPackets uint64
+	delivered    uint64 // arrived
+	arrived      uint64 // packets arrived
+	forgotten    uint64 // sent bytes that no longer count as in flight
+	buffer       int
+
+	// The sampling point that packets sent now refer to.
+	snapBytes uint64
+	snapAt    time.Duration
+	snapSent  time.Duration
+	limited   uint64 // counter up to which the sender, not the path, was the limit
+
+	filter    [filterSlots]float64 // bytes/s, the highest sample of a base round trip each
+	slot      int
+	slotAt    time.Duration
+	rate      float64 // the highest in filter
+	minRTT    time.Duration
+	minAt     time.Duration
+	recentMin time.Duration // lowest of the current round
+	srtt      time.Duration
+
+	phase      phase
+	full       float64 // rate at which startup last grew
+	fullCount  int
+	filled     bool
+	cycleAt    time.Duration
+	cycleIndex int
+	rttUntil   time.Duration // end of phaseRTT
+	gain       float64       // of the inflight window while cruising; heavy loss lowers it to 1
+
+	roundEnd     uint64 // counter
+	roundAt      time.Duration
+	roundSent    uint64 // ackedPackets at its start
+	roundArrived uint64
+	drainOnce    bool // after a lossy round
+	drained      bool // once in this cycle: a path that loses anyway must not end the probing
+
+	progressAt time.Duration // last feedback that told something new, or the first packet after none
+	stalls     int           // timeouts since then
+}
+
+// reset forgets what is known of the path, not what is in flight. rtt is a first estimate, or 0.
+func (c *congestion) reset(rtt, now time.Duration) {
+	*c = congestion{
+		sent: c.sent, acked: c.acked, ackedBytes: c.ackedBytes, ackedPackets: c.ackedPackets,
+		delivered: c.delivered, arrived: c.arrived, buffer: c.buffer,
+		forgotten: c.sent.bytes, snapBytes: c.delivered, snapAt: now, snapSent: now,
+		gain: cruiseGain, minRTT: rtt, minAt: now, srtt: rtt,
+		roundAt: now, roundEnd: c.sent.last, roundSent: c.ackedPackets, roundArrived: c.arrived,
+		limited: c.sent.last, progressAt: now,
+	}
+}
+
+func (c *congestion) inflight() float64 {
+	return float64(c.sent.bytes - max(c.ackedBytes, c.forgotten))
+}
+
+// onSend records a packet that asks for feedback.
+func (c *congestion) onSend(counter uint64, size int, now time.Duration) {
+	if c.sent.bytes == max(c.ackedBytes, c.forgotten) {
+		c.progressAt = now
+		if now-c.snapAt > 10*time.Millisecond {
+			c.snapBytes, c.snapAt, c.snapSent = c.delivered, now, now // a pause is no part of a sample
+		}
+	}
+	c.sent.add(counter, size, max(c.acked, 1), record{
+		sentAt: now, delivered: c.snapBytes, deliveredAt: c.snapAt, firstAt: c.snapSent,
+		limited: c.limited > c.acked,
+	})
+}
+
+// onFeedback takes in what the receiver told. What cannot be true is ignored.
+func (c *congestion) onFeedback(f feedback, now time.Duration) {
+	r, ok := c.sent.find(f.highest)
+	if !ok || f.highest < c.acked || f.packets < c.arrived || f.bytes < c.delivered ||
+		f.packets > r.packets || f.bytes > r.bytes {
+		return
+	}
+	if f.buffer > 0 {
+		c.buffer = f.buffer
+	}
+	news := f.packets > c.arrived
+	c.delivered, c.arrived = f.bytes, f.packets
+	c.ackedPackets, c.ackedBytes = r.packets, r.bytes
+	if news {
+		c.progressAt, c.stalls = now, 0
+	}
+	if f.highest == c.acked {
+		return
+	}
+	c.acked = f.highest
+	at := now - min(f.delay, now-r.sentAt)
+	c.onRTT(at-r.sentAt, now)
+	if at-c.snapAt >= leastSample {
+		c.snapBytes, c.snapAt, c.snapSent = c.delivered, at, r.sentAt
+	}
+	if took := max(at-r.deliveredAt, r.sentAt-r.firstAt); took >= leastSample && took >= c.minRTT {
+		c.onRate(float64(c.delivered-min(r.delivered, c.delivered))/took.Seconds(), r.limited, now)
+	}
+	if c.acked >= c.roundEnd && now-c.roundAt >= leastRound {
+		c.onRound(r, now)
+	}
+	c.advance(now)
+}
+
+func (c *congestion) onRTT(rtt, now time.Duration) {
+	rtt = max(rtt, time.Microsecond)
+	if c.srtt == 0 {
+		c.srtt = rtt
+	}
+	c.srtt += (rtt - c.srtt) / 8
+	if c.recentMin == 0 || rtt < c.recentMin {
+		c.recentMin = rtt
+	}
+	if c.minRTT == 0 || rtt <= c.minRTT {
+		c.minRTT, c.minAt = rtt, now
+	}
+}
+
+// onRate takes in a sample of the delivery rate. Samples of a sender with nothing to send can only
+// raise the estimate, and age nothing. The filter ages by base round trips, not by measured ones:
+// where the path became slow and its queue is deep, ten of those are too long to wait.
+func (c *congestion) onRate(rate float64, limited bool, now time.Duration) {
+	if limited && rate < c.rate {
+		return
+	}
+	if now-c.slotAt >= max(c.minRTT+feedbackInterval(c.minRTT), leastRound) {
+		c.slotAt = now
+		c.slot = (c.slot + 1) % filterSlots
+		c.filter[c.slot] = 0
+	}
+	c.filter[c.slot] = max(c.filter[c.slot], rate)
+	c.rate = 0
+	for _, r := range c.filter {
+		c.rate = max(c.rate, r)
+	}
+}
+
+// onRound ends a round trip.
+func (c *congestion) onRound(r record, now time.Duration) {
+	sent, arrived := r.packets-min(c.roundSent, r.packets), c.arrived-c.roundArrived
+	loss := 0.0
+	if sent >= lossSample && arrived < sent {
+		loss = 1 - float64(arrived)/float64(sent)
+	}
+	switch {
+	case loss > heavyLoss:
+		c.gain = max(1, c.gain*0.85)
+		c.drainOnce = c.filled
+	case loss < slightLoss:
+		c.gain = min(cruiseGain, c.gain+0.05)
+	}
+	if !c.filled && !r.limited {
+		if c.rate >= c.full*1.25 {
+			c.full, c.fullCount = c.rate, 0 // loss that does not keep the rate from growing is not ours
+		} else {
+			c.fullCount++
+		}
+		c.filled = c.fullCount >= 3 || c.fullCount > 0 && loss > startLoss
+	}
+	c.roundEnd, c.roundAt = c.sent.last, now
+	c.roundSent, c.roundArrived = r.packets, c.arrived
+	if now-c.minAt > minRTTFor && c.phase != phaseRTT && c.recentMin > 0 {
+		if c.recentMin <= c.minRTT+c.minRTT/4+time.Millisecond {
+			c.minRTT, c.minAt = c.recentMin, now // there is no queue that would hide it
+		} else {
+			c.phase, c.rttUntil = phaseRTT, now+c.srtt+max(c.minRTT, probeRTTFor)
+			c.minRTT = c.recentMin
+		}
+	}
+	c.recentMin = 0
+}
+
+// advance moves between phases.
+func (c *congestion) advance(now time.Duration) {
+	switch c.phase {
+	case phaseStart:
+		if c.filled {
+			c.phase = phaseDrain
+		}
+	case phaseDrain:
+		if c.inflight() <= c.bdp()+c.rate*leastSample.Seconds() {
+			c.cruise(now)
+		}
+	case phaseCruise:
+		short := c.cycleIndex == 1 && c.inflight() <= c.bdp()
+		if now-c.cycleAt > max(c.minRTT, leastRound) || short {
+			c.cycleIndex, c.cycleAt = (c.cycleIndex+1)%len(cycle), now
+			switch {
+			case c.cycleIndex == 0:
+				c.drained = false
+			case c.drainOnce && !c.drained && c.cycleIndex > 1:
+				c.cycleIndex, c.drained = 1, true
+			}
+			c.drainOnce = false
+		}
+	case phaseRTT:
+		if now >= c.rttUntil {
+			c.minAt = now
+			if c.filled {
+				c.cruise(now)
+			} else {
+				c.phase = phaseStart
+			}
+		}
+	}
+}
+
+func (c *congestion) cruise(now time.Duration) {
+	c.phase, c.cycleAt = phaseCruise, now
+	c.cycleIndex = 2 + rand.IntN(len(cycle)-2) // two links must not probe in step
+}
+
+func (c *congestion) bdp() float64 { return c.rate * c.minRTT.Seconds() }
+
+// pace returns the rate to send at, in bytes per second.
+func (c *congestion) pace() float64 {
+	if c.rate == 0 {
+		return startGain * initialRate / max(c.srtt, time.Millisecond).Seconds()
+	}
+	switch c.phase {
+	case phaseStart:
+		return c.rate * startGain
+	case phaseDrain:
+		return c.rate / startGain
+	case phaseCruise:
+		return max(c.rate*cycle[c.cycleIndex]*0.99, packetBytes)
+	}
+	return max(c.rate*0.99, packetBytes)
+}
+
+// window returns how many bytes may be in flight now.
+func (c *congestion) window() float64 {
+	if c.stalls > 0 {
+		return leastWindow
+	}
+	w := c.steadyWindow()
+	if c.phase == phaseRTT {
+		w = min(w, max(c.bdp()/2+c.rate*leastSample.Seconds(), leastWindow))
+	}
+	return w
+}
+
+// steadyWindow is the window without the moments in which it is made small on purpose.
+func (c *congestion) steadyWindow() float64 {
+	buffer := c.buffer
+	if buffer == 0 {
+		buffer = defaultBuffer
+	}
+	// A full packet costs the buffer truesizeBytes; half of it stays free, more after heavy loss.
+	room := float64(buffer/truesizeBytes*packetBytes) / 2 * max(c.gain-1, 0.25)
+	if c.rate == 0 {
+		return min(initialRate, max(room, leastWindow))
+	}
+	gain := c.gain
+	if c.phase == phaseStart {
+		gain = max(gain, startGain)
+	}
+	// What arrived but was not reported yet must not keep the pacer from its rate, probing included.
+	need := cycle[0]*c.bdp() + c.rate*feedbackInterval(c.minRTT).Seconds()
+	w := max(max(gain*c.bdp(), need)+c.rate*timerSlack.Seconds(), leastWindow)
+	network := c.rate * max(c.minRTT, min(c.srtt, 2*c.minRTT)).Seconds()
+	reported := float64(feedbackPackets(buffer) * packetBytes)
+	return min(w, network+reported+max(room, leastWindow))
+}
+
+// flowWindow is what one of n flows should keep outstanding: some of it waits in its queue.
+func (c *congestion) flowWindow(n int) int {
+	const least, most = 32 << 10, 32 << 20
+	w := (c.steadyWindow() + c.rate*streamSlack.Seconds()) / float64(max(n, 1))
+	return int(min(max(w, least), most))
+}
+
+// timeout is how long without feedback counts as a loss of all that is in flight.
+func (c *congestion) timeout() time.Duration {
+	t := max(2*c.srtt+feedbackInterval(c.srtt), 100*time.Millisecond)
+	return min(t<<min(c.stalls, 5), max(time.Second, t))
+}
+
+// stall forgets what is in flight, so that a little can be sent.
+func (c *congestion) stall(now time.Duration) {
+	c.forgotten = c.sent.bytes
+	c.progressAt = now
+	c.stalls++
+}
+
+// lost returns how many packets were sent up to the highest that arrived, but did not arrive.
+func (c *congestion) lost() uint64 { return c.ackedPackets - min(c.arrived, c.ackedPackets) }
+
+// feedbackInterval is how long a receiver waits before it tells what came.
+func feedbackInterval(rtt time.Duration) time.Duration {
+	return min(max(rtt/4, time.Millisecond), 25*time.Millisecond)
+}
+
+// feedbackPackets is after how many packets a receiver does not wait for the interval to pass: a
+// small part of what its socket buffer holds.
+func feedbackPackets(buffer int) int {
+	if buffer == 0 {
+		buffer = defaultBuffer
+	}
+	return min(max(buffer/truesizeBytes/8, 8), 64)
+}

@@ -1,0 +1,257 @@
+package link
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	mrand "math/rand/v2"
+	"net/netip"
+	"time"
+)
+
+const (
+	mostReplies  = 64 // answers that wait to be sent; more are dropped
+	mostMessages = 64 // control messages without acknowledgement
+	mostProbes   = 64
+	resendLeast  = 50 * time.Millisecond
+	resendMost   = time.Second
+
+	challengeTries = 6
+	challengeGap   = 10 * time.Millisecond  // between challenges, whatever comes
+	pathHold       = 100 * time.Millisecond // to 300 ms after a move, so that two peers do not swap paths for ever
+)
+
+// A reply answers a packet, at the address where it came from. It is never longer than the packet.
+type reply struct {
+	to    netip.AddrPort
+	value uint64
+	kind  byte
+}
+
+func (l *Link) reply(kind byte, value uint64, to netip.AddrPort) {
+	l.mu.Lock()
+	if len(l.replies) < mostReplies {
+		l.replies = append(l.replies, reply{to, value, kind})
+	}
+	l.mu.Unlock()
+	l.poke()
+}
+
+// A ping is a PING without its PONG.
+type ping struct {
+	counter uint64
+	sentAt  time.Duration
+	to      netip.AddrPort
+	probe   chan<- time.Duration // capacity 1; nil for a keepalive
+}
+
+type probeRequest struct {
+	to   netip.AddrPort
+	done chan<- time.Duration
+}
+
+// Probe sends a sealed PING to an address and repeats it, after 50 ms at first and then after twice
+// the time up to a second, until the PONG comes. It returns the round trip time. It needs no earlier
+// Use. It fails with ctx's cause, or when the link ends.
+func (l *Link) Probe(ctx context.Context, to netip.AddrPort) (rtt time.Duration, err error) {
+	to = unmap(to)
+	done := make(chan time.Duration, 1)
+	wait := resendLeast
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case rtt := <-done:
+			return rtt, nil
+		case <-ctx.Done():
+			return 0, fmt.Errorf("probe %v: %w", to, context.Cause(ctx))
+		case <-l.done:
+			return 0, fmt.Errorf("probe %v: %w", to, l.Err())
+		case <-t.C:
+			l.mu.Lock()
+			if len(l.probes) < mostProbes {
+				l.probes = append(l.probes, probeRequest{to, done})
+			}
+			l.mu.Unlock()
+			l.poke()
+			t.Reset(wait)
+			wait = min(2*wait, resendMost)
+		}
+	}
+}
+
+func (l *Link) pongLocked(counter uint64, now time.Duration) {
+	for i := range l.pings {
+		p := &l.pings[i]
+		if p.counter != counter || counter == 0 {
+			continue
+		}
+		rtt := max(now-p.sentAt, time.Microsecond)
+		l.confirmed = max(l.confirmed, counter)
+		if p.probe != nil {
+			select {
+			case p.probe <- rtt:
+			default: // an earlier PING of the same probe was answered
+			}
+			l.probed, l.probedRTT = p.to, rtt
+		}
+		if r := l.remote.Load(); r != nil && *r == p.to {
+			l.cc.onRTT(rtt, now)
+			l.rtt.Store(int64(l.cc.srtt))
+		}
+		*p = ping{}
+		return
+	}
+}
+
+// lastRTTLocked returns what the last probe of an address found, or 0.
+func (l *Link) lastRTTLocked(to netip.AddrPort) time.Duration {
+	if l.probed == to {
+		return l.probedRTT
+	}
+	return 0
+}
+
+// A message is a control message that the peer did not acknowledge yet.
+type message struct {
+	id    uint64
+	data  []byte
+	next  time.Duration // when to send it (again)
+	tries int
+}
+
+// resend returns how long to wait for the acknowledgement of a message.
+func (m *message) resend(rtt time.Duration) time.Duration {
+	least := max(resendLeast, rtt+rtt/2)
+	return min(least<<min(m.tries-1, 10), max(resendMost, least))
+}
+
+// SendControl queues a message of at most MaxControl bytes for the peer's OnControl, and repeats it
+// until it is acknowledged or the link ends. It does not wait. Each message is handed over once, not
+// always in order. Errors: ErrSize, ErrBusy, and what ended the link.
+func (l *Link) SendControl(b []byte) error {
+	if len(b) > messageBytes {
+		return fmt.Errorf("send control message of %d bytes, at most %d: %w", len(b), messageBytes, ErrSize)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch n := len(l.messages); {
+	case l.err != nil:
+		return fmt.Errorf("send control message: %w", l.err)
+	case n >= mostMessages || n > 0 && l.nextID-l.messages[0].id >= replayPackets:
+		return fmt.Errorf("send control message: %w", ErrBusy)
+	}
+	l.messages = append(l.messages, message{id: l.nextID, data: append([]byte(nil), b...)})
+	l.nextID++
+	l.poke()
+	return nil
+}
+
+// A challenge asks a new source whether the peer is really there (RFC 9000 §8.2, §9.3).
+type challenge struct {
+	to     netip.AddrPort // invalid: none is open
+	token  uint64
+	next   time.Duration // when to send it (again)
+	sentAt time.Duration
+	tries  int
+	hold   time.Duration // no other before this
+}
+
+// challenge begins to ask a source from which the newest packet came.
+func (l *Link) challenge(from netip.AddrPort, now time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.remote.Load(); r == nil || *r == from || l.path.to == from || now < l.path.hold {
+		return
+	}
+	var b [8]byte
+	rand.Read(b[:])
+	l.path = challenge{to: from, token: binary.BigEndian.Uint64(b[:]), next: now, hold: now + challengeGap}
+	l.poke()
+}
+
+// responseLocked moves the link to an address that answered, unless newer packets came from elsewhere.
+func (l *Link) responseLocked(token uint64, from netip.AddrPort, now time.Duration) {
+	c := &l.path
+	if !c.to.IsValid() || c.tries == 0 || c.to != from || c.token != token {
+		return
+	}
+	l.rmu.Lock()
+	newest := l.from
+	l.rmu.Unlock()
+	if newest != from {
+		return
+	}
+	rtt := time.Duration(0)
+	if c.tries == 1 {
+		rtt = now - c.sentAt
+	}
+	l.log.Info("peer moved", "from", l.Remote(), "to", from)
+	l.moveLocked(from, rtt, now)
+	l.path = challenge{hold: now + pathHold + mrand.N(2*pathHold)}
+	l.poke()
+}
+
+// liveness watches for silence. Guarded by Link.mu.
+type liveness struct {
+	begun     bool // there is an address
+	state     State
+	silent    time.Duration // first packet sent that should have had an answer, and nothing was heard since; 0: none
+	sentAt    time.Duration // last packet
+	pingAt    time.Duration // last PING of the link's own
+	keepalive time.Duration // idle time until the next
+	reason    string        // for CLOSE
+}
+
+func (v *liveness) begin(now time.Duration) {
+	v.begun, v.sentAt = true, now
+	v.keepalive = keepalive()
+}
+
+func keepalive() time.Duration {
+	return keepaliveLeast + mrand.N(keepaliveMost-keepaliveLeast)
+}
+
+// sent takes note of a packet; answered says that the peer must answer it in one way or another.
+func (v *liveness) sent(now time.Duration, answered bool) {
+	v.sentAt = now
+	if answered && v.silent == 0 {
+		v.silent = now
+	}
+}
+
+// watchLocked follows the state. It reports whether a PING is due and when it is wanted again.
+func (l *Link) watchLocked(now time.Duration) (due bool, next time.Duration) {
+	v := &l.live
+	if !v.begun {
+		return false, never
+	}
+	if heard := time.Duration(l.heardAt.Load()); v.silent != 0 && heard >= v.silent {
+		v.silent = 0
+		if v.state == Interrupted {
+			v.state = Up
+			l.broken.Store(false)
+			l.states = append(l.states, Up)
+		}
+	}
+	if v.silent == 0 {
+		next = v.sentAt + v.keepalive
+		return now >= next, next
+	}
+	end := v.silent + l.cfg.DeadAfter
+	if now >= end {
+		l.endLocked(ErrDead)
+		return false, never
+	}
+	next = min(max(v.silent, v.pingAt)+pingAfter, end)
+	due = now >= next
+	if cut := v.silent + interruptedAfter; v.state == Up && now < cut {
+		next = min(next, cut)
+	} else if v.state == Up {
+		v.state = Interrupted
+		l.broken.Store(true)
+		l.states = append(l.states, Interrupted)
+	}
+	return due, next
+}

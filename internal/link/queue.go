@@ -1,0 +1,237 @@
+package link
+
+import "time"
+
+const (
+	flowBytes    = 256 << 10 // what a flow may queue, or its window if that is more
+	flowBytesLow = 16 << 10  // the same when all flows together hold more than totalLow
+	totalLow     = 32 << 20
+	totalBytes   = 48 << 20 // all flows together, never more
+	quantumBytes = 2 * mtuBytes
+	freePackets  = 1024 // kept for reuse; the rest goes back to the garbage collector
+
+	// epochTime is how long an idle flow is remembered, and over which it counts as heavy.
+	epochTime  = 250 * time.Millisecond
+	heavyBytes = 16 << 10
+)
+
+// A packet is one queued payload. It belongs to the scheduler until pop, then to the caller until
+// release.
+type packet struct {
+	next *packet
+	n    int
+	b    [mtuBytes]byte
+}
+
+// A flow is a first-in first-out queue. It is forgotten when it stays empty for an epoch.
+type flow struct {
+	id         uint32
+	head, tail *packet
+	bytes      int
+	deficit    int
+	next       *flow
+	listed     bool // on one of the scheduler's lists
+	sent       int  // bytes queued in this epoch
+	heavy      bool // more than heavyBytes in this epoch or the last
+}
+
+func (f *flow) push(p *packet) {
+	p.next = nil
+	if f.tail == nil {
+		f.head = p
+	} else {
+		f.tail.next = p
+	}
+	f.tail = p
+	f.bytes += p.n
+}
+
+func (f *flow) pop() *packet {
+	p := f.head
+	f.head = p.next
+	if f.head == nil {
+		f.tail = nil
+	}
+	p.next = nil
+	f.bytes -= p.n
+	return p
+}
+
+type flowList struct{ head, tail *flow }
+
+func (l *flowList) add(f *flow) {
+	f.next = nil
+	if l.tail == nil {
+		l.head = f
+	} else {
+		l.tail.next = f
+	}
+	l.tail = f
+}
+
+func (l *flowList) remove() *flow {
+	f := l.head
+	l.head = f.next
+	if l.head == nil {
+		l.tail = nil
+	}
+	f.next = nil
+	return f
+}
+
+// A scheduler holds the queues and picks the next packet: flow 0 first, then deficit round robin by
+// bytes, where a flow that was silent goes ahead once (the sparse flows of RFC 8290 §4.2).
+// Guarded by Link.mu.
+type scheduler struct {
+	urgent   flow // flow 0
+	flows    map[uint32]*flow
+	fresh    flowList // had nothing queued when their packet came
+	old      flowList
+	bytes    int // queued, flow 0 included
+	heavy    int // flows with heavy set
+	epochEnd time.Duration
+	free     *packet
+	frees    int
+	dropped  uint64
+}
+
+// push copies p into its flow's queue, which may hold limit bytes; false if there is no room.
+func (s *scheduler) push(id uint32, p []byte, limit int) bool {
+	if s.bytes > totalLow {
+		limit = flowBytesLow
+	}
+	f := &s.urgent
+	if id != 0 {
+		if f = s.flows[id]; f == nil {
+			if s.bytes+len(p) > totalBytes {
+				s.dropped++
+				return false
+			}
+			if s.flows == nil {
+				s.flows = make(map[uint32]*flow)
+			}
+			f = &flow{id: id}
+			s.flows[id] = f
+		}
+	}
+	if f.bytes+len(p) > limit || s.bytes+len(p) > totalBytes {
+		s.dropped++
+		return false
+	}
+	k := s.free
+	if k == nil {
+		k = new(packet)
+	} else {
+		s.free = k.next
+		s.frees--
+	}
+	k.n = copy(k.b[:], p)
+	f.push(k)
+	s.bytes += k.n
+	if id == 0 {
+		return true
+	}
+	if f.sent += k.n; f.sent > heavyBytes && !f.heavy {
+		f.heavy = true
+		s.heavy++
+	}
+	if !f.listed {
+		f.listed = true
+		f.deficit = quantumBytes
+		s.fresh.add(f)
+	}
+	return true
+}
+
+// pop takes the next packet, or nil.
+func (s *scheduler) pop() *packet {
+	if s.urgent.head != nil {
+		return s.popUrgent()
+	}
+	for {
+		list := &s.fresh
+		if list.head == nil {
+			if list = &s.old; list.head == nil {
+				return nil
+			}
+		}
+		f := list.head
+		switch {
+		case f.deficit <= 0:
+			f.deficit += quantumBytes
+			s.old.add(list.remove())
+		case f.head == nil && list == &s.fresh && s.old.head != nil:
+			// A flow must not be new again at once by emptying its queue (RFC 8290 §4.2).
+			s.old.add(list.remove())
+		case f.head == nil:
+			list.remove().listed = false
+		default:
+			p := f.pop()
+			f.deficit -= p.n
+			s.bytes -= p.n
+			return p
+		}
+	}
+}
+
+// popUrgent takes the next packet of flow 0, or nil.
+func (s *scheduler) popUrgent() *packet {
+	if s.urgent.head == nil {
+		return nil
+	}
+	p := s.urgent.pop()
+	s.bytes -= p.n
+	return p
+}
+
+// release gives a popped packet back.
+func (s *scheduler) release(p *packet) {
+	if s.frees < freePackets {
+		p.next, s.free = s.free, p
+		s.frees++
+	}
+}
+
+// limit is how many bytes a flow with the given window may queue: a flow that was idle may hand over
+// its whole window at once.
+func limit(window int) int { return max(flowBytes, window+window/4) }
+
+// active is among how many flows id shares the link.
+func (s *scheduler) active(id uint32) int {
+	n := s.heavy
+	if f := s.flows[id]; f == nil || !f.heavy {
+		n++
+	}
+	return n
+}
+
+// tick ends the epoch when its time has come: it forgets flows that were silent. It returns when it
+// is wanted again, and 0 if nothing is left to forget.
+func (s *scheduler) tick(now time.Duration) time.Duration {
+	if len(s.flows) == 0 && s.frees == 0 {
+		s.epochEnd = 0
+		return 0
+	}
+	switch {
+	case s.epochEnd == 0:
+		s.epochEnd = now + epochTime
+	case now >= s.epochEnd:
+		s.epochEnd = now + epochTime
+		for id, f := range s.flows {
+			if h := f.sent > heavyBytes || f.heavy && f.head != nil; h != f.heavy {
+				f.heavy = h
+				s.heavy--
+			}
+			if f.sent == 0 && f.head == nil && !f.listed {
+				delete(s.flows, id)
+			}
+			f.sent = 0
+		}
+		if len(s.flows) == 0 {
+			s.flows, s.free, s.frees = nil, nil, 0 // an idle link holds nothing
+			s.epochEnd = 0
+			return 0
+		}
+	}
+	return s.epochEnd
+}

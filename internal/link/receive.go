@@ -1,0 +1,171 @@
+package link
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// A report is what the next FEEDBACK will say. Guarded by Link.rmu.
+type report struct {
+	feedback
+	every   int           // packets after which it is due at once
+	at      time.Duration // when highest arrived
+	pending int           // packets since the last one
+	due     time.Duration // when it is due all the same; 0 if nothing is pending
+	told    bool          // run knows that it is due at once
+}
+
+func (r *report) add(counter uint64, size int, now time.Duration) {
+	if counter > r.highest {
+		r.highest, r.at = counter, now
+	}
+	r.packets++
+	r.bytes += uint64(size)
+	r.pending++
+}
+
+// take returns the feedback if it is due.
+func (r *report) take(now time.Duration) (feedback, bool) {
+	if r.pending == 0 || r.pending < r.every && (r.due == 0 || now < r.due) {
+		return feedback{}, false
+	}
+	r.pending, r.due, r.told = 0, 0, false
+	r.delay = now - r.at
+	return r.feedback, true
+}
+
+// receive takes in one packet with this link's index.
+func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
+	l.rmu.Lock()
+	if l.ended {
+		l.rmu.Unlock()
+		return
+	}
+	plain, highest, ok := l.opener.open(p, now)
+	if !ok {
+		l.rmu.Unlock()
+		return
+	}
+	l.heardAt.Store(int64(now))
+	l.recvd.packets++
+	l.recvd.bytes += uint64(len(p))
+	if highest {
+		l.from = from
+	}
+	typ := packetType(p)
+	if typ == typeData || typ == typeControl && len(plain) > 0 && plain[0] == kindMessage {
+		l.report.add(packetCounter(p), len(p), now)
+	}
+	l.rmu.Unlock()
+
+	if highest {
+		if r := l.remote.Load(); r != nil && *r != from {
+			l.challenge(from, now)
+		}
+	}
+	if l.broken.Load() {
+		l.poke()
+	}
+	switch {
+	case len(plain) == 0 && typ != typeClose:
+	case typ == typeData:
+		if f := l.handler.Load(); f != nil {
+			(*f)(plain)
+		}
+	case typ == typeControl:
+		l.receiveControl(plain, packetCounter(p), from, now)
+	case typ == typeClose:
+		l.mu.Lock()
+		l.endLocked(peerClosed(plain))
+		l.mu.Unlock()
+		l.poke()
+	}
+}
+
+// received ends a batch: the peer wants to know.
+func (l *Link) received() {
+	l.rmu.Lock()
+	r := &l.report
+	wake := false
+	switch {
+	case r.pending >= r.every && !r.told:
+		r.told, wake = true, true
+	case r.pending > 0 && r.due == 0:
+		r.due = l.now() + feedbackInterval(l.RTT())
+		wake = true
+	}
+	l.rmu.Unlock()
+	if wake {
+		l.poke()
+	}
+}
+
+// peerClosed makes an error of the peer's reason, which may be anything.
+func peerClosed(reason []byte) error {
+	s := strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\ufffd' {
+			return -1
+		}
+		return r
+	}, string(reason[:min(len(reason), reasonBytes)]))
+	if s == "" {
+		return ErrPeerClosed
+	}
+	return fmt.Errorf("%w: %s", ErrPeerClosed, s)
+}
+
+func (l *Link) receiveControl(b []byte, counter uint64, from netip.AddrPort, now time.Duration) {
+	var value uint64
+	if len(b) >= shortBytes {
+		value = binary.BigEndian.Uint64(b[1:])
+	}
+	short := len(b) == shortBytes
+	switch kind := b[0]; {
+	case kind == kindPing:
+		l.reply(kindPong, counter, from)
+	case kind == kindPong && short:
+		l.mu.Lock()
+		l.pongLocked(value, now)
+		l.mu.Unlock()
+	case kind == kindChallenge && short:
+		l.reply(kindResponse, value, from)
+	case kind == kindResponse && short:
+		l.mu.Lock()
+		l.responseLocked(value, from, now)
+		l.mu.Unlock()
+	case kind == kindFeedback:
+		if f, ok := parseFeedback(b); ok {
+			l.mu.Lock()
+			l.cc.onFeedback(f, now)
+			l.rtt.Store(int64(l.cc.srtt))
+			wake := l.parked == blocked && l.sched.bytes > 0
+			l.mu.Unlock()
+			if wake {
+				l.poke()
+			}
+		}
+	case kind == kindMessage && len(b) >= shortBytes:
+		l.rmu.Lock()
+		first := l.msgSeen.fresh(value)
+		if first {
+			l.msgSeen.accept(value)
+		}
+		l.rmu.Unlock()
+		l.reply(kindAck, value, from) // again for each copy: an earlier one may be lost
+		if first && l.cfg.OnControl != nil {
+			l.cfg.OnControl(b[shortBytes:])
+		}
+	case kind == kindAck && short:
+		l.mu.Lock()
+		for i := range l.messages {
+			if l.messages[i].id == value {
+				l.messages = append(l.messages[:i], l.messages[i+1:]...)
+				break
+			}
+		}
+		l.mu.Unlock()
+	}
+}

@@ -1,0 +1,364 @@
+package link
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"net/netip"
+	"time"
+)
+
+const (
+	batchPackets = 64 // what UDP_SEGMENT takes in one call
+	never        = time.Duration(math.MaxInt64)
+
+	leastSleep  = 200 * time.Microsecond
+	burstTime   = 2 * time.Millisecond // what the pacer makes up for after it slept
+	leastBurst  = 4 * packetBytes
+	quantumTime = time.Millisecond // worth of packets that leave together
+	closeCopies = 3
+	closeGap    = 5 * time.Millisecond
+)
+
+// A batch is packets side by side, ready to be sealed in place.
+type batch struct {
+	n   int
+	end [batchPackets]int
+	to  [batchPackets]netip.AddrPort
+	buf [batchPackets * packetBytes]byte
+}
+
+func (b *batch) full() bool { return b.n == batchPackets }
+
+func (b *batch) start(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return b.end[i-1]
+}
+
+// packet returns the i-th packet.
+func (b *batch) packet(i int) []byte { return b.buf[b.start(i):b.end[i]] }
+
+// run sends what there is to send. It is the link's only goroutine, and the only one that seals.
+func (l *Link) run() {
+	defer close(l.stopped)
+	t := time.NewTimer(time.Hour)
+	defer t.Stop()
+	for {
+		l.mu.Lock()
+		b := l.mux.batch.Get().(*batch)
+		b.n = 0
+		now := l.now()
+		wait := l.fillLocked(b, now)
+		states, err := l.states, l.err
+		l.states = nil
+		if b.n == 0 && err == nil && l.parked == running {
+			l.parked = idle
+			if l.sched.bytes > 0 {
+				l.parked = blocked
+			}
+		}
+		l.mu.Unlock()
+		l.flush(b)
+		n := b.n
+		l.mux.batch.Put(b)
+		for _, s := range states {
+			if s != Closed && s != Dead {
+				l.tell(s)
+			}
+		}
+		if err != nil && n == 0 {
+			break
+		}
+		if n > 0 || err != nil {
+			continue
+		}
+		if wait != never {
+			t.Reset(wait)
+		} else {
+			t.Reset(time.Hour)
+		}
+		select {
+		case <-l.wake:
+		case <-t.C:
+		}
+		l.mu.Lock()
+		l.parked = running
+		l.mu.Unlock()
+	}
+	l.finish(t)
+}
+
+func (l *Link) tell(s State) {
+	l.log.Debug("link state", "state", s.String())
+	if l.cfg.OnState != nil {
+		l.cfg.OnState(s)
+	}
+}
+
+// finish says goodbye and forgets the keys.
+func (l *Link) finish(t *time.Timer) {
+	err := l.Err()
+	if errors.Is(err, ErrClosed) {
+		l.sayClose(t)
+	}
+	l.mux.remove(l)
+	l.rmu.Lock()
+	l.opener.cur.erase()
+	l.opener.next.erase()
+	l.opener.prev.erase()
+	l.rmu.Unlock()
+	l.mu.Lock()
+	l.sched = scheduler{dropped: l.sched.dropped}
+	l.messages, l.replies, l.cc.sent.ring = nil, nil, nil
+	l.mu.Unlock()
+	l.seal.key.erase()
+	if errors.Is(err, ErrDead) {
+		l.tell(Dead)
+	} else {
+		l.tell(Closed)
+	}
+}
+
+func (l *Link) sayClose(t *time.Timer) {
+	to := l.Remote()
+	if !to.IsValid() {
+		l.rmu.Lock()
+		to = l.from // before Use, the peer may be up already
+		l.rmu.Unlock()
+	}
+	if !to.IsValid() {
+		return
+	}
+	b := l.mux.batch.Get().(*batch)
+	defer l.mux.batch.Put(b)
+	for i := range closeCopies {
+		if i > 0 {
+			t.Reset(closeGap)
+			<-t.C
+		}
+		b.n = 0
+		l.mu.Lock()
+		now := l.now()
+		copy(l.addLocked(b, typeClose, len(l.live.reason), to, now, false), l.live.reason)
+		l.mu.Unlock()
+		l.flush(b)
+	}
+}
+
+// addLocked appends a packet with room for n bytes of plaintext, which it returns. feedback says
+// that the packet asks for it.
+func (l *Link) addLocked(b *batch, typ byte, n int, to netip.AddrPort, now time.Duration, feedback bool) []byte {
+	start := b.start(b.n)
+	end := start + n + overheadBytes
+	l.seal.counter++
+	putHeader(b.buf[start:], typ, l.seal.epoch, l.cfg.RemoteIndex, l.seal.counter)
+	b.end[b.n], b.to[b.n] = end, to
+	b.n++
+	l.sentAll.packets++
+	l.sentAll.bytes += uint64(end - start)
+	if feedback {
+		l.cc.onSend(l.seal.counter, end-start, now)
+	}
+	if l.live.begun {
+		l.live.sent(now, feedback)
+	}
+	return b.buf[start+headerBytes : end-tagBytes]
+}
+
+func (l *Link) addShortLocked(b *batch, kind byte, value uint64, to netip.AddrPort, now time.Duration) {
+	p := l.addLocked(b, typeControl, shortBytes, to, now, false)
+	p[0] = kind
+	binary.BigEndian.PutUint64(p[1:], value)
+}
+
+func (l *Link) addPingLocked(b *batch, to netip.AddrPort, probe chan<- time.Duration, now time.Duration) {
+	l.addLocked(b, typeControl, 1, to, now, false)[0] = kindPing
+	l.pings[l.pingNext%len(l.pings)] = ping{l.seal.counter, now, to, probe}
+	l.pingNext++
+}
+
+// fillLocked puts into b what may leave now and returns how long to wait if that is nothing.
+func (l *Link) fillLocked(b *batch, now time.Duration) time.Duration {
+	if l.err == nil && l.seal.due(now, max(l.cc.acked, l.confirmed)) {
+		l.seal.ratchet(now)
+	}
+	n := 0
+	for n < len(l.replies) && !b.full() {
+		r := l.replies[n]
+		l.addShortLocked(b, r.kind, r.value, r.to, now)
+		n++
+	}
+	l.replies = append(l.replies[:0], l.replies[n:]...)
+	next := never
+	if l.err == nil {
+		n = 0
+		for n < len(l.probes) && !b.full() {
+			l.addPingLocked(b, l.probes[n].to, l.probes[n].done, now)
+			n++
+		}
+		l.probes = append(l.probes[:0], l.probes[n:]...)
+		next = l.sched.tick(now)
+		if next == 0 {
+			next = never
+		}
+	}
+	remote := l.remote.Load()
+	if remote == nil {
+		return until(next, now)
+	}
+	to := *remote
+	if l.err == nil {
+		due, at := l.watchLocked(now)
+		if due && l.err == nil && !b.full() {
+			l.addPingLocked(b, to, nil, now)
+			l.live.sent(now, true)
+			l.live.pingAt = now
+			l.live.keepalive = keepalive()
+		}
+		next = min(next, at)
+		next = min(next, l.fillChallengeLocked(b, now))
+		next = min(next, l.fillFeedbackLocked(b, to, now))
+	}
+	if l.err == nil || errors.Is(l.err, ErrClosed) {
+		next = min(next, l.fillMessagesLocked(b, to, now))
+		next = min(next, l.fillDataLocked(b, to, now))
+	}
+	return until(next, now)
+}
+
+// until returns how long to sleep.
+func until(next, now time.Duration) time.Duration {
+	if next == never {
+		return never
+	}
+	return max(next-now, leastSleep)
+}
+
+func (l *Link) fillChallengeLocked(b *batch, now time.Duration) time.Duration {
+	c := &l.path
+	if !c.to.IsValid() {
+		return never
+	}
+	if now >= c.next && !b.full() {
+		if c.tries == challengeTries {
+			*c = challenge{hold: c.hold}
+			return never
+		}
+		l.addShortLocked(b, kindChallenge, c.token, c.to, now)
+		c.sentAt = now
+		c.next = now + min(resendLeast<<c.tries, resendMost)
+		c.tries++
+	}
+	return c.next
+}
+
+func (l *Link) fillFeedbackLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
+	if b.full() {
+		return now
+	}
+	l.rmu.Lock()
+	f, ok := l.report.take(now)
+	due := l.report.due
+	l.rmu.Unlock()
+	if ok {
+		f.buffer = l.cfg.ReceiveBuffer
+		f.put(l.addLocked(b, typeControl, feedbackBytes, to, now, false))
+	}
+	if due == 0 {
+		return never
+	}
+	return due
+}
+
+func (l *Link) fillMessagesLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
+	next := never
+	for i := range l.messages {
+		m := &l.messages[i]
+		if l.err != nil && m.tries > 0 {
+			continue // at the end each is sent once
+		}
+		if now >= m.next && !b.full() {
+			p := l.addLocked(b, typeControl, shortBytes+len(m.data), to, now, true)
+			p[0] = kindMessage
+			binary.BigEndian.PutUint64(p[1:], m.id)
+			copy(p[shortBytes:], m.data)
+			m.tries++
+			m.next = now + m.resend(l.cc.srtt)
+		}
+		next = min(next, m.next)
+	}
+	return next
+}
+
+// fillDataLocked sends flow 0, and of the others what pacing and the window allow.
+func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
+	rate := l.cc.pace()
+	burst := max(rate*burstTime.Seconds(), leastBurst)
+	l.tokens = min(l.tokens+rate*(now-l.tokensAt).Seconds(), burst)
+	l.tokensAt = now
+	for !b.full() && l.sched.urgent.head != nil {
+		l.addDataLocked(b, l.sched.popUrgent(), to, now)
+	}
+	l.tokens = max(l.tokens, -burst) // flow 0 waits for nobody, and the others not for ever
+	if l.err != nil {
+		return never
+	}
+	if l.sched.bytes == 0 {
+		if l.cc.inflight() < l.cc.window() {
+			l.cc.limited = l.cc.sent.last
+		}
+		return never
+	}
+	quantum := min(max(rate*quantumTime.Seconds(), packetBytes), batchPackets*packetBytes)
+	need := min(float64(l.sched.bytes), quantum, burst)
+	if l.tokens < need {
+		return now + seconds((need-l.tokens)/rate)
+	}
+	window := l.cc.window()
+	for !b.full() && l.tokens > 0 && l.cc.inflight()+packetBytes <= window {
+		p := l.sched.pop()
+		if p == nil {
+			return never
+		}
+		l.addDataLocked(b, p, to, now)
+	}
+	if b.n > 0 {
+		return now
+	}
+	// The window is full: either feedback comes, or all that is in flight is lost.
+	if at := l.cc.progressAt + l.cc.timeout(); now < at {
+		return at
+	}
+	l.cc.stall(now)
+	return now
+}
+
+func (l *Link) addDataLocked(b *batch, p *packet, to netip.AddrPort, now time.Duration) {
+	copy(l.addLocked(b, typeData, p.n, to, now, true), p.b[:p.n])
+	l.tokens -= float64(p.n + overheadBytes)
+	l.sched.release(p)
+}
+
+// seconds returns s as a Duration, an hour at most.
+func seconds(s float64) time.Duration {
+	return time.Duration(min(s, 3600) * float64(time.Second))
+}
+
+// flush seals a batch and sends it: runs of packets of one size to one address, of which the last
+// may be shorter, leave together.
+func (l *Link) flush(b *batch) {
+	for i := range b.n {
+		l.seal.seal(b.packet(i))
+	}
+	for i := 0; i < b.n; {
+		size := len(b.packet(i))
+		j := i + 1
+		for j < b.n && b.to[j] == b.to[i] && len(b.packet(j)) <= size && len(b.packet(j-1)) == size {
+			j++
+		}
+		_ = l.cfg.Socket.Send(b.buf[b.start(i):b.end[j-1]], size, b.to[i]) // a loss; silence is noticed
+		i = j
+	}
+}

@@ -1,0 +1,108 @@
+package link
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Every packet is one UDP datagram:
+//
+//	 0        1..3                 4..11             12 ..            end-16..end
+//	+--------+--------------------+-----------------+----------------+-------------+
+//	|10TTTTEE| receiver index u24 | counter u64 BE  | ciphertext     | AEAD tag    |
+//	+--------+--------------------+-----------------+----------------+-------------+
+//
+// TTTT is the packet type, EE the key epoch modulo 4. The first byte lies in 128..191, outside of
+// STUN, DTLS, TURN channels (RFC 7983) and QUIC (RFC 9443). Bytes 0..11 are the associated data; the
+// nonce is four zero bytes and the counter.
+const (
+	headerBytes   = 12
+	tagBytes      = 16
+	overheadBytes = headerBytes + tagBytes
+	mtuBytes      = 1200 // 1200 + 28 + 4 (TURN) + 48 (IPv6, UDP) = 1280, the least MTU of IPv6
+	packetBytes   = mtuBytes + overheadBytes
+
+	indexMask = 1<<24 - 1
+)
+
+// Packet types. 2 and 4 are kept for fragments and for resets.
+const (
+	typeData    = 0
+	typeControl = 1
+	typeClose   = 3
+)
+
+// The first byte of a control packet's plaintext.
+const (
+	kindPing      = 1 // nothing
+	kindPong      = 2 // counter of the PING u64
+	kindChallenge = 3 // 8 random bytes
+	kindResponse  = 4 // the same 8 bytes
+	kindFeedback  = 5 // see feedback
+	kindMessage   = 6 // id u64, message
+	kindAck       = 7 // id u64
+)
+
+const (
+	shortBytes   = 1 + 8 // PONG, CHALLENGE, RESPONSE, ACK
+	messageBytes = mtuBytes - shortBytes
+	reasonBytes  = 256
+)
+
+// putHeader writes a packet's header to the first headerBytes of b.
+func putHeader(b []byte, typ, epoch byte, index uint32, counter uint64) {
+	binary.BigEndian.PutUint32(b, index&indexMask)
+	b[0] = 0x80 | typ<<2 | epoch&3
+	binary.BigEndian.PutUint64(b[4:], counter)
+}
+
+// isPacket reports whether b can be a packet of ours at all.
+func isPacket(b []byte) bool {
+	return len(b) >= overheadBytes && len(b) <= packetBytes && b[0]&0xc0 == 0x80
+}
+
+func packetType(b []byte) byte  { return b[0] >> 2 & 15 }
+func packetEpoch(b []byte) byte { return b[0] & 3 }
+
+func packetIndex(b []byte) uint32   { return binary.BigEndian.Uint32(b) & indexMask }
+func packetCounter(b []byte) uint64 { return binary.BigEndian.Uint64(b[4:]) }
+
+// feedback is what a receiver tells of the packets that ask for feedback (DATA and MESSAGE):
+//
+//	 0      1..8           9..16          17..24         25..28        29..32
+//	+------+--------------+--------------+--------------+-------------+---------------+
+//	| kind | highest u64  | packets u64  | bytes u64    | delay u32   | buffer u32    |
+//	+------+--------------+--------------+--------------+-------------+---------------+
+//
+// Everything is cumulative, so a lost feedback costs nothing.
+type feedback struct {
+	highest uint64        // highest counter received
+	packets uint64        // how many came, duplicates not counted
+	bytes   uint64        // their size, headers and tags included
+	delay   time.Duration // from the arrival of the highest to the sending of this; on the wire in microseconds
+	buffer  int           // bytes of the receiver's socket buffer; 0 is unknown
+}
+
+const feedbackBytes = 33
+
+func (f feedback) put(b []byte) {
+	b[0] = kindFeedback
+	binary.BigEndian.PutUint64(b[1:], f.highest)
+	binary.BigEndian.PutUint64(b[9:], f.packets)
+	binary.BigEndian.PutUint64(b[17:], f.bytes)
+	binary.BigEndian.PutUint32(b[25:], uint32(min(f.delay.Microseconds(), 1<<32-1)))
+	binary.BigEndian.PutUint32(b[29:], uint32(max(0, min(f.buffer, 1<<31-1))))
+}
+
+// parseFeedback reads a FEEDBACK with its kind byte.
+func parseFeedback(b []byte) (f feedback, ok bool) {
+	if len(b) != feedbackBytes || b[0] != kindFeedback {
+		return f, false
+	}
+	f.highest = binary.BigEndian.Uint64(b[1:])
+	f.packets = binary.BigEndian.Uint64(b[9:])
+	f.bytes = binary.BigEndian.Uint64(b[17:])
+	f.delay = time.Duration(binary.BigEndian.Uint32(b[25:])) * time.Microsecond
+	f.buffer = int(binary.BigEndian.Uint32(b[29:]) & (1<<31 - 1))
+	return f, true
+}
