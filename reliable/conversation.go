@@ -19,7 +19,7 @@ const (
 
 	// How often kcp looks for segments to send again, between these; also the least that kcp adds to
 	// the smoothed round trip before it takes a segment for lost. See pace.
-	activeInterval = 20 * time.Millisecond
+	activeInterval = 40 * time.Millisecond
 	idleInterval   = 500 * time.Millisecond
 
 	// writeChunk is how many bytes are handed to kcp at a time. It takes them whole as soon as one

@@ -68,16 +68,20 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 	return st
 }
 
-// start sends the header, length first.
+// start sends the header, length first. A peer that refuses the stream meanwhile is no error: the
+// stream's calls return it.
 func (s *Stream) start(prefix []byte) error {
 	s.header = prefix[2:]
 	s.session.gov.touch(s.conv)
-	if _, err := s.conv.kcp.Write(prefix); err != nil { // never blocks: the window is empty
-		return s.failure()
-	}
+	_, err := s.conv.kcp.Write(prefix) // never blocks: the window is empty
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.out.sent = uint64(len(prefix))
+	if err == nil {
+		s.out.sent = uint64(len(prefix))
+	}
+	if _, reset := s.err.(*StreamError); reset {
+		return nil
+	}
 	return s.err
 }
 
