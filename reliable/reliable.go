@@ -18,9 +18,10 @@
 // reader that stops makes the peer's Write block; KCP's own receive window stays open meanwhile, so
 // that nothing depends on its probes, which wait for up to two minutes.
 //
-// Each stream costs three goroutines and about 250 KiB for the queues of kcp-go, most of which is
-// never touched. kcp-go has a global scheduler whose goroutines start with the program and never end.
-// An idle stream wakes up a few times a second.
+// Each stream costs three goroutines and 290 KiB, most of it queues of kcp-go that are never touched:
+// 200 idle streams take about 50 KiB of resident memory each. An idle stream wakes up twice a second
+// and sends nothing. kcp-go has a global scheduler (kcp.SystemTimedSched) whose goroutines start with
+// the program and never end.
 //
 // Errors: [StreamError] (a stream was reset or refused), [ErrTooManyStreams], [ErrHeaderTooLong],
 // [ErrProtocol] (the peer broke the rules of the control conversation; the session ends).
@@ -39,8 +40,8 @@ type Link interface {
 	// Send queues a copy of p on a flow and never blocks; false says that it was dropped.
 	Send(flow uint32, p []byte) bool
 
-	// Receive sets the handler of packets, which may keep p for the duration of the call only. It is
-	// called once, with one handler, and again with one that drops packets when the session ends.
+	// Receive sets the handler of packets, which may use p for the duration of the call only. NewSession
+	// calls it once; a session that has ended drops what still comes.
 	Receive(func(p []byte))
 
 	// MTU is the size of the largest packet in bytes. It may change.
