@@ -12,7 +12,6 @@ import (
 type meter struct {
 	mu    sync.Mutex
 	bytes [256]int
-	late  []time.Duration // of flow 0's payloads, which carry their time
 }
 
 func (m *meter) take(p []byte) {

@@ -33,7 +33,7 @@ func (r *report) take(now time.Duration) (feedback, bool) {
 		return feedback{}, false
 	}
 	r.pending, r.due, r.told = 0, 0, false
-	r.delay = now - r.at
+	r.delay = max(now-r.at, 0) // run took its time before the packet came
 	return r.feedback, true
 }
 

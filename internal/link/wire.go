@@ -90,7 +90,7 @@ func (f feedback) put(b []byte) {
 	binary.BigEndian.PutUint64(b[1:], f.highest)
 	binary.BigEndian.PutUint64(b[9:], f.packets)
 	binary.BigEndian.PutUint64(b[17:], f.bytes)
-	binary.BigEndian.PutUint32(b[25:], uint32(min(f.delay.Microseconds(), 1<<32-1)))
+	binary.BigEndian.PutUint32(b[25:], uint32(max(0, min(f.delay.Microseconds(), 1<<32-1))))
 	binary.BigEndian.PutUint32(b[29:], uint32(max(0, min(f.buffer, 1<<31-1))))
 }
 

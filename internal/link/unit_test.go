@@ -1,0 +1,442 @@
+package link
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestReplayWindow(t *testing.T) {
+	type step struct {
+		c     uint64
+		fresh bool
+	}
+	for name, steps := range map[string][]step{
+		"in order":    {{0, true}, {1, true}, {2, true}, {1, false}, {0, false}},
+		"edge":        {{replayPackets + 9, true}, {10, true}, {10, false}, {9, false}, {0, false}},
+		"edge slides": {{replayPackets, true}, {1, true}, {0, false}, {replayPackets + 1, true}, {1, false}, {2, true}},
+		"far jump":    {{5, true}, {1 << 40, true}, {5, false}, {1<<40 - replayPackets, false}, {1<<40 - replayPackets + 1, true}, {1<<40 - 1, true}, {1 << 40, false}},
+		"ring length": {{7, true}, {7 + replayWords*64, true}, {7 + replayWords*64 - 1, true}, {7, false}},
+		"last":        {{math.MaxUint64, false}, {math.MaxUint64 - 1, true}, {math.MaxUint64 - 1, false}},
+		"window at 0": {{replayPackets - 1, true}, {0, true}, {0, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w replayWindow
+			for i, s := range steps {
+				got := w.fresh(s.c)
+				if got != s.fresh {
+					t.Fatalf("step %d, counter %d: fresh %v, want %v", i, s.c, got, s.fresh)
+				}
+				if got {
+					w.accept(s.c)
+				}
+			}
+		})
+	}
+}
+
+// Against a model that remembers everything.
+func TestReplayWindowRandom(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	var w replayWindow
+	seen := make(map[uint64]bool)
+	var highest uint64
+	base := uint64(replayPackets)
+	for i := range 300000 {
+		c := base + uint64(r.IntN(3*replayPackets)) - replayPackets
+		if i%3 == 0 {
+			base += uint64(r.IntN(5))
+		}
+		if i%50000 == 0 {
+			base += 100000
+		}
+		want := !seen[c] && (c > highest || highest-c < replayPackets)
+		if got := w.fresh(c); got != want {
+			t.Fatalf("counter %d, highest %d: fresh %v, want %v", c, highest, got, want)
+		}
+		if want {
+			if got := w.accept(c); got != (c > highest) {
+				t.Fatalf("counter %d, highest %d: accept says highest %v", c, highest, got)
+			}
+			seen[c] = true
+			highest = max(highest, c)
+		}
+	}
+}
+
+func TestSeal(t *testing.T) {
+	for _, aes := range []bool{true, false} {
+		s := sealer{aes: aes, key: newEpochKey(key(9), aes)}
+		o := newOpener(key(9), aes)
+		packet := func(text string) []byte {
+			p := make([]byte, overheadBytes+len(text))
+			s.counter++
+			putHeader(p, typeData, s.epoch, 77, s.counter)
+			copy(p[headerBytes:], text)
+			s.seal(p)
+			if bytes.Contains(p, []byte(text)) {
+				t.Fatal("not encrypted")
+			}
+			return p
+		}
+		want := func(p []byte, now time.Duration, ok bool) {
+			t.Helper()
+			plain, _, got := o.open(bytes.Clone(p), now)
+			if got != ok || ok && string(plain) != "text" {
+				t.Errorf("aes %v: open: %q, %v, want %v", aes, plain, got, ok)
+			}
+		}
+		late, later := packet("text"), packet("text")
+		s.ratchet(0)
+		want(packet("text"), 0, true) // the peer follows
+		want(late, oldEpochFor-1, true)
+		want(later, oldEpochFor, false)
+		if s.key.secret == key(9) {
+			t.Error("the key is still the old one")
+		}
+		s.ratchet(0)
+		s.ratchet(0)
+		want(packet("text"), 0, false) // two epochs ahead: never happens to an honest peer
+		for range 3 {
+			s.ratchet(0)
+		}
+		want(packet("text"), 0, false) // the right bits, the wrong key
+	}
+}
+
+func TestRatchetWaitsForPeer(t *testing.T) {
+	s := sealer{packets: 10, counter: 100, first: 50}
+	for _, test := range []struct {
+		name      string
+		now       time.Duration
+		confirmed uint64
+		counter   uint64
+		want      bool
+	}{
+		{"by count", 0, 51, 100, true},
+		{"not confirmed", 0, 50, 100, false},
+		{"early", time.Minute, 51, 55, false},
+		{"by time", rekeyAfter, 51, 55, true},
+		{"by time, not confirmed", rekeyAfter, 50, 55, false},
+		{"too many", 0, 0, 50 + maxEpoch, true},
+	} {
+		s.counter = test.counter
+		if got := s.due(test.now, test.confirmed); got != test.want {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+func TestFeedbackFormat(t *testing.T) {
+	want := feedback{highest: 1 << 50, packets: 3, bytes: 4, delay: 5 * time.Millisecond, buffer: 1 << 20}
+	var b [feedbackBytes]byte
+	want.put(b[:])
+	if got, ok := parseFeedback(b[:]); !ok || got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if _, ok := parseFeedback(b[1:]); ok {
+		t.Error("short feedback parsed")
+	}
+	feedback{delay: -1, buffer: -1}.put(b[:])
+	if got, _ := parseFeedback(b[:]); got.delay != 0 || got.buffer != 0 {
+		t.Errorf("got %+v from negative values", got)
+	}
+}
+
+// Feedback that cannot be true changes nothing.
+func TestFeedbackLies(t *testing.T) {
+	var c congestion
+	c.reset(time.Millisecond, 0)
+	for i := range uint64(10) {
+		c.onSend(i+1, 1000, time.Duration(i))
+	}
+	c.onFeedback(feedback{highest: 5, packets: 4, bytes: 4000}, time.Millisecond)
+	before := c.inflight()
+	for _, f := range []feedback{
+		{}, {highest: 11, packets: 5, bytes: 5000}, {highest: math.MaxUint64, packets: 5, bytes: 5000},
+		{highest: 4, packets: 4, bytes: 4000}, {highest: 6, packets: 3, bytes: 5000}, {highest: 6, packets: 5, bytes: 3000},
+		{highest: 6, packets: 7, bytes: 5000}, {highest: 6, packets: 5, bytes: 7000}, {highest: 6, packets: math.MaxUint64, bytes: math.MaxUint64},
+	} {
+		c.onFeedback(f, time.Second)
+		if c.acked != 5 || c.inflight() != before {
+			t.Errorf("feedback %+v believed", f)
+		}
+	}
+	if before != 5000 || c.lost() != 1 {
+		t.Errorf("%v in flight and %d lost, want 5000 and 1", before, c.lost())
+	}
+}
+
+func TestRecordsGrow(t *testing.T) {
+	var r records
+	const n = 5000
+	for i := range uint64(n) {
+		r.add(2*i+1, 10, 1, record{})
+	}
+	for _, i := range []uint64{0, 1, 1000, n - 1} {
+		if got, ok := r.find(2*i + 1); !ok || got.packets != i+1 || got.bytes != 10*(i+1) {
+			t.Errorf("record of packet %d: %+v, %v", i, got, ok)
+		}
+	}
+	for i := range uint64(3 * mostRecords) {
+		r.add(2*n+i, 1, 1, record{})
+	}
+	if len(r.ring) != mostRecords {
+		t.Errorf("%d records kept, want %d", len(r.ring), mostRecords)
+	}
+	if _, ok := r.find(1); ok {
+		t.Error("found a record that is overwritten")
+	}
+}
+
+func TestScheduler(t *testing.T) {
+	var s scheduler
+	payload := func(flow uint32, n int) []byte { p := make([]byte, n); p[0] = byte(flow); return p }
+	push := func(flow uint32, n int) {
+		t.Helper()
+		if !s.push(flow, payload(flow, n), flowBytes) {
+			t.Fatal("push refused")
+		}
+	}
+	for range 100 {
+		push(1, 1200)
+		for range 4 {
+			push(2, 300)
+		}
+	}
+	sum := make(map[byte]int)
+	take := func() byte {
+		p := s.pop()
+		if p == nil {
+			return 255
+		}
+		flow := p.b[0]
+		sum[flow] += p.n
+		s.release(p)
+		return flow
+	}
+	for range 100 {
+		take()
+	}
+	if d := sum[1] - sum[2]; d < -2*quantumBytes || d > 2*quantumBytes {
+		t.Errorf("flows sent %d and %d bytes", sum[1], sum[2])
+	}
+	push(3, 1200)
+	push(0, 100)
+	if f := take(); f != 0 {
+		t.Errorf("flow %d before flow 0", f)
+	}
+	if f := take(); f != 3 {
+		t.Errorf("flow %d before a new flow", f)
+	}
+	push(3, 100) // not new again
+	for range 2 {
+		take()
+	}
+	last := byte(0)
+	for s.bytes > 0 {
+		last = take()
+	}
+	if last == 3 || take() != 255 {
+		t.Errorf("flow %d last", last)
+	}
+	if s.bytes != 0 || len(s.flows) != 3 {
+		t.Errorf("%d bytes, %d flows", s.bytes, len(s.flows))
+	}
+	if s.heavy != 2 || s.active(1) != 2 || s.active(9) != 3 {
+		t.Errorf("%d heavy flows, %d with 1, %d with 9", s.heavy, s.active(1), s.active(9))
+	}
+	for now := time.Duration(1); s.tick(now) != 0; now += epochTime {
+		if now > 10*epochTime {
+			t.Fatal("idle flows are remembered")
+		}
+	}
+	if s.flows != nil || s.heavy != 0 || s.free != nil {
+		t.Error("an empty scheduler keeps something")
+	}
+}
+
+func TestQueueBounds(t *testing.T) {
+	var s scheduler
+	p := make([]byte, mtuBytes)
+	n := 0
+	for s.push(1, p, flowBytes) {
+		n += len(p)
+	}
+	if n > flowBytes || n < flowBytes-mtuBytes {
+		t.Errorf("a flow queues %d bytes, want %d", n, flowBytes)
+	}
+	if !s.push(2, p, flowBytes) {
+		t.Error("a full flow stops another")
+	}
+	for flow := uint32(3); flow < 5000; flow++ {
+		for s.push(flow, p, flowBytes) {
+		}
+	}
+	if s.bytes > totalBytes || s.bytes < totalLow {
+		t.Errorf("%d bytes queued in all", s.bytes)
+	}
+	if len(s.flows) > 5000 {
+		t.Errorf("%d flows", len(s.flows))
+	}
+	if s.dropped == 0 {
+		t.Error("nothing counted as dropped")
+	}
+}
+
+// A directSocket hands packets to the peer's Mux on the sender's goroutine.
+type directSocket struct {
+	to   *Mux
+	from netip.AddrPort
+}
+
+func (s *directSocket) Send(b []byte, segment int, _ netip.AddrPort) error {
+	s.to.Deliver(b, segment, s.from)
+	return nil
+}
+
+func directPair(t testing.TB) (a, b *Link) {
+	ma, mb := NewMux(), NewMux()
+	ia, _ := ma.Reserve()
+	ib, _ := mb.Reserve()
+	a, err := ma.Open(Config{Socket: &directSocket{mb, addrA}, LocalIndex: ia, RemoteIndex: ib, SendKey: key(1), RecvKey: key(2), AES: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err = mb.Open(Config{Socket: &directSocket{ma, addrB}, LocalIndex: ib, RemoteIndex: ia, SendKey: key(2), RecvKey: key(1), AES: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l, to := range map[*Link]netip.AddrPort{a: addrB, b: addrA} {
+		if _, err := l.Probe(t.Context(), to); err != nil {
+			t.Fatal(err)
+		}
+		l.Use(to)
+	}
+	return a, b
+}
+
+func TestAllocs(t *testing.T) {
+	a, b := directPair(t)
+	defer b.Close("")
+	defer a.Close("")
+	got := make(chan struct{}, 1000)
+	b.Receive(func([]byte) { got <- struct{}{} })
+	p := make([]byte, mtuBytes)
+	const packets = 100
+	run := func() {
+		for i := range packets {
+			a.Send(uint32(i%3), p)
+		}
+		for range packets {
+			<-got
+		}
+	}
+	for range 200 {
+		run()
+	}
+	if n := testing.AllocsPerRun(100, run); n > packets/50 {
+		t.Errorf("%v allocations for %d packets, want none", n, packets)
+	}
+}
+
+func FuzzDeliver(f *testing.F) {
+	const index = 0x123456
+	head := func(typ, epoch byte, counter uint64) []byte {
+		b := make([]byte, 64)
+		putHeader(b, typ, epoch, index, counter)
+		return b
+	}
+	f.Add(head(typeData, 0, 1), 64)
+	f.Add(head(typeClose, 1, 1<<40), 30)
+	f.Add(append(head(typeControl, 3, 0), head(typeControl, 2, math.MaxUint64)...), 64)
+	f.Fuzz(func(t *testing.T, b []byte, segment int) {
+		m := NewMux()
+		m.links[index] = nil
+		sent := &countSocket{}
+		l, err := m.Open(Config{Socket: sent, LocalIndex: index, RemoteIndex: 1, SendKey: key(1), RecvKey: key(2), AES: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Receive(func([]byte) { t.Error("a forged payload") })
+		m.Deliver(bytes.Clone(b), segment, addrB)
+		if s := l.Stats(); s.ReceivedPackets != 0 || l.Err() != nil || l.heardAt.Load() != 0 {
+			t.Errorf("garbage accepted: %+v, %v", s, l.Err())
+		}
+		l.Close("")
+		if sent.n.n != 0 {
+			t.Error("garbage answered")
+		}
+
+		// What an authenticated peer sends may be any bytes: nothing may panic, and the link lives.
+		if len(b) > mtuBytes {
+			b = b[:mtuBytes]
+		}
+		m.links[index] = nil
+		if l, err = m.Open(Config{Socket: sent, LocalIndex: index, RemoteIndex: 1, SendKey: key(1), RecvKey: key(2), AES: true}); err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close("")
+		l.Use(addrB)
+		s := sealer{aes: true, key: newEpochKey(key(2), true)}
+		for _, typ := range []byte{typeData, typeControl, 2, 15, typeClose} {
+			p := make([]byte, overheadBytes+len(b))
+			s.counter++
+			putHeader(p, typ, 0, index, s.counter)
+			copy(p[headerBytes:], b)
+			s.seal(p)
+			m.Deliver(p, len(p), addrB)
+		}
+		if s := l.Stats(); s.ReceivedPackets != 5 || l.Err() == nil {
+			t.Errorf("%+v, %v, want five packets and a close", s, l.Err())
+		}
+	})
+}
+
+type countSocket struct{ n counted } // packets sent to nobody
+
+type counted struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (s *countSocket) Send([]byte, int, netip.AddrPort) error {
+	s.n.mu.Lock()
+	s.n.n++
+	s.n.mu.Unlock()
+	return nil
+}
+
+// Nothing is kept, answered or logged for packets of nobody.
+func TestGarbage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, shape{}, shape{}, nil)
+		defer p.close()
+		p.up(t)
+		r := rand.New(rand.NewPCG(5, 6))
+		b := make([]byte, 1300)
+		before := p.b.Stats().SentPackets
+		for range 5000 {
+			for i := range b {
+				b[i] = byte(r.Uint32())
+			}
+			b[0] = 0x80 | b[0]&0x3f
+			if r.IntN(2) == 0 {
+				putHeader(b, b[0]>>2&15, b[0], p.b.cfg.LocalIndex, r.Uint64()>>r.IntN(64))
+			}
+			p.mb.Deliver(b[:r.IntN(len(b)+1)], 1+r.IntN(1300), addrA)
+		}
+		if n := testing.AllocsPerRun(100, func() { p.mb.Deliver(b, 1228, addrA) }); n > 0 {
+			t.Errorf("%v allocations for garbage", n)
+		}
+		synctest.Wait()
+		if s := p.b.Stats(); s.SentPackets != before || p.b.Remote() != addrA || p.b.Err() != nil {
+			t.Errorf("garbage had an effect: %+v", s)
+		}
+	})
+}
