@@ -91,6 +91,13 @@ func (p *pipe) set(f func(*pipe)) {
 	p.mu.Unlock()
 }
 
+// counts returns how many datagrams were sent and how many of them dropped.
+func (p *pipe) counts() (sent, dropped int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent, p.dropped
+}
+
 func (p *pipe) Send(b []byte, segment int, to netip.AddrPort) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
