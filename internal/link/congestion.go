@@ -317,6 +317,13 @@ func (c *congestion) steadyWindow() float64 {
 	return min(w, network+reported+max(room, leastWindow))
 }
 
+// filling reports whether there is more in flight than the path holds without a queue. Then a sender
+// whose own queue runs empty for a moment is not what limits the rate.
+func (c *congestion) filling() bool {
+	need := 1.25*c.bdp() + c.rate*(feedbackInterval(c.minRTT)+leastSample).Seconds()
+	return c.rate > 0 && c.inflight() >= need
+}
+
 // flowWindow is what one of n flows should keep outstanding: some of it waits in its queue.
 func (c *congestion) flowWindow(n int) int {
 	const least, most = 32 << 10, 32 << 20

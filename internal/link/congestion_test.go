@@ -238,3 +238,52 @@ func TestAppLimited(t *testing.T) {
 		p.a.mu.Unlock()
 	})
 }
+
+// A stream keeps Window bytes unacknowledged and its acknowledgements come in clumps, so that its queue
+// runs empty now and then. The link must still see that the path is full, and stop growing.
+func TestStartEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := shape{rate: 100e6 / 8, queue: 1_250_000, delay: 20 * time.Millisecond}
+		p := newPair(t, s, s, nil)
+		defer p.close()
+		var m meter
+		p.b.Receive(m.take)
+		p.up(t)
+		done, over := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(over)
+			payload := make([]byte, mtuBytes)
+			payload[0] = 1
+			sent, acked := 0, 0
+			for {
+				for sent-acked < p.a.Window(1) && p.a.Send(1, payload) {
+					sent += len(payload)
+				}
+				m.mu.Lock()
+				now := m.bytes[1]
+				m.mu.Unlock()
+				select {
+				case <-time.After(35 * time.Millisecond): // half the round trip, and a stream's timers
+					acked = now
+				case <-done:
+					return
+				}
+			}
+		}()
+		time.Sleep(3 * time.Second)
+		p.a.mu.Lock()
+		phase := p.a.cc.phase
+		p.a.mu.Unlock()
+		st := p.a.Stats()
+		got := mbit(m.reset()[1], 3*time.Second)
+		close(done)
+		<-over
+		t.Logf("%.1f Mbit/s, %+v", got, st)
+		if phase == phaseStart || st.RTT > 85*time.Millisecond {
+			t.Errorf("phase %d, round trip %v after three seconds", phase, st.RTT)
+		}
+		if got < 80 {
+			t.Errorf("%.1f Mbit/s", got)
+		}
+	})
+}

@@ -306,7 +306,7 @@ func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) ti
 		return never
 	}
 	if l.sched.bytes == 0 {
-		if l.cc.inflight() < l.cc.window() {
+		if l.cc.inflight() < l.cc.window() && !l.cc.filling() {
 			l.cc.limited = l.cc.sent.last
 		}
 		return never
