@@ -1,0 +1,232 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"adit/internal/event"
+	"adit/internal/handshake"
+	"adit/signal"
+)
+
+// meet runs whichever meeting cfg.Signal calls for.
+func meet(ctx context.Context, cfg Config) (*Session, error) {
+	switch {
+	case cfg.Signal == "" || cfg.Signal == "paste":
+		cfg.Paste.OnToken = func(t string) { cfg.Events.Emit(event.Event{Name: event.Token, Token: t}) }
+		cfg.Paste.Expect = signal.KindAnswer
+		if cfg.Role == Connecter {
+			cfg.Paste.Expect = signal.KindOffer
+		}
+		return byLine(ctx, cfg, signal.NewPaste(cfg.Paste), true)
+	case strings.HasPrefix(cfg.Signal, "exec:"):
+		ch, err := signal.NewExec(strings.TrimPrefix(cfg.Signal, "exec:"))
+		if err != nil {
+			return nil, failf(ClassSignal, "check the command after exec:", err, "%v", err)
+		}
+		return byLine(ctx, cfg, ch, false)
+	case cfg.Role == Exposer:
+		return createByCode(ctx, cfg)
+	default:
+		return joinByCode(ctx, cfg)
+	}
+}
+
+// byLine meets over a channel that carries one message each way: the exposer's offer, the
+// connecter's answer. Nothing can follow, so both wait until they know all their candidates.
+func byLine(ctx context.Context, cfg Config, ch signal.Channel, patient bool) (_ *Session, err error) {
+	defer ch.Close()
+	end, err := open(cfg, cfg.STUN)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			end.Close()
+		}
+	}()
+	if cfg.Role == Exposer {
+		return offerLine(ctx, cfg, ch, end)
+	}
+	return answerLine(ctx, cfg, ch, end, patient)
+}
+
+func offerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint) (*Session, error) {
+	if err := end.settle(ctx); err != nil {
+		return nil, err
+	}
+	noise, err := handshake.NewInitiator(handshake.Config{Mode: handshake.ModePaste})
+	if err != nil {
+		return nil, err
+	}
+	offer, err := noise.Offer(marshal(end.description(nil)))
+	if err != nil {
+		return nil, err
+	}
+	if err := send(ctx, ch, signal.KindOffer, offer); err != nil {
+		return nil, err
+	}
+	m, err := receive(ctx, ch, signal.KindAnswer)
+	if err != nil {
+		return nil, err
+	}
+	payload, keys, err := noise.Finish(m.Body)
+	if err != nil {
+		return nil, failf(ClassAuth, "paste the answer that belongs to this very offer, or start again on both sides", err, "this answer is not for this offer")
+	}
+	remote, err := signal.ParseDescription(payload)
+	if err != nil {
+		return nil, failf(ClassSignal, "use the same version of adit on both sides", err, "the peer's answer makes no sense: %v", err)
+	}
+	if err := end.check(remote, keys, true, false, nil); err != nil {
+		return nil, err
+	}
+	pair, rtt, err := end.connect(ctx, checkLimit(cfg))
+	if err != nil {
+		return nil, err
+	}
+	words, _ := keys.Words()
+	// The commitment in the offer is opened only now, over the path: a man in the middle had to
+	// choose his keys without knowing it, so the words give him away but for one guess in 2^44.
+	if err := end.link.SendControl(keys.Reveal()); err != nil {
+		return nil, err
+	}
+	s := start(end, pair, rtt, remote, cfg)
+	cfg.Events.Emit(event.Event{Name: event.Words, Words: words})
+	return s, nil
+}
+
+func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint, patient bool) (*Session, error) {
+	m, err := receive(ctx, ch, signal.KindOffer)
+	if err != nil {
+		return nil, err
+	}
+	noise, err := handshake.NewResponder(handshake.Config{Mode: handshake.ModePaste})
+	if err != nil {
+		return nil, err
+	}
+	payload, err := noise.Open(m.Body)
+	if err != nil {
+		return nil, failf(ClassSignal, `run "adit expose" on the other side again and paste what it prints`, err, "this offer makes no sense: %v", err)
+	}
+	remote, err := signal.ParseDescription(payload)
+	if err != nil {
+		return nil, failf(ClassSignal, "use the same version of adit on both sides", err, "the peer's offer makes no sense: %v", err)
+	}
+	if err := end.settle(ctx); err != nil {
+		return nil, err
+	}
+	answer, keys, err := noise.Answer(marshal(end.description(nil)))
+	if err != nil {
+		return nil, err
+	}
+	revealed := make(chan []byte, 1) // the first control message; later ones say nothing new
+	err = end.check(remote, keys, false, patient, func(b []byte) {
+		select {
+		case revealed <- append([]byte(nil), b...):
+		default:
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := send(ctx, ch, signal.KindAnswer, answer); err != nil {
+		return nil, err
+	}
+	limit := checkLimit(cfg)
+	if patient {
+		limit = until(m.Expires, cfg) // a person still has to carry the answer over
+	}
+	pair, rtt, err := end.connect(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	s := start(end, pair, rtt, remote, cfg)
+	select {
+	case r := <-revealed:
+		if err := keys.Verify(r); err != nil {
+			s.Close()
+			return nil, failf(ClassAuth, "somebody may sit between the two: start again over another channel", err, "the peer broke its commitment")
+		}
+	case <-s.link.Done():
+		return nil, ended(s.link.Err())
+	case <-ctx.Done():
+		s.Close()
+		return nil, context.Cause(ctx)
+	}
+	words, _ := keys.Words()
+	cfg.Events.Emit(event.Event{Name: event.Words, Words: words})
+	return s, nil
+}
+
+// send hands m to the channel with the time until which it may be answered.
+func send(ctx context.Context, ch signal.Channel, k signal.Kind, body []byte) error {
+	err := ch.Send(ctx, signal.Message{Kind: k, Expires: time.Now().Add(meetFor), Body: body})
+	return signalError(ctx, err)
+}
+
+// receive returns the next message, which must be of kind k.
+func receive(ctx context.Context, ch signal.Channel, k signal.Kind) (signal.Message, error) {
+	for {
+		m, err := ch.Receive(ctx)
+		switch {
+		case err != nil:
+			return m, signalError(ctx, err)
+		case m.Kind == signal.KindAbort:
+			return m, aborted(m)
+		case m.Kind == k:
+			if !m.Expires.IsZero() && time.Now().After(m.Expires) {
+				return m, failf(ClassSignal, "start again on both sides", nil, "what the peer sent has expired")
+			}
+			return m, nil
+		default:
+			return m, failf(ClassSignal, "start again on both sides; one exposes, the other connects", nil, "the peer sent a message that is not due here")
+		}
+	}
+}
+
+// signalError gives an error of a channel its class and, where the cause is known, its advice.
+func signalError(ctx context.Context, err error) error {
+	var token *signal.TokenError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &token):
+		return failf(ClassSignal, token.Hint, err, "%s", token.Problem)
+	case errors.Is(err, signal.ErrNoRoom):
+		return failf(ClassSignal, "check the number in front, or ask the other side for a new code: one lives for ten minutes", err, "there is no such code at the rendezvous")
+	case errors.Is(err, signal.ErrRoomTaken):
+		return failf(ClassAuth, "ask the other side for a new code; if it was not you who used this one, somebody guessed", err, "this code has been used")
+	case errors.Is(err, signal.ErrBusy):
+		return failf(ClassSignal, "wait a minute and try again", err, "the rendezvous is busy or thinks this address asks too often")
+	case errors.Is(err, signal.ErrPeerGone):
+		return failf(ClassSignal, "start again on both sides", err, "the other side left the rendezvous")
+	}
+	return failf(ClassSignal, "check --signal and the network", err, "signalling failed: %v", err)
+}
+
+func marshal(d signal.Description) []byte {
+	return d.Append(nil)
+}
+
+// checkLimit bounds connectivity checks where no timeout for the whole bounds them already.
+func checkLimit(cfg Config) time.Duration {
+	if cfg.Timeout > 0 {
+		return 0
+	}
+	return checkFor
+}
+
+func until(expires time.Time, cfg Config) time.Duration {
+	if cfg.Timeout > 0 {
+		return 0
+	}
+	if expires.IsZero() {
+		return meetFor
+	}
+	return max(time.Until(expires), 0) + checkFor
+}

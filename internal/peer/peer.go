@@ -1,0 +1,142 @@
+// Package peer brings one peer within reach and keeps it there: it meets the peer over a signal
+// channel, agrees on keys, finds a path, and hands out a session of streams over it.
+//
+//	signal (offer, answer)  ->  handshake (keys)  ->  punch (path)  ->  link (sealed probe)  ->  streams
+//
+// The side that makes the offer is the Noise initiator and the controlling ICE agent (RFC 8445
+// section 6.1.1). With paste and exec that is the exposer, whose line is the first to travel; by
+// code it is the connecter, because the exposer's room already holds its half of the PAKE, so two
+// passes through the mailbox are enough.
+//
+// A path counts as up when a sealed probe came back over it, never because ICE says so.
+package peer
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"adit/internal/event"
+	"adit/internal/link"
+	"adit/internal/punch"
+	"adit/reliable"
+	"adit/signal"
+)
+
+// A Role says which end of the tunnel this is.
+type Role uint8
+
+const (
+	Exposer   Role = iota // offers services
+	Connecter             // asks for them
+)
+
+const (
+	// meetFor is how long an offer may be answered: codes and pasted lines alike.
+	meetFor = 10 * time.Minute
+
+	// checkFor is how long connectivity checks may take once both sides know each other, where no
+	// timeout was given. The peer's checks start at the same moment, give or take one delivery, so a
+	// path that has not shown itself by then does not exist.
+	checkFor = 30 * time.Second
+
+	// agentLinger is how long the ICE agent goes on answering after this side is up, so that the
+	// peer's checks can end too. Data does not need it.
+	agentLinger = 10 * time.Second
+)
+
+// Config says whom to meet and how. The zero value pastes through nothing and finds only host
+// candidates; cmd fills it from flags and the config file.
+type Config struct {
+	Role     Role
+	Signal   string             // "paste", "exec:CMD", or the http(s) URL of a rendezvous
+	Code     string             // the connecter's code; only with a rendezvous
+	STUN     []string           // host:port; nil asks a rendezvous for its list, and is none otherwise
+	Port     int                // fixed UDP port; 0 picks one
+	Loopback bool               // use loopback candidates too: both peers on one machine
+	Timeout  time.Duration      // for the whole meeting; 0 waits for a person, and checkFor for checks
+	Targets  []string           // what an exposer offers, the default first
+	Paste    signal.PasteConfig // where a pasted line is read and written
+	Events   event.Sink
+	Logger   *slog.Logger // nil is silent
+}
+
+// A Session is one peer within reach.
+type Session struct {
+	end     *endpoint
+	link    *link.Link
+	streams *reliable.Session
+	peer    signal.Description
+	stop    context.CancelFunc
+}
+
+// Dial meets the peer and returns when the path is up. It reports what happens to cfg.Events, and
+// fails with an *Error. Cancelling ctx unblocks it.
+func Dial(ctx context.Context, cfg Config) (*Session, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, cfg.Timeout, errTimeout)
+		defer cancel()
+	}
+	s, err := meet(ctx, cfg)
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	return s, nil
+}
+
+// Streams returns the session's streams. They end when the session does.
+func (s *Session) Streams() *reliable.Session { return s.streams }
+
+// Targets returns what the peer offers, its default first; nil for a peer that offers nothing.
+func (s *Session) Targets() []string { return s.peer.Targets }
+
+// Wait blocks until the session ends: nil if either side closed it, an *Error if the peer is gone.
+func (s *Session) Wait() error {
+	<-s.link.Done()
+	return ended(s.link.Err())
+}
+
+// Close tells the peer that this is the end, with an authenticated packet, and returns when every
+// goroutine of the session has ended: streams first, then the link, then the sockets.
+func (s *Session) Close() error {
+	s.stop()
+	return s.end.Close()
+}
+
+// start makes a session of an endpoint whose path is up.
+func start(end *endpoint, pair punch.Pair, rtt time.Duration, remote signal.Description, cfg Config) *Session {
+	ctx, stop := context.WithCancel(context.Background())
+	s := &Session{end: end, link: end.link, streams: end.streams, peer: remote, stop: stop}
+	up := event.Event{
+		Name: event.Up, Path: "direct",
+		Local: pair.Local.String(), Remote: pair.Remote.String(),
+		RTT: float64(rtt.Microseconds()) / 1000,
+	}
+	end.mu.Lock()
+	end.up = up
+	end.mu.Unlock()
+	cfg.Events.Emit(up)
+	end.wg.Go(func() {
+		select {
+		case <-s.link.Done():
+			s.streams.CloseWithError(ended(s.link.Err()))
+		case <-ctx.Done():
+		}
+		cfg.Events.Emit(event.Event{Name: event.Closed})
+	})
+	end.wg.Go(func() {
+		t := time.NewTimer(agentLinger)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-s.link.Done():
+		case <-ctx.Done():
+		}
+		end.closeAgent()
+	})
+	return s
+}
