@@ -1,23 +1,133 @@
 // Package cmd is adit's command line: flags, configuration, the terminal and exit codes. It knows no
 // protocol.
+//
+// A command is one file. Its flags are settled by settle in this order: command line, ADIT_ variable,
+// config file, default. Everything that is printed goes through the ui, which is fed with events.
 package cmd
 
 import (
-	"fmt"
+	"context"
 	"os"
-	"runtime/debug"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
 )
 
 // Main runs adit with the given arguments, the program's name first, and returns its exit code.
 func Main(args []string) int {
-	if len(args) == 2 && args[1] == "version" {
-		v := "unknown"
-		if info, ok := debug.ReadBuildInfo(); ok {
-			v = info.Main.Version
-		}
-		fmt.Println("adit", v)
-		return 0
+	u := newUI(os.Stdout, os.Stderr)
+	defer u.done()
+	ctx, stop := interruptible(context.Background(), u)
+	defer stop()
+	err := execute(ctx, u, args[1:])
+	f := failureOf(err)
+	if f == nil {
+		return exitDone
 	}
-	fmt.Fprintln(os.Stderr, "adit: usage: adit version")
-	return 2
+	u.done()
+	u.fail(f)
+	return f.code
+}
+
+// execute runs one command line.
+func execute(ctx context.Context, u *ui, args []string) error {
+	app := newApp(u)
+	args, err := permute(app, args)
+	if err != nil {
+		return err
+	}
+	return app.RunContext(ctx, append([]string{app.Name}, args...))
+}
+
+func newApp(u *ui) *cli.App {
+	app := &cli.App{
+		Name:            "adit",
+		Usage:           "join two machines behind NATs by a direct, encrypted path and forward ports over it",
+		HideVersion:     true,
+		HideHelpCommand: true,
+		Writer:          u.out,
+		ErrWriter:       u.err,
+		ExitErrHandler:  func(*cli.Context, error) {}, // Main prints and exits
+		Commands:        []*cli.Command{exposeCommand(u), connectCommand(u), pipeCommand(u), serveCommand(u), demoCommand(u), versionCommand(u)},
+	}
+	app.Commands = append(app.Commands, completionCommand(u, app))
+	app.CustomAppHelpTemplate = appHelp
+	for _, c := range app.Commands {
+		c.HideHelpCommand = true
+		c.CustomHelpTemplate = helpOf(c)
+		c.OnUsageError = func(c *cli.Context, err error, _ bool) error {
+			return usagef(`"adit `+c.Command.Name+` --help" shows what it takes`, "%v", err)
+		}
+	}
+	return app
+}
+
+// action wraps what a command does: flags are settled first, and the ui knows how to print.
+func action(u *ui, do func(ctx context.Context, c *cli.Context) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		show := func() {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.json, u.quiet, u.verbose = c.Bool("json"), c.Bool("quiet"), c.Bool("verbose")
+		}
+		show() // an error in the config file is printed in the way asked for, too
+		if err := applyConfig(u, c); err != nil {
+			return err
+		}
+		show()
+		return do(c.Context, c)
+	}
+}
+
+// interruptible returns a context that the first Ctrl-C, or a polite request to end, cancels with
+// errInterrupted. The second ends the process at once.
+func interruptible(parent context.Context, u *ui) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	// The runtime kills a process that writes to a closed pipe on its standard output, unless it asks
+	// to be told: then the write fails, and the session can be closed properly.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	ch := make(chan os.Signal, 2) // both Ctrl-C, should they come at once
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) { // as under nohup
+			signal.Notify(ch, s)
+		}
+	}
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 0; ; {
+			select {
+			case <-quit:
+				return
+			case <-ch:
+				if n++; n > 1 {
+					u.done()
+					os.Exit(exitInterrupted)
+				}
+				cancel(errInterrupted)
+			}
+		}
+	})
+	return ctx, func() {
+		signal.Stop(ch)
+		signal.Stop(pipe)
+		close(quit)
+		wg.Wait()
+		cancel(nil)
+	}
+}
+
+// quoted returns s as a shell takes it.
+func quoted(s string) string {
+	safe := func(r rune) bool {
+		return strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@%+=,[]", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 && !strings.ContainsAny(s, "[]") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

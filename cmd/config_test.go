@@ -1,0 +1,218 @@
+package cmd
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+func newScreen() *ui {
+	return &ui{out: new(strings.Builder), err: new(strings.Builder), width: func() int { return 80 }}
+}
+
+func testApp(t testing.TB) *cli.App {
+	t.Helper()
+	return newApp(newScreen())
+}
+
+func TestExampleConfig(t *testing.T) {
+	b, err := os.ReadFile("../config.example.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := configKeys(testApp(t))
+	if got, err := parseConfig(string(b), keys); err != nil || len(got) != 0 {
+		t.Errorf("as it comes: %v, %v; want no settings", got, err)
+	}
+	whole := regexp.MustCompile(`(?m)^#([a-z_]+ = )`).ReplaceAllString(string(b), "$1")
+	got, err := parseConfig(whole, keys)
+	if err != nil {
+		t.Fatalf("with every key in use: %v", err)
+	}
+	for k := range keys {
+		s, ok := got[k]
+		if !ok {
+			t.Errorf("the example lacks %s", k)
+		} else if s.line == 0 {
+			t.Errorf("%s stands in no line", k)
+		}
+	}
+	if len(got) != len(keys) {
+		t.Errorf("%d settings, want %d", len(got), len(keys))
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	keys := configKeys(testApp(t))
+	for _, test := range []struct {
+		name, text, message, hint string
+		line                      int
+	}{
+		{"unknown key", "port = 1\nsingal = \"paste\"\n", `unknown key "singal"`, "did you mean signal?", 2},
+		{"unknown key in a table", "[serve]\n\nhtpp = \":1\"\n", `unknown key "htpp" in [serve]`, "did you mean http?", 3},
+		{"unknown dotted key", "serve.htpp = \":1\"\n", `unknown key "htpp" in [serve]`, "did you mean http?", 1},
+		{"key of another table", "http = \":1\"\n", `unknown key "http"`, "http belongs in the table [serve]", 1},
+		{"common key in a table", "[connect]\ntimeout = \"3s\"\n", `unknown key "timeout" in [connect]`, "timeout belongs at the top of the file, in front of every [table]", 2},
+		{"unknown table", "[conect]\nlocal = []\n", "unknown table [conect]", "did you mean [connect]?", 1},
+		{"a table that has no flags", "[version]\n", "unknown table [version]", "config.example.toml shows every key", 1},
+		{"wrong kind", "\n\nport = \"high\"\n", "port is not a number", "config.example.toml shows every key", 3},
+		{"no duration", "timeout = \"soon\"\n", `timeout is not a time like "30s"`, "config.example.toml shows every key", 1},
+		{"mixed list", "stun = [\"a:1\", 2]\n", "stun is not a list of texts", "config.example.toml shows every key", 1},
+		{"no TOML", "port = \n", "", "see https://toml.io for how a TOML file is written", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := parseConfig(test.text, keys)
+			var e *configError
+			if !errors.As(err, &e) {
+				t.Fatalf("got %v, want a *configError", err)
+			}
+			if test.message != "" && e.message != test.message {
+				t.Errorf("message %q, want %q", e.message, test.message)
+			}
+			if e.hint != test.hint {
+				t.Errorf("hint %q, want %q", e.hint, test.hint)
+			}
+			if e.line != test.line {
+				t.Errorf("line %d, want %d", e.line, test.line)
+			}
+		})
+	}
+}
+
+// settled runs the settling of "connect" flags and returns what came out.
+func settled(t *testing.T, args ...string) (c *cli.Context, err error) {
+	t.Helper()
+	app := testApp(t)
+	app.Command("connect").Action = func(got *cli.Context) error {
+		c = got
+		return applyConfig(newScreen(), got)
+	}
+	permuted, err := permute(app, append([]string{"connect"}, args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = app.Run(append([]string{"adit"}, permuted...))
+	return c, err
+}
+
+func TestPrecedence(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	if err := os.Mkdir(filepath.Join(dir, "adit"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := "port = 1\ntimeout = \"1s\"\nstun = [\"file:1\"]\nsignal = \"https://file\"\njson = true\n[connect]\nlocal = [\"1\", \"2\"]\n"
+	if err := os.WriteFile(filepath.Join(dir, "adit", "config.toml"), []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("ADIT_PORT", "2")
+	t.Setenv("ADIT_STUN", "env:1,env:2")
+	t.Setenv("ADIT_JSON", "false")
+	c, err := settled(t, "--port", "3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Int("port"); got != 3 {
+		t.Errorf("port %d, want the flag's 3", got)
+	}
+	if got := strings.Join(c.StringSlice("stun"), " "); got != "env:1 env:2" {
+		t.Errorf("stun %q, want the variable's", got)
+	}
+	if c.Bool("json") {
+		t.Error("json is set by the file although the variable says false")
+	}
+	if got := c.String("signal"); got != "https://file" {
+		t.Errorf("signal %q, want the file's", got)
+	}
+	if got := strings.Join(c.StringSlice("local"), " "); got != "1 2" {
+		t.Errorf("local %q, want the file's", got)
+	}
+	if got := c.Duration("timeout").String(); got != "1s" {
+		t.Errorf("timeout %s, want the file's", got)
+	}
+	if c, err = settled(t, "--stun", "flag:1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(c.StringSlice("stun"), " "); got != "flag:1" {
+		t.Errorf("stun %q, want the flag's alone", got)
+	}
+}
+
+func TestConfigFile(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	if _, err := settled(t); err != nil {
+		t.Errorf("no file: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "x.toml")
+	if _, err := settled(t, "--config", path); failureOf(err).code != exitUsage {
+		t.Errorf("a named file that is not there: %v, want a usage failure", err)
+	}
+	if err := os.WriteFile(path, []byte("\npirt = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := settled(t, "--config", path)
+	f := failureOf(err)
+	if f == nil || f.code != exitUsage || f.message != path+`:2: unknown key "pirt"` || f.hint != "did you mean port?" {
+		t.Errorf("got %+v", f)
+	}
+	if err := os.WriteFile(path, make([]byte, configBytes+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := settled(t, "--config", path); failureOf(err).code != exitUsage {
+		t.Errorf("a huge file: %v, want a usage failure", err)
+	}
+}
+
+// TestVariables holds the promise that each flag has a variable and a key.
+func TestVariables(t *testing.T) {
+	seen := map[string]string{}
+	for _, c := range testApp(t).Commands {
+		for _, f := range c.Flags {
+			d, ok := f.(cli.DocGenerationFlag)
+			if !ok || len(d.GetEnvVars()) != 1 {
+				t.Errorf("%s --%s has no variable of its own", c.Name, f.Names()[0])
+				continue
+			}
+			key := keyOf(c.Name, f.Names()[0])
+			if other, taken := seen[d.GetEnvVars()[0]]; taken && other != key {
+				t.Errorf("%s and %s share %s", key, other, d.GetEnvVars()[0])
+			}
+			seen[d.GetEnvVars()[0]] = key
+		}
+	}
+	if got := seen["ADIT_SERVE_EXTERNAL_IP"]; got != "serve.external_ip" {
+		t.Errorf("ADIT_SERVE_EXTERNAL_IP belongs to %q", got)
+	}
+	if got := seen["ADIT_STUN"]; got != "stun" {
+		t.Errorf("ADIT_STUN belongs to %q", got)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	b, err := os.ReadFile("../config.example.toml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(b))
+	f.Add("port = 1\n[serve]\nhttp = \":1\"\n")
+	f.Add("serve.http = 1\n[[serve]]\n")
+	f.Add("[connect]\nlocal = [[1]]\n\"a.b\" = 2020-01-01\n")
+	keys := configKeys(testApp(f))
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := parseConfig(text, keys)
+		var e *configError
+		if err != nil && (!errors.As(err, &e) || e.line < 0) {
+			t.Errorf("got %#v, want a *configError with a line", err)
+		}
+		for k, s := range got {
+			if _, known := keys[k]; !known || s.line < 0 {
+				t.Errorf("setting %q in line %d", k, s.line)
+			}
+		}
+	})
+}

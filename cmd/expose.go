@@ -1,0 +1,68 @@
+package cmd
+
+import (
+	"context"
+	"net"
+
+	"adit/internal/peer"
+	"adit/tunnel"
+
+	"github.com/urfave/cli/v2"
+)
+
+func exposeCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "expose",
+		Usage:     "offer services of this machine to one peer",
+		ArgsUsage: "TARGET…",
+		Description: `Offer services of this machine, or of others that it reaches, to one peer, and print how to
+connect. It ends when the peer does. The peer reaches the targets and nothing else; the first
+one is what a plain "-L 2222" means.
+
+  adit expose 22                            port 22 of this machine
+  adit expose 22 db.lan:5432 /run/app.sock  several: ports, hosts, unix sockets
+  adit expose 22 --signal https://meet.example.org`,
+		Flags: commonFlags(meetingFlags, outputFlags),
+		Action: action(u, func(ctx context.Context, c *cli.Context) error {
+			cfg, err := meeting(u, c)
+			if err != nil {
+				return err
+			}
+			var policy tunnel.Policy
+			for _, a := range c.Args().Slice() {
+				t, err := tunnel.ParseTarget(a)
+				if err != nil {
+					return usagef("for example: adit expose 22", "%v", err)
+				}
+				policy.Targets = append(policy.Targets, t)
+				cfg.Targets = append(cfg.Targets, t.String())
+			}
+			if len(policy.Targets) == 0 {
+				return usagef("for example: adit expose 22", "expose wants at least one target: a port, host:port or the path of a unix socket")
+			}
+			cfg.Role = peer.Exposer
+			return expose(ctx, u, c, cfg, policy)
+		}),
+	}
+}
+
+func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy tunnel.Policy) error {
+	u.onCode = func(code string) string { return invitation(c, "connect", code) }
+	u.onToken = `On the other machine run "adit connect" and paste this line:`
+	s, end, err := meet(ctx, u, cfg, false)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if u.redraw {
+		u.say("serving %s; Ctrl-C to stop", list(cfg.Targets))
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	served := make(chan error, 1) // the one result of Serve
+	go func() { served <- tunnel.Serve(ctx, tunnel.Over(s.Streams()), policy, u.streamOptions()) }()
+	err = wait(ctx, s)
+	end() // first the goodbye, so that the peer hears of an end and not of resets
+	stop(net.ErrClosed)
+	<-served // for the goroutines; the reason why it ended is the session's
+	return err
+}

@@ -1,0 +1,223 @@
+package cmd
+
+import (
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// A flag's name fixes its variable and its key in the config file: --external-ip of serve is
+// ADIT_SERVE_EXTERNAL_IP and external_ip under [serve]; --port, common to several commands, is
+// ADIT_PORT and port at the top.
+
+// Which of the common flags a command takes.
+const (
+	outputFlags  = "output"  // how it prints
+	meetingFlags = "meeting" // how it meets a peer
+)
+
+// commonFlags returns new flags of the given categories, because a cli.Flag holds its value.
+func commonFlags(categories ...string) []cli.Flag {
+	all := map[string][]cli.Flag{
+		meetingFlags: {
+			&cli.StringFlag{Name: "signal", Usage: "`HOW` the two find each other: paste, the URL of a rendezvous (adit serve), or exec:CMD", DefaultText: "paste"},
+			&cli.StringSliceFlag{Name: "stun", Usage: "`HOST:PORT` of a STUN server, several times if you like, or none", DefaultText: "the rendezvous' own, else public ones"},
+			&cli.IntFlag{Name: "port", Usage: "fixed UDP port `N`", DefaultText: "any"},
+			&cli.DurationFlag{Name: "timeout", Usage: "give up if there is no path after `D`, say 30s", DefaultText: "wait for the peer"},
+			&cli.BoolFlag{Name: "loopback", Usage: "both peers are on this machine", Hidden: true},
+		},
+		outputFlags: {
+			&cli.BoolFlag{Name: "json", Usage: "one JSON object a line instead of words"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "say more"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but what was asked for, and errors"},
+			&cli.StringFlag{Name: "config", Usage: "read `FILE` instead of " + defaultConfigName, TakesFile: true},
+		},
+	}
+	var flags []cli.Flag
+	for _, c := range categories {
+		flags = append(flags, all[c]...)
+	}
+	for _, f := range flags {
+		setVariable(f, variable("", f.Names()[0]))
+	}
+	return flags
+}
+
+// ownFlags gives the flags of one command their variables.
+func ownFlags(command string, flags ...cli.Flag) []cli.Flag {
+	for _, f := range flags {
+		setVariable(f, variable(command, f.Names()[0]))
+	}
+	return flags
+}
+
+func variable(table, name string) string {
+	if table != "" {
+		name = table + "_" + name
+	}
+	return "ADIT_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+func setVariable(f cli.Flag, name string) {
+	switch f := f.(type) {
+	case *cli.StringFlag:
+		f.EnvVars = []string{name}
+	case *cli.StringSliceFlag:
+		f.EnvVars = []string{name}
+	case *cli.BoolFlag:
+		f.EnvVars = []string{name}
+	case *cli.IntFlag:
+		f.EnvVars = []string{name}
+	case *cli.DurationFlag:
+		f.EnvVars = []string{name}
+	default:
+		panic("cmd: a flag of a kind that has no variable")
+	}
+}
+
+// tableOf returns the table of the config file that holds a command's flag: "" for a common one.
+func tableOf(command, flag string) string {
+	for _, f := range commonFlags(meetingFlags, outputFlags) {
+		// serve has a --stun of its own, the address it listens at.
+		if f.Names()[0] == flag && !(command == "serve" && flag == "stun") {
+			return ""
+		}
+	}
+	return command
+}
+
+// flagNamed returns the flag of that name or alias, without dashes.
+func flagNamed(flags []cli.Flag, name string) cli.Flag {
+	for _, f := range flags {
+		for _, n := range f.Names() {
+			if n == name {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+func takesValue(f cli.Flag) bool {
+	_, isBool := f.(*cli.BoolFlag)
+	return !isBool
+}
+
+// permute puts a command's flags in front of its positional arguments, because the flag parser stops
+// at the first positional and a person does not. The command itself may stand after flags too.
+//
+// It accepts what ssh does: -L2222 for -L 2222. After -- everything is positional.
+func permute(app *cli.App, args []string) ([]string, error) {
+	command, rest, err := splitCommand(app, args)
+	if err != nil || command == nil {
+		return rest, err
+	}
+	var flags, positional []string
+	for len(rest) > 0 {
+		a := rest[0]
+		rest = rest[1:]
+		if a == "--" {
+			positional = append(positional, rest...)
+			break
+		}
+		if len(a) < 2 || a[0] != '-' {
+			positional = append(positional, a)
+			continue
+		}
+		name, value, hasValue := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if name == "help" || name == "h" {
+			return []string{command.Name, "--help"}, nil
+		}
+		f := flagNamed(command.Flags, name)
+		if f == nil && a[1] != '-' {
+			if short := flagNamed(command.Flags, a[1:2]); short != nil && takesValue(short) {
+				f, name, value, hasValue = short, a[1:2], a[2:], true
+			}
+		}
+		if f == nil {
+			return nil, unknownFlag(command, a, name)
+		}
+		name = f.Names()[0] // the parser does not like two names of one flag
+		switch {
+		case !takesValue(f) && !hasValue:
+			flags = append(flags, "--"+name)
+		case hasValue:
+			flags = append(flags, "--"+name+"="+value)
+		case len(rest) == 0:
+			return nil, usagef(`"adit `+command.Name+` --help" shows what it takes`, "%s needs a value", a)
+		default:
+			flags = append(flags, "--"+name+"="+rest[0])
+			rest = rest[1:]
+		}
+	}
+	out := append([]string{command.Name}, flags...)
+	return append(append(out, "--"), positional...), nil
+}
+
+// splitCommand finds the command among args and returns it with the other arguments. With no command
+// it returns nil and what to hand to the parser.
+func splitCommand(app *cli.App, args []string) (*cli.Command, []string, error) {
+	var before []string // flags in front of the command
+	common := commonFlags(meetingFlags, outputFlags)
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		switch {
+		case a == "--help" || a == "-h":
+			return nil, []string{"--help"}, nil
+		case a == "--version":
+			return app.Command("version"), nil, nil
+		case len(a) > 1 && a[0] == '-':
+			name, _, hasValue := strings.Cut(strings.TrimLeft(a, "-"), "=")
+			f := flagNamed(common, name)
+			if f == nil {
+				return nil, nil, usagef(`flags go after the command; "adit --help" lists the commands`, "unknown flag %s in front of the command", a)
+			}
+			before = append(before, a)
+			if takesValue(f) && !hasValue && i+1 < len(args) {
+				i++
+				before = append(before, args[i])
+			}
+		case a == "help" && i+1 < len(args):
+			return app.Command(args[i+1]), []string{"--help"}, nil
+		case a == "help":
+			return nil, []string{"--help"}, nil
+		default:
+			c := app.Command(a)
+			if c == nil {
+				return nil, nil, unknownCommand(app, a)
+			}
+			return c, append(before, args[i+1:]...), nil
+		}
+	}
+	if len(before) > 0 {
+		return nil, nil, usagef(`"adit --help" lists the commands`, "no command given")
+	}
+	return nil, []string{"--help"}, nil
+}
+
+func unknownCommand(app *cli.App, name string) error {
+	var known []string
+	for _, c := range app.Commands {
+		known = append(known, c.Names()...)
+	}
+	if n := nearest(name, known); n != "" {
+		return usagef(`did you mean "adit `+n+`"?`, "there is no command %q", name)
+	}
+	return usagef(`"adit --help" lists the commands`, "there is no command %q", name)
+}
+
+func unknownFlag(command *cli.Command, given, name string) error {
+	var known []string
+	for _, f := range command.Flags {
+		known = append(known, f.Names()...)
+	}
+	given, _, _ = strings.Cut(given, "=")
+	if n := nearest(name, known); n != "" {
+		dashes := "--"
+		if len(n) == 1 {
+			dashes = "-"
+		}
+		return usagef("did you mean "+dashes+n+"?", "adit %s has no flag %s", command.Name, given)
+	}
+	return usagef(`"adit `+command.Name+` --help" lists its flags`, "adit %s has no flag %s", command.Name, given)
+}

@@ -1,0 +1,137 @@
+package cmd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"adit/internal/event"
+	"adit/internal/relay"
+	"adit/signal/rendezvous"
+
+	"github.com/urfave/cli/v2"
+)
+
+// serveGrace is how long requests at work may take when the server ends.
+const serveGrace = 3 * time.Second
+
+func serveCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "run a rendezvous and a STUN server for others",
+		Description: `Run what peers meet at, on a host that both can reach: an HTTP rendezvous, which passes on
+sealed messages and can read none, and a STUN server, which tells a peer its public address.
+
+  adit serve --http :8080 --stun :3478
+  adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --stun :3478 --external-ip 203.0.113.7`,
+		Flags: append(ownFlags("serve",
+			&cli.StringFlag{Name: "http", Usage: "`ADDR` the rendezvous listens at", Value: ":8080"},
+			&cli.StringFlag{Name: "stun", Usage: "`ADDR` the STUN server listens at, or none", Value: ":3478"},
+			&cli.StringFlag{Name: "external-ip", Usage: "public `IP` of this host, if peers reach it at another than they ask for"},
+			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
+			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
+		), commonFlags(outputFlags)...),
+		Action: action(u, func(ctx context.Context, c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("for example: adit serve --http :8080 --stun :3478", "serve takes no arguments, only flags")
+			}
+			return serve(ctx, u, serveConfig{
+				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
+				cert: c.String("tls-cert"), key: c.String("tls-key"),
+			})
+		}),
+	}
+}
+
+type serveConfig struct {
+	http, stun, externalIP, cert, key string
+}
+
+// serve listens until ctx ends, which is how a server is meant to end: it returns errInterrupted.
+func serve(ctx context.Context, u *ui, cfg serveConfig) error {
+	var external netip.Addr
+	if cfg.externalIP != "" {
+		var err error
+		if external, err = netip.ParseAddr(cfg.externalIP); err != nil {
+			return usagef("for example --external-ip 203.0.113.7", "--external-ip %q is no IP address", cfg.externalIP)
+		}
+	}
+	secure, err := certificate(cfg.cert, cfg.key)
+	if err != nil {
+		return err
+	}
+	var advertised []string
+	if cfg.stun != "none" {
+		stun, err := relay.ListenSTUN(cfg.stun, relay.Config{ExternalIP: external, Logger: u.logger()})
+		if err != nil {
+			return cannotListen(err, "stop what else uses the port, or choose another with --stun")
+		}
+		defer stun.Close()
+		u.event(event.Event{Name: event.Listening, Addr: stun.Addr().String(), Target: "stun"})
+		host := "" // the one that the client asked for
+		if external.IsValid() {
+			host = external.String()
+		}
+		advertised = append(advertised, net.JoinHostPort(host, strconv.Itoa(int(stun.Addr().Port()))))
+	}
+
+	meet := rendezvous.New(rendezvous.Config{STUN: advertised, Logger: u.logger()})
+	defer meet.Close()
+	l, err := net.Listen("tcp", cfg.http)
+	if err != nil {
+		return cannotListen(err, "stop what else uses the port, or choose another with --http")
+	}
+	server := meet.HTTPServer(cfg.http)
+	scheme := "http"
+	if secure != nil {
+		l, scheme = tls.NewListener(l, secure), "https"
+	}
+	u.event(event.Event{Name: event.Listening, Addr: l.Addr().String(), Target: scheme})
+	host, port := "HOST", l.Addr().(*net.TCPAddr).Port
+	if external.IsValid() {
+		host = external.String()
+	}
+	u.say("peers use --signal %s://%s; Ctrl-C to stop", scheme, net.JoinHostPort(host, strconv.Itoa(port)))
+	served := make(chan error, 1) // the one result of Serve
+	go func() { served <- server.Serve(l) }()
+	select {
+	case err = <-served:
+		return err
+	case <-ctx.Done():
+	}
+	meet.Close() // ends the polls, which Shutdown would wait for
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), serveGrace)
+	defer cancel()
+	if server.Shutdown(grace) != nil {
+		_ = server.Close() // what is still at work has had its time
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	u.event(event.Event{Name: event.Closed})
+	return context.Cause(ctx)
+}
+
+// certificate returns the TLS configuration of a server, nil if none is asked for.
+func certificate(cert, key string) (*tls.Config, error) {
+	if cert == "" && key == "" {
+		return nil, nil
+	}
+	if cert == "" || key == "" {
+		return nil, usagef("give both, or neither for plain HTTP behind a proxy", "--tls-cert and --tls-key belong together")
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, usagef("both files are to be PEM, and belong to each other", "read the certificate: %v", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+}
+
+func cannotListen(err error, hint string) error {
+	return &failure{code: exitListen, message: err.Error(), hint: hint}
+}

@@ -1,0 +1,152 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"adit/internal/event"
+	"adit/internal/peer"
+	"adit/signal"
+	"adit/tunnel"
+)
+
+// endWait is how long an error of a stream waits for the end of its session, which may be the reason.
+const endWait = 500 * time.Millisecond
+
+// meet brings the peer within reach. The session ends with what is returned, which may be called again.
+// data says that standard input and output carry data.
+func meet(ctx context.Context, u *ui, cfg peer.Config, data bool) (*peer.Session, func(), error) {
+	release, err := pasteThrough(u, &cfg, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	s, err := peer.Dial(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, sync.OnceFunc(func() { _ = s.Close() }), nil // what there is to tell, Wait tells
+}
+
+// wait blocks until the session ends or ctx does, and returns why.
+func wait(ctx context.Context, s *peer.Session) error {
+	ended := make(chan error, 1) // the one result of Wait
+	go func() { ended <- s.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// streamEnded returns why a single stream of s failed with err: the end of the session where that is the
+// reason, because it says more.
+func streamEnded(ctx context.Context, s *peer.Session, err error) error {
+	var refused *tunnel.RefusedError
+	var local *tunnel.LocalError
+	switch {
+	case err == nil, errors.As(err, &refused), errors.As(err, &local):
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	limit, cancel := context.WithTimeoutCause(ctx, endWait, err)
+	defer cancel()
+	if ended := wait(limit, s); ended != nil {
+		return ended
+	}
+	return &failure{code: exitGone, message: "the other side ended the session before the data did", hint: "see what it says there"}
+}
+
+// A laterSession is a session that is not there yet. Listeners can be opened on it before the peer is
+// met, so that a port in use does not cost a code; their first connections wait.
+type laterSession struct {
+	ready chan struct{} // closed when session is set
+	tunnel.Session
+}
+
+func newLaterSession() *laterSession { return &laterSession{ready: make(chan struct{})} }
+
+func (l *laterSession) set(s tunnel.Session) {
+	l.Session = s
+	close(l.ready)
+}
+
+// Open waits until there is a session.
+func (l *laterSession) Open(ctx context.Context, header []byte) (tunnel.Stream, error) {
+	select {
+	case <-l.ready:
+		return l.Session.Open(ctx, header)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Accept waits until there is a session.
+func (l *laterSession) Accept(ctx context.Context) (tunnel.Stream, error) {
+	select {
+	case <-l.ready:
+		return l.Session.Accept(ctx)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// streamOptions reports streams as events.
+func (u *ui) streamOptions() tunnel.Options {
+	return tunnel.Options{
+		Logger: u.logger(),
+		OnStream: func(e tunnel.StreamEvent) {
+			u.event(event.Event{Name: event.Stream, State: e.State, Target: e.Target, Message: e.Reason})
+		},
+	}
+}
+
+// failureBelow gives the errors of the layers below their exit codes; nil for one that has none.
+func failureBelow(err error) *failure {
+	var met *peer.Error
+	var refused *tunnel.RefusedError
+	var local *tunnel.LocalError
+	var token *signal.TokenError
+	switch {
+	case errors.As(err, &local):
+		return &failure{code: exitOther, message: err.Error(), hint: "see what writes to adit, and what reads from it"}
+	case errors.As(err, &refused):
+		f := &failure{code: exitRefused, message: err.Error()}
+		switch refused.Code {
+		case tunnel.CodeRefused:
+			f.hint = `have the other side expose it: "adit expose TARGET…"`
+		case tunnel.CodeUnreachable:
+			f.hint = "see whether the service runs over there"
+		default:
+			f.hint = "use the same version of adit on both sides"
+		}
+		return f
+	case errors.As(err, &met):
+		f := &failure{code: int(met.Class), message: met.Message, hint: met.Hint}
+		if f.hint == "" {
+			f.hint = "run it again with -v to see more"
+		}
+		return f
+	case errors.As(err, &token):
+		return &failure{code: exitSignal, message: token.Problem, hint: token.Hint}
+	case errors.Is(err, tunnel.ErrListen):
+		return &failure{code: exitListen, message: err.Error(), hint: "stop what else uses the port, or take another; port 0 takes any that is free"}
+	case errors.Is(err, tunnel.ErrPipe), errors.Is(err, net.ErrClosed):
+		return &failure{code: exitGone, message: err.Error(), hint: "see what the other side says"}
+	}
+	return nil
+}
+
+// list joins names for a sentence.
+func list(names []string) string {
+	if n := len(names); n > 1 {
+		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
+	}
+	return strings.Join(names, "")
+}

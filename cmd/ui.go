@@ -1,0 +1,354 @@
+package cmd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"adit/internal/event"
+
+	"github.com/mattn/go-isatty"
+	"golang.org/x/term"
+)
+
+// A ui is the only thing that prints. It turns events into a status line on a terminal, plain lines
+// elsewhere, or JSON lines. Standard output gets requested values only (a token, a code, JSON); when
+// a command's data flow there, it gets nothing from here. Any goroutine may use it.
+type ui struct {
+	out, err io.Writer
+	json     bool
+	quiet    bool
+	verbose  bool
+	outTTY   bool // standard output is a terminal
+	redraw   bool // standard error is a terminal that obeys control sequences
+	colour   bool
+	width    func() int
+
+	// What the commands fill in before there are events.
+	dataOut  bool                     // standard output carries data
+	onCode   func(code string) string // the command to run on the other machine
+	onToken  string                   // what to do with a token
+	observer func(event.Event)        // sees every event first; may be nil
+
+	mu      sync.Mutex
+	status  string    // what the status line says
+	shown   bool      // whether it is on the screen
+	started time.Time // when the path came up
+	path    string
+	streams int
+}
+
+func newUI(out, errOut *os.File) *ui {
+	u := &ui{out: out, err: errOut, width: func() int { return 80 }}
+	u.outTTY = isTerminal(out)
+	// The old console of Windows shows control sequences as they are.
+	obeys := os.Getenv("TERM") != "dumb" && (runtime.GOOS != "windows" || os.Getenv("WT_SESSION") != "")
+	if isTerminal(errOut) && obeys {
+		u.redraw = true
+		u.colour = os.Getenv("NO_COLOR") == ""
+		u.width = func() int {
+			if w, _, err := term.GetSize(int(errOut.Fd())); err == nil && w > 0 {
+				return w
+			}
+			return 80
+		}
+	}
+	return u
+}
+
+func isTerminal(f *os.File) bool {
+	return isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())
+}
+
+// event is the sink of every layer's events.
+func (u *ui) event(e event.Event) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	if u.observer != nil {
+		u.observer(e)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.json {
+		u.jsonLocked(e)
+		return
+	}
+	switch e.Name {
+	case event.Token:
+		u.tokenLocked(e.Token)
+	case event.Code:
+		u.codeLocked(e.Code)
+	case event.Gathering:
+		u.stateLocked("finding this machine's addresses")
+	case event.Checking:
+		u.stateLocked("trying paths to the peer")
+	case event.Up:
+		u.path = fmt.Sprintf("%s, %s", e.Path, milliseconds(e.RTT))
+		u.started = e.Time
+		u.statusLocked(u.upLocked())
+		u.lineLocked(u.paint(green, "connected"), fmt.Sprintf(" (%s): %s ↔ %s", u.path, e.Local, e.Remote))
+	case event.Words:
+		u.lineLocked("words: "+u.paint(bold, strings.Join(e.Words, " ")), " – the same on both screens? If not, somebody sits in between: stop.")
+	case event.Listening:
+		u.lineLocked(u.paint(bold, e.Addr), " → "+e.Target)
+	case event.Stream:
+		u.streamLocked(e)
+	case event.Interrupted:
+		u.stateLocked("interrupted: nothing comes from the peer; waiting for it")
+	case event.Closed:
+		u.statusLocked("")
+		u.lineLocked("closed", "")
+	}
+}
+
+func (u *ui) tokenLocked(token string) {
+	u.hideLocked()
+	u.status = "" // addresses have been found
+	switch {
+	case u.dataOut || u.outTTY:
+		u.setApartLocked(u.onToken, token)
+	default: // the paste channel has written the token alone on standard output
+		u.lineLocked(strings.TrimSuffix(u.onToken, ":"), " (it is on standard output)")
+	}
+}
+
+// setApartLocked prints a value between empty lines, so that it can be marked with the mouse. It
+// prints it unbroken: a terminal that wraps it lets it be copied in one piece.
+func (u *ui) setApartLocked(title, value string) {
+	u.hideLocked()
+	fmt.Fprintf(u.err, "%s\n\n%s\n\n", title, value)
+	u.showLocked()
+}
+
+func (u *ui) codeLocked(code string) {
+	if !u.outTTY && !u.dataOut {
+		fmt.Fprintln(u.out, code)
+	}
+	command := code
+	if u.onCode != nil {
+		command = u.onCode(code)
+	}
+	u.hideLocked()
+	fmt.Fprintf(u.err, "On the other machine: %s\n", u.paint(bold, command))
+	u.showLocked()
+	u.stateLocked("waiting for the other side (the code works once, for ten minutes; Ctrl-C to stop)")
+}
+
+func (u *ui) streamLocked(e event.Event) {
+	switch e.State {
+	case "open":
+		u.streams++
+	case "closed", "reset":
+		u.streams = max(u.streams-1, 0)
+	}
+	switch {
+	case e.State == "refused":
+		u.lineLocked("refused ", e.Target+because(e.Message))
+	case u.verbose:
+		u.lineLocked("stream ", fmt.Sprintf("%s: %s%s", e.State, e.Target, because(e.Message)))
+	}
+	if u.path != "" {
+		u.statusLocked(u.upLocked())
+	}
+}
+
+func because(message string) string {
+	if message == "" {
+		return ""
+	}
+	return ": " + message
+}
+
+func (u *ui) upLocked() string {
+	s := fmt.Sprintf("up since %s · %s", u.started.Format("15:04:05"), u.path)
+	switch u.streams {
+	case 0:
+	case 1:
+		s += " · 1 stream"
+	default:
+		s += fmt.Sprintf(" · %d streams", u.streams)
+	}
+	return s
+}
+
+// jsonLocked writes e as one line. The error event is shaped by fail, because its code is a number.
+func (u *ui) jsonLocked(e any) {
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic("cmd: event: " + err.Error()) // events hold nothing that JSON cannot
+	}
+	w := u.out
+	if u.dataOut {
+		w = u.err
+	}
+	w.Write(append(b, '\n')) // a reader that went away is no reason to stop
+}
+
+// fail prints what ended the command.
+func (u *ui) fail(f *failure) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.json {
+		u.jsonLocked(struct {
+			Name    string    `json:"event"`
+			Time    time.Time `json:"time"`
+			Code    int       `json:"code"`
+			Message string    `json:"message"`
+			Hint    string    `json:"hint,omitempty"`
+		}{event.Error, time.Now(), f.code, f.message, f.hint})
+		return
+	}
+	u.hideLocked()
+	fmt.Fprintf(u.err, "%s %s\n", u.paint(red, "adit:"), f.message)
+	if f.hint != "" {
+		fmt.Fprintf(u.err, "      %s\n", f.hint)
+	}
+}
+
+// say prints one line for a person; with --json or -q nobody wants it.
+func (u *ui) say(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.json {
+		u.lineLocked(fmt.Sprintf(format, args...), "")
+	}
+}
+
+// prompt asks a person for something, in a line of its own: the answer may be long.
+func (u *ui) prompt(question string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.json {
+		return
+	}
+	u.hideLocked()
+	u.status = ""
+	fmt.Fprintf(u.err, "%s:\n", u.paint(bold, strings.TrimRight(question, ": \n")))
+}
+
+// answer prints a value that was asked for on standard output.
+func (u *ui) answer(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.hideLocked()
+	fmt.Fprintf(u.out, format+"\n", args...)
+}
+
+// done takes the status line off the screen.
+func (u *ui) done() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.hideLocked()
+	u.status = ""
+}
+
+// stateLocked shows what goes on now: in the status line, or as a line where there is none.
+func (u *ui) stateLocked(s string) {
+	if u.redraw {
+		u.statusLocked(s + " …")
+		return
+	}
+	u.lineLocked(s, "")
+}
+
+func (u *ui) lineLocked(head, tail string) {
+	if u.quiet {
+		return
+	}
+	u.hideLocked()
+	fmt.Fprintf(u.err, "%s%s\n", head, tail)
+	u.showLocked()
+}
+
+func (u *ui) statusLocked(s string) {
+	if !u.redraw || u.quiet {
+		return
+	}
+	u.hideLocked()
+	u.status = s
+	u.showLocked()
+}
+
+func (u *ui) hideLocked() {
+	if u.shown {
+		fmt.Fprint(u.err, "\r\x1b[K")
+		u.shown = false
+	}
+}
+
+func (u *ui) showLocked() {
+	if u.status == "" || u.quiet {
+		return
+	}
+	fmt.Fprint(u.err, u.paint(faint, fit(u.status, u.width()-1)))
+	u.shown = true
+}
+
+// fit cuts s to n columns, so that the status line never wraps: a wrapped one cannot be redrawn.
+func fit(s string, n int) string {
+	r := []rune(s)
+	switch {
+	case len(r) <= n:
+		return s
+	case n <= 0:
+		return ""
+	case n == 1:
+		return "…"
+	}
+	return string(r[:n-1]) + "…"
+}
+
+type style string
+
+const (
+	bold  style = "\x1b[1m"
+	faint style = "\x1b[2m"
+	red   style = "\x1b[31m"
+	green style = "\x1b[32m"
+)
+
+func (u *ui) paint(c style, s string) string {
+	if !u.colour || s == "" {
+		return s
+	}
+	return string(c) + s + "\x1b[0m"
+}
+
+// milliseconds prints a round trip as precisely as it is worth.
+func milliseconds(ms float64) string {
+	switch {
+	case ms >= 10:
+		return fmt.Sprintf("%.0f ms", ms)
+	case ms >= 1:
+		return fmt.Sprintf("%.1f ms", ms)
+	}
+	return fmt.Sprintf("%.2f ms", ms)
+}
+
+// logger returns the log for the layers below: everything with -v, nothing otherwise.
+func (u *ui) logger() *slog.Logger {
+	if !u.verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(logWriter{u}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// logWriter puts log lines above the status line.
+type logWriter struct{ u *ui }
+
+func (w logWriter) Write(b []byte) (int, error) {
+	w.u.mu.Lock()
+	defer w.u.mu.Unlock()
+	w.u.hideLocked()
+	n, err := w.u.err.Write(bytes.TrimLeft(b, "\n"))
+	w.u.showLocked()
+	return n, err
+}
