@@ -37,15 +37,19 @@ func meet(ctx context.Context, cfg Config) (*Session, error) {
 // byLine meets over a channel that carries one message each way: the exposer's offer, the
 // connecter's answer. Nothing can follow, so both wait until they know all their candidates.
 func byLine(ctx context.Context, cfg Config, ch signal.Channel, patient bool) (_ *Session, err error) {
-	defer ch.Close()
 	end, err := open(cfg, cfg.STUN)
 	if err != nil {
+		ch.Close()
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
+			ch.Close()
 			end.Close()
+			return
 		}
+		// A command may take its time to end; the session need not wait for it.
+		end.wg.Go(func() { ch.Close() })
 	}()
 	if cfg.Role == Exposer {
 		return offerLine(ctx, cfg, ch, end)
@@ -197,6 +201,8 @@ func signalError(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	case errors.As(err, &token):
 		return failf(ClassSignal, token.Hint, err, "%s", token.Problem)
+	case errors.Is(err, signal.ErrTooLong):
+		return failf(ClassSignal, "expose fewer targets at once, or meet at a rendezvous", err, "the line would be too long to paste")
 	case errors.Is(err, signal.ErrNoRoom):
 		return failf(ClassSignal, "check the number in front, or ask the other side for a new code: one lives for ten minutes", err, "there is no such code at the rendezvous")
 	case errors.Is(err, signal.ErrRoomTaken):

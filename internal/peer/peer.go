@@ -120,6 +120,7 @@ func start(end *endpoint, pair punch.Pair, rtt time.Duration, remote signal.Desc
 	end.up = up
 	end.mu.Unlock()
 	cfg.Events.Emit(up)
+	end.host.StopRefresh() // from here on the link keeps the NAT's mapping alive
 	end.wg.Go(func() {
 		select {
 		case <-s.link.Done():
