@@ -36,13 +36,13 @@ func TestBulk(t *testing.T) {
 
 // TestLossyBulk: over a long path that loses packets in both directions, a transfer keeps moving.
 func TestLossyBulk(t *testing.T) {
-	size := int64(16 << 20)
+	size, limit := int64(16<<20), time.Minute
 	if long {
-		size = 64 << 20
+		size, limit = 1<<30, 5*time.Minute
 	}
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{RateBits: 100e6, Delay: 20 * time.Millisecond, Loss: 0.01})
-	r := bulk(t, l, left, right, size, true, time.Minute)
+	r := bulk(t, l, left, right, size, true, limit)
 	s := left.LinkStats()
 	t.Logf("%d MiB in %.2f s: %.1f Mbit/s; longest wait %d ms; link: %d packets, %d lost, %d dropped at the queue", size>>20,
 		r.took.Seconds(), float64(size)*8/1e6/r.took.Seconds(), r.stall.Milliseconds(), s.Packets, s.Lost, s.QueueDropped)
