@@ -3,5 +3,7 @@
 //
 // They need root on Linux and skip elsewhere. By default they take their short forms; ADIT_LONG=1 in
 // the environment asks for the long ones: twenty rounds of each pair of NATs, a gigabyte of bulk data,
-// a code that nobody uses for ten minutes.
+// a code that nobody uses for ten minutes. They take longer than go test allows without a word:
+//
+//	ADIT_LONG=1 go test -v -timeout 40m ./internal/acceptance
 package acceptance
