@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"fmt"
 	"net"
 
 	"adit/internal/peer"
@@ -48,7 +49,7 @@ one is what a plain "-L 2222" means.
 
 func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy tunnel.Policy) error {
 	u.onCode = func(code string) string { return invitation(c, "connect", code) }
-	u.onToken = `On the other machine run "adit connect" and paste this line:`
+	u.onToken = fmt.Sprintf("On the other machine run %q and paste this line:", joinCommand(cfg, "connect"))
 	s, end, err := meet(ctx, u, cfg, false)
 	if err != nil {
 		return err

@@ -122,6 +122,15 @@ func invitation(c *cli.Context, command, code string) string {
 	return s + " --signal " + quoted(c.String("signal"))
 }
 
+// joinCommand is what the other side runs where lines are pasted.
+func joinCommand(cfg peer.Config, command string) string {
+	s := "adit " + command
+	if cfg.Loopback {
+		s += " --loopback"
+	}
+	return s
+}
+
 // checkCode checks that a code and a rendezvous are given together or not at all.
 func checkCode(signal, code, other string) error {
 	switch {

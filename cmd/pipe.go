@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -54,7 +55,7 @@ has been written. A terminal counts as an empty input where the output is none.
 
 func pipe(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, join bool) error {
 	u.onCode = func(code string) string { return invitation(c, "pipe", code) }
-	u.onToken = `On the other machine run "adit pipe --join" and paste this line:`
+	u.onToken = fmt.Sprintf("On the other machine run %q and paste this line:", joinCommand(cfg, "pipe --join"))
 	if join {
 		u.onToken = "Send this line back to the other side:"
 	}
