@@ -18,8 +18,8 @@ const (
 // A repair finds the segments that kcp sends again, which the reader and the whole window wait for. They
 // go ahead of what waits for the path, and twice: kcp repairs a segment quickly only once, and one that
 // is lost again costs a timeout, in which the window runs empty. At 1 % loss the second copy is 1 % of
-// all packets, and of a transfer over 100 Mbit/s and 40 ms 74 Mbit/s arrive instead of 60. After an outage, when everything is sent again, there is no credit for that: most of
-// it takes its turn.
+// all packets, and of a transfer over 100 Mbit/s and 40 ms 74 Mbit/s arrive instead of 60. After an
+// outage, when everything is sent again, there is no credit for that: most of it takes its turn.
 type repair struct {
 	next   uint32 // the sequence number behind the highest sent
 	credit int    // in parts of 1/repairShare
