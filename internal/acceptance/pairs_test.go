@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"adit/internal/netlab"
 )
@@ -56,9 +58,12 @@ func TestPairs(t *testing.T) {
 			left, right := p.hosts(w.lab)
 			sshd := newSSHServer(t, left)
 			target := fmt.Sprintf("localhost:%d", sshPort)
+			var ups, all []time.Duration // to the path, and for a whole round
 			for round := range rounds() {
 				exposer, code := w.expose(left, target)
+				began := time.Now()
 				connecter, port := w.forward(right, code)
+				ups = append(ups, time.Since(began))
 				sshd.over(right, port)
 				if i == 0 && round == 0 {
 					sshd.copy(right, port, copyBytes())
@@ -68,9 +73,17 @@ func TestPairs(t *testing.T) {
 				exposer, code = w.expose(left, target)
 				sshd.by(right, w.adit, "connect", code, "--signal", w.signal, "-W", target, "--json", "--config", os.DevNull)
 				exposer.exits(0, patience)
+				all = append(all, time.Since(began))
 			}
+			t.Logf("%d of %d rounds; up after %s; a round took %s", len(ups), rounds(), spread(ups), spread(all))
 		})
 	}
+}
+
+// spread says what is usual and what is worst.
+func spread(d []time.Duration) string {
+	slices.Sort(d)
+	return fmt.Sprintf("%d ms, at worst %d ms", d[len(d)/2].Milliseconds(), d[len(d)-1].Milliseconds())
 }
 
 // copyBytes is the size of the file that scp copies.
