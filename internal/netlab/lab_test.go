@@ -89,7 +89,7 @@ func TestNATKinds(t *testing.T) {
 
 func classify(s, a1, a2, b1 socket) (mapping, filter string) {
 	s.send(a1.addr(), "one")
-	wait := soon
+	wait := soon / 2 // a local network, and one kind here never answers
 	m1 := a1.expect("one", wait)
 	if !m1.IsValid() {
 		return "blocked", "blocked"
@@ -211,7 +211,7 @@ func punch(a, b socket, server netip.AddrPort) bool {
 
 func mapped(s socket, server netip.AddrPort) netip.AddrPort {
 	buf := make([]byte, 100)
-	for range 3 {
+	for range 2 {
 		s.send(server, "who am I")
 		_ = s.SetReadDeadline(time.Now().Add(never))
 		if n, _, err := s.ReadFrom(buf); err == nil {

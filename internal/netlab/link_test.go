@@ -45,7 +45,7 @@ func TestLink(t *testing.T) {
 	t.Run("queue", func(t *testing.T) {
 		l := New(t)
 		const packets, size, queue = 400, 1000, 100 * 1028
-		left, right := l.Link(LinkConfig{RateBits: 1e6, QueueBytes: queue})
+		left, right := l.Link(LinkConfig{RateBits: 2e6, QueueBytes: queue})
 		came, _ := blast(t, left, right, packets, size)
 		// What does not fit waits nowhere; a few leave while the others arrive.
 		if came < 95 || came > 150 {
