@@ -65,7 +65,7 @@ func (l *testLink) deliver(p []byte) {
 	}
 }
 
-func (l *testLink) Send(_ uint32, p []byte) bool {
+func (l *testLink) Send(_, _ uint32, p []byte) bool {
 	w := l.wire
 	w.sent.Add(1)
 	w.bytes.Add(int64(len(p)))

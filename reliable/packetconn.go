@@ -117,10 +117,10 @@ func (c *packetConn) WriteTo(p []byte, _ net.Addr) (int, error) {
 	switch {
 	case closed:
 	case c.again.urgent(p):
-		c.link.Send(urgentFlow, p)
-		c.link.Send(urgentFlow, p)
+		c.link.Send(urgentFlow, 0, p)
+		c.link.Send(urgentFlow, 0, p)
 	default:
-		c.link.Send(c.flow, p) // one that is dropped is lost like any other
+		c.link.Send(c.flow, keyOf(p), p) // one that is dropped is lost like any other
 	}
 	return len(p), nil
 }
@@ -178,4 +178,16 @@ func conversationOf(p []byte) (conv uint32, push, ok bool) {
 		p = p[kcp.IKCP_OVERHEAD+size:]
 	}
 	return conv, push, true
+}
+
+// keyOf returns the link's key of a packet: one more than the sequence number of its first segment of
+// data, or 0 if it has none, for acknowledgements are soon out of date.
+func keyOf(p []byte) uint32 {
+	for len(p) >= kcp.IKCP_OVERHEAD {
+		if p[4] == kcp.IKCP_CMD_PUSH {
+			return binary.LittleEndian.Uint32(p[12:]) + 1
+		}
+		p = p[min(kcp.IKCP_OVERHEAD+int(binary.LittleEndian.Uint32(p[20:])), len(p)):]
+	}
+	return 0
 }

@@ -37,8 +37,10 @@ import (
 // A Link carries datagrams to one peer and back. They may be lost, repeated and reordered, but not
 // forged: a Link authenticates.
 type Link interface {
-	// Send queues a copy of p on a flow and never blocks; false says that it was dropped.
-	Send(flow uint32, p []byte) bool
+	// Send queues a copy of p on a flow and never blocks; false says that it was dropped. A packet with
+	// key 0 is sent once. One with another key, which names it within its flow, may be sent again by the
+	// link until the peer has it; another Send of that key meanwhile may be dropped, which is no failure.
+	Send(flow, key uint32, p []byte) bool
 
 	// Receive sets the handler of packets, which may use p for the duration of the call only. NewSession
 	// calls it once; a session that has ended drops what still comes.

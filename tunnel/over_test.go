@@ -21,7 +21,7 @@ type wire struct {
 	handler func([]byte)
 }
 
-func (w *wire) Send(_ uint32, p []byte) bool {
+func (w *wire) Send(_, _ uint32, p []byte) bool {
 	select {
 	case w.to <- bytes.Clone(p):
 		return true

@@ -119,7 +119,7 @@ func TestFairAndQuick(t *testing.T) {
 			if i%2 == 1 {
 				flow = 1000 + uint32(i)
 			}
-			p.a.Send(flow, []byte{byte(flow), i})
+			p.a.Send(flow, 0, []byte{byte(flow), i})
 			if got := <-came; got != i {
 				t.Errorf("got packet %d, want %d", got, i)
 			}
@@ -224,7 +224,7 @@ func TestAppLimited(t *testing.T) {
 		f.stop()
 		before := p.a.Stats().Rate
 		for range 600 {
-			p.a.Send(1, make([]byte, 500))
+			p.a.Send(1, 0, make([]byte, 500))
 			time.Sleep(20 * time.Millisecond)
 		}
 		if after := p.a.Stats().Rate; after < 0.95*before {
@@ -256,7 +256,7 @@ func TestStartEnds(t *testing.T) {
 			payload[0] = 1
 			sent, acked := 0, 0
 			for {
-				for sent-acked < p.a.Window(1) && p.a.Send(1, payload) {
+				for sent-acked < p.a.Window(1) && p.a.Send(1, 0, payload) {
 					sent += len(payload)
 				}
 				m.mu.Lock()

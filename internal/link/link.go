@@ -4,7 +4,7 @@
 // opens, drops replays, and hands payloads to one handler; in the other direction it queues payloads
 // by flow, picks the next fairly, and lets packets go at the rate that the path was seen to carry.
 //
-//	Send(flow, p) -> queues -> round robin -> pacer -> seal -> Socket.Send
+//	Send(flow, key, p) -> queues -> round robin -> pacer -> seal -> Socket.Send
 //	                                            ^ rate, window
 //	Receive(f)    <- open, replay window <- Deliver     | FEEDBACK
 //
@@ -225,7 +225,7 @@ func (l *Link) Remote() netip.AddrPort {
 // Send copies p to the end of the flow's own queue and reports whether there was room. It never
 // blocks. Flow 0 goes before all others and past the congestion window: it is for little. p has 1 to
 // MTU bytes; any other size is refused.
-func (l *Link) Send(flow uint32, p []byte) bool {
+func (l *Link) Send(flow, key uint32, p []byte) bool {
 	if len(p) == 0 || len(p) > mtuBytes {
 		return false
 	}

@@ -32,14 +32,14 @@ func TestData(t *testing.T) {
 				t.Errorf("remote %v, want %v", p.a.Remote(), addrB)
 			}
 			for _, s := range []string{"a", strings.Repeat("b", p.a.MTU())} {
-				if !p.a.Send(7, []byte(s)) {
+				if !p.a.Send(7, 0, []byte(s)) {
 					t.Error("Send refused")
 				}
 				if g := <-got; g != s {
 					t.Errorf("got %.10q, want %.10q", g, s)
 				}
 			}
-			if p.a.Send(7, nil) || p.a.Send(7, make([]byte, p.a.MTU()+1)) {
+			if p.a.Send(7, 0, nil) || p.a.Send(7, 0, make([]byte, p.a.MTU()+1)) {
 				t.Error("Send took a payload of a wrong size")
 			}
 			if got := p.a.RTT(); got != 20*time.Millisecond {
@@ -55,7 +55,7 @@ func TestQueueBeforeUse(t *testing.T) {
 		defer p.close()
 		got := make(chan string, 1)
 		p.b.Receive(func(b []byte) { got <- string(b) })
-		p.a.Send(1, []byte("early"))
+		p.a.Send(1, 0, []byte("early"))
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if n, _ := p.ab.counts(); n != 0 {
@@ -83,7 +83,7 @@ func TestPeerClose(t *testing.T) {
 		p.up(t)
 		got := make(chan string, 1)
 		p.b.Receive(func(b []byte) { got <- string(b) })
-		p.a.Send(0, []byte("last words"))
+		p.a.Send(0, 0, []byte("last words"))
 		p.ab.set(func(p *pipe) { p.loss = 0.3 })
 		p.a.Close("had enough\n\x1b[2J")
 		p.a.Close("again")
@@ -94,7 +94,7 @@ func TestPeerClose(t *testing.T) {
 		if err := p.b.Err(); !errors.Is(err, ErrPeerClosed) || err.Error() != "link closed by the peer: had enough[2J" {
 			t.Errorf("peer's error %q", err)
 		}
-		if p.b.Send(1, []byte("x")) || p.b.SendControl(nil) == nil {
+		if p.b.Send(1, 0, []byte("x")) || p.b.SendControl(nil) == nil {
 			t.Error("a closed link takes packets")
 		}
 		if _, err := p.b.Probe(t.Context(), addrA); !errors.Is(err, ErrPeerClosed) {
@@ -143,7 +143,7 @@ func TestInterruptedAndDead(t *testing.T) {
 		for range 2 {
 			start := time.Now()
 			p.ba.set(func(p *pipe) { p.down = true })
-			p.a.Send(1, []byte("x"))
+			p.a.Send(1, 0, []byte("x"))
 			if s := <-states; s != Interrupted || time.Since(start) != 5*time.Second {
 				t.Errorf("%v after %v, want interrupted after 5s", s, time.Since(start))
 			}
@@ -156,7 +156,7 @@ func TestInterruptedAndDead(t *testing.T) {
 		start := time.Now()
 		p.ab.set(func(p *pipe) { p.down = true })
 		p.ba.set(func(p *pipe) { p.down = true })
-		p.a.Send(1, []byte("x"))
+		p.a.Send(1, 0, []byte("x"))
 		if s := <-states; s != Interrupted {
 			t.Errorf("%v, want interrupted", s)
 		}
@@ -271,7 +271,7 @@ func TestRebind(t *testing.T) {
 		p.net.mu.Unlock()
 		p.ab.set(func(p *pipe) { p.from = moved })
 		start := time.Now()
-		p.a.Send(1, []byte("x"))
+		p.a.Send(1, 0, []byte("x"))
 		<-got
 		if p.b.Remote() != addrA {
 			t.Error("moved without asking")
@@ -280,7 +280,7 @@ func TestRebind(t *testing.T) {
 		if p.b.Remote() != moved {
 			t.Errorf("remote %v after %v, want %v", p.b.Remote(), time.Since(start), moved)
 		}
-		p.b.Send(1, []byte("y"))
+		p.b.Send(1, 0, []byte("y"))
 		if g := <-got; g != "y" {
 			t.Errorf("got %q", g)
 		}
@@ -310,7 +310,7 @@ func TestForgedSource(t *testing.T) {
 			}
 		})
 		for range 200 {
-			p.a.Send(1, []byte("x"))
+			p.a.Send(1, 0, []byte("x"))
 			time.Sleep(10 * time.Millisecond)
 			if p.b.Remote() != addrA {
 				t.Fatalf("moved to %v", p.b.Remote())
@@ -338,7 +338,7 @@ func TestTamperAndReplay(t *testing.T) {
 				}
 			}
 		})
-		p.a.Send(1, []byte("payload"))
+		p.a.Send(1, 0, []byte("payload"))
 		synctest.Wait()
 		p.ab.set(func(q *pipe) { q.tap = nil })
 		answers := func() int {
@@ -392,7 +392,7 @@ func TestRatchet(t *testing.T) {
 		})
 		const n = 5000
 		for range n {
-			p.a.Send(1, []byte("x"))
+			p.a.Send(1, 0, []byte("x"))
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second)

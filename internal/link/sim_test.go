@@ -270,7 +270,7 @@ func feed(l *Link, flow uint32) *feeder {
 		t := time.NewTicker(time.Millisecond)
 		defer t.Stop()
 		for {
-			for f.queued() < f.link.Window(flow) && f.link.Send(flow, p) {
+			for f.queued() < f.link.Window(flow) && f.link.Send(flow, 0, p) {
 			}
 			select {
 			case <-t.C:

@@ -118,7 +118,7 @@ func pour(t testing.TB, a, b *Link, n int) (lost float64, took time.Duration) {
 	p := make([]byte, mtuBytes)
 	start := time.Now()
 	for i := range n {
-		for !a.Send(uint32(1+i%2), p) {
+		for !a.Send(uint32(1+i%2), 0, p) {
 			time.Sleep(50 * time.Microsecond) // the queue is full: there is no event for room
 		}
 	}

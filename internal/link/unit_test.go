@@ -331,7 +331,7 @@ func TestAllocs(t *testing.T) {
 	const packets = 100
 	run := func() {
 		for i := range packets {
-			a.Send(uint32(i%3), p)
+			a.Send(uint32(i%3), 0, p)
 		}
 		for range packets {
 			<-got
