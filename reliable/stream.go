@@ -220,6 +220,9 @@ func (s *Stream) Reset(code uint32) error {
 	return s.end(&StreamError{Code: code}, true)
 }
 
+// Done is closed when the stream failed: either side reset it, or the session ended.
+func (s *Stream) Done() <-chan struct{} { return s.done }
+
 // WaitAccepted blocks until the peer accepted the stream, which this side opened. It returns a
 // *StreamError if the peer refused, ctx's cause, or why the stream failed.
 func (s *Stream) WaitAccepted(ctx context.Context) error {

@@ -104,6 +104,7 @@ type fakeStream struct {
 	in, out *half
 	header  []byte
 	verdict *verdict
+	failed  *verdict
 }
 
 func (s *fakeStream) Read(b []byte) (int, error)  { return s.in.read(b) }
@@ -133,9 +134,12 @@ func (s *fakeStream) WaitAccepted(ctx context.Context) error {
 
 func (s *fakeStream) fail(err error) {
 	s.verdict.give(err)
+	s.failed.give(err)
 	s.in.end(err)
 	s.out.end(err)
 }
+
+func (s *fakeStream) Done() <-chan struct{} { return s.failed.done }
 
 func (s *fakeStream) Reset(uint32) error { s.fail(errFakeReset); return nil }
 
@@ -184,9 +188,9 @@ func (s *fakeSession) Close() {
 
 func (s *fakeSession) Open(ctx context.Context, header []byte) (Stream, error) {
 	x, y := newHalf(), newHalf()
-	v := &verdict{done: make(chan struct{})}
-	mine := &fakeStream{session: s, in: x, out: y, header: header, verdict: v}
-	theirs := &fakeStream{session: s.peer, in: y, out: x, header: header, verdict: v}
+	v, failed := &verdict{done: make(chan struct{})}, &verdict{done: make(chan struct{})}
+	mine := &fakeStream{session: s, in: x, out: y, header: header, verdict: v, failed: failed}
+	theirs := &fakeStream{session: s.peer, in: y, out: x, header: header, verdict: v, failed: failed}
 	s.shared.mu.Lock()
 	select {
 	case <-s.shared.done:

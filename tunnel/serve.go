@@ -106,6 +106,13 @@ func Serve(ctx context.Context, s Session, p Policy, opts Options) error {
 		}
 		wg.Go(func() {
 			limited, cancel := context.WithTimeout(ctx, dialTimeout)
+			wg.Go(func() {
+				select {
+				case <-st.Done(): // nobody waits for the connection any more
+					cancel()
+				case <-limited.Done():
+				}
+			})
 			c, err := dial(limited, t)
 			cancel()
 			<-dials

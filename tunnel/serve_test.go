@@ -164,6 +164,28 @@ func TestCancelWhileDialing(t *testing.T) {
 	}
 }
 
+// A stream that its opener resets does not keep on dialling.
+func TestResetWhileDialing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newSessions(t)
+		ended := make(chan error, 1)
+		serving(t, b, Policy{Any: true, testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
+			<-ctx.Done()
+			ended <- ctx.Err()
+			return nil, ctx.Err()
+		}}, Options{})
+		st, err := a.Open(t.Context(), headerTo(Target{Host: "blackhole", Port: 1}).encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // it dials
+		_ = st.Reset(CodeReset)
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the dial ended with %v, want %v", err, context.Canceled)
+		}
+	})
+}
+
 func TestReasonIsBounded(t *testing.T) {
 	a, b := newSessions(t)
 	serving(t, b, Policy{}, Options{})

@@ -56,6 +56,9 @@ type Stream interface {
 
 	// Reset ends both directions at once, here and at the peer; what is on its way is lost.
 	Reset(code uint32) error
+
+	// Done is closed when the stream failed: a reset of either side, or the end of the session.
+	Done() <-chan struct{}
 }
 
 // A Session opens streams to a peer and accepts those of the peer.

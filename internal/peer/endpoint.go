@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ type endpoint struct {
 
 	mu         sync.Mutex
 	candidates []punch.Candidate
+	remote     []punch.CandidateType // of the peer's
 	onCand     func(punch.Candidate) // told of each candidate from now on
 	agent      *punch.Agent
 	link       *link.Link
@@ -137,6 +139,9 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 // remoteCandidates hands the agent what the peer found. One that it refuses is the peer's loss.
 func (e *endpoint) remoteCandidates(cs []signal.Candidate) {
 	for _, c := range cs {
+		e.mu.Lock()
+		e.remote = append(e.remote, punch.CandidateType(c.Type))
+		e.mu.Unlock()
 		if err := e.agent.AddRemote(toPunch(c)); err != nil {
 			e.cfg.Logger.Debug("remote candidate refused", "candidate", c.Addr, "err", err)
 		}
@@ -155,7 +160,7 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (punch.Pair
 		return pair, 0, context.Cause(ctx)
 	}
 	if err != nil {
-		return pair, 0, failf(ClassNoPath, "on either router forward a UDP port to the machine behind it and use it with --port", err, "no path: %v", err)
+		return pair, 0, e.noPath(err)
 	}
 	rtt, err := e.link.Probe(ctx, pair.Remote.Addr)
 	if err != nil && stopped(ctx, limit) {
@@ -169,6 +174,43 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (punch.Pair
 	}
 	e.link.Use(pair.Remote.Addr)
 	return pair, rtt, nil
+}
+
+// noPath is the verdict when no connectivity check succeeded, from what both sides found.
+func (e *endpoint) noPath(err error) *Error {
+	e.mu.Lock()
+	local := make([]punch.CandidateType, 0, len(e.candidates))
+	for _, c := range e.candidates {
+		local = append(local, c.Type)
+	}
+	remote := e.remote
+	e.mu.Unlock()
+	message := fmt.Sprintf("no path: no connectivity check between this side's %s and the other side's %s was answered",
+		addresses(len(local)), addresses(len(remote)))
+	hint := "on either router forward a UDP port to the machine behind it and use it with --port"
+	switch {
+	case len(local) == 0:
+		message, hint = "no path: this machine has no address to be reached at", "connect it to a network"
+	case len(remote) == 0:
+		message, hint = "no path: the other side has no address to be reached at", "connect the other machine to a network"
+	case !slices.Contains(local, punch.ServerReflexive) && !slices.Contains(remote, punch.ServerReflexive):
+		message += ", and neither knows its public one"
+		hint = "name a STUN server that both sides reach with --stun, or let UDP out of their firewalls"
+	case !slices.Contains(local, punch.ServerReflexive):
+		message += ", and no STUN server told this side its public one"
+		hint = "let UDP out of this side's firewall, or name a STUN server that it reaches with --stun"
+	case !slices.Contains(remote, punch.ServerReflexive):
+		message += ", and no STUN server told the other side its public one"
+		hint = "let UDP out of the other side's firewall, or name a STUN server that it reaches with --stun there"
+	}
+	return failf(ClassNoPath, hint, err, "%s", message)
+}
+
+func addresses(n int) string {
+	if n == 1 {
+		return "1 address"
+	}
+	return fmt.Sprintf("%d addresses", n)
 }
 
 // stopped reports whether ctx ended for another reason than the limit on connectivity checks.
