@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"adit/internal/peer":       {"adit/reliable", "adit/signal", "adit/internal/event", "adit/internal/handshake", "adit/internal/link", "adit/internal/punch"},
 	"adit/internal/punch":      {},
 	"adit/internal/relay":      {},
+	"adit/internal/turn":       {},
 	"adit/reliable":            {},
 	"adit/signal":              {},
 	"adit/signal/rendezvous":   {"adit/signal"},
@@ -31,7 +32,7 @@ var allowed = map[string][]string{
 
 // confined says which packages may import a library whose types must not leak.
 var confined = map[string][]string{
-	"github.com/pion/":           {"adit/internal/punch", "adit/internal/relay"},
+	"github.com/pion/":           {"adit/internal/punch", "adit/internal/relay", "adit/internal/turn"},
 	"github.com/xtaci/kcp-go/":   {"adit/reliable"},
 	"github.com/urfave/cli/":     {"adit/cmd"},
 	"github.com/BurntSushi/toml": {"adit/cmd"},
