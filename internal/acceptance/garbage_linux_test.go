@@ -22,9 +22,8 @@ const iceLinger = 10 * time.Second
 // TestGarbage sends an exposer garbage, broken STUN, and everything its peer sent it once more, from a
 // third host and in the peer's own name. Nothing of it is answered, logged one by one, or changes
 // anything.
-//
-// One answer is ICE's own: a check of the peer's that is replayed from elsewhere looks like the peer
-// behind a new mapping (RFC 8445 section 7.3.1.3), so an agent answers it as long as it lives.
+// That holds while ICE still answers checks too: a replayed one must not look like the peer behind a
+// new mapping (RFC 8445 section 7.3.1.3).
 func TestGarbage(t *testing.T) {
 	t.Parallel() // it waits, mostly
 	const port = 4000
@@ -88,19 +87,10 @@ func TestGarbage(t *testing.T) {
 		spoof(t, mallory, peer, victim, garbage(1000))
 	}
 	exchange() // the stream goes on where it was, without a byte more or less
-	checks := 0
 	for _, d := range heard() {
-		switch {
-		case d.from.Addr() != left.Addr():
-		case isSTUN(d.payload):
-			checks++
-		default:
-			t.Errorf("an answer of %d bytes: %x", len(d.payload), d.payload)
+		if d.from.Addr() == left.Addr() {
+			t.Errorf("an answer of %d bytes (STUN: %v): %x", len(d.payload), isSTUN(d.payload), d.payload)
 		}
-	}
-	t.Logf("%d answers to replayed ICE checks while the agent lived", checks)
-	if most := 5 * 4 * len(payloads); checks > most {
-		t.Errorf("%d answers to %d replays", checks, 5*len(payloads))
 	}
 	if !testing.Short() {
 		if connecter.gone(iceLinger + time.Second) {

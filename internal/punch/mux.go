@@ -18,7 +18,6 @@ const (
 	maxTransactions = 4096             // open at one time; the oldest makes room
 	transactionLife = 10 * time.Second // after that a response is too late
 	inboxPackets    = 64               // checks that wait for an agent; more are dropped, and sent again
-	maxPeerAddrs    = 64               // sources of checks that an agent learns of
 
 	// Of the first checks to an address (see muxConn.WriteTo): past a home router and a carrier's
 	// NAT, and for as long as an answer may be under way, at ten checks a second.
@@ -96,7 +95,7 @@ func (t *table) deliver(p []byte, from netip.AddrPort) {
 		t.mu.Lock()
 		m := t.muxes[string(ufrag)]
 		t.mu.Unlock()
-		if m != nil && t.limit.allow(from.Addr(), time.Now()) && m.admit(p, from) {
+		if m != nil && t.limit.allow(from.Addr(), time.Now()) && m.admit(p, id, from) {
 			m.heard.Store(true)
 			m.deliver(p, from)
 		}
@@ -148,9 +147,7 @@ type agentMux struct {
 	near  bool // begin with checks that do not reach the peer's router
 	heard atomic.Bool
 	conns [2]*muxConn // IPv4, IPv6; nil where the family is missing
-
-	mu    sync.Mutex
-	peers map[netip.AddrPort]struct{} // sources of authentic checks, at most maxPeerAddrs
+	door  door
 }
 
 var _ ice.UDPMux = (*agentMux)(nil)
@@ -158,7 +155,6 @@ var _ ice.UDPMux = (*agentMux)(nil)
 func newAgentMux(t *table, c Credentials, near bool) *agentMux {
 	return &agentMux{
 		table: t, ufrag: c.Ufrag, pwd: stun.NewShortTermIntegrity(c.Pwd), near: near,
-		peers: make(map[netip.AddrPort]struct{}),
 	}
 }
 
@@ -174,33 +170,21 @@ func (m *agentMux) attach(s *socket, local netip.Addr) {
 	}
 }
 
-// admit reports whether the agent may see a check. It sends checks of its own to each source of an
-// authentic one and never forgets any; a check that somebody saw can be sent again from a thousand
-// forged addresses (RFC 8445 §19.3), so the sources are counted here.
-func (m *agentMux) admit(p []byte, from netip.AddrPort) bool {
-	m.mu.Lock()
-	_, known := m.peers[from]
-	full := len(m.peers) >= maxPeerAddrs
-	m.mu.Unlock()
-	if known || full {
-		return known
+// admit reports whether the agent may see a check: it is authentic, and not one of those that door
+// turns away.
+func (m *agentMux) admit(p []byte, id transactionID, from netip.AddrPort) bool {
+	if !m.door.mayPass(id, from) {
+		return false
 	}
 	msg := stun.Message{Raw: slices.Clone(p)}
 	if msg.Decode() != nil || m.pwd.Check(&msg) != nil {
 		return false
 	}
-	m.expectFrom(from)
-	return true
+	return m.door.pass(id, from)
 }
 
-// expectFrom makes the checks of one source welcome, as far as there is room.
-func (m *agentMux) expectFrom(from netip.AddrPort) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.peers) < maxPeerAddrs+maxRemote {
-		m.peers[from] = struct{}{}
-	}
-}
+// expectFrom makes the checks of a remote candidate welcome.
+func (m *agentMux) expectFrom(from netip.AddrPort) { m.door.expect(from) }
 
 func (m *agentMux) deliver(p []byte, from netip.AddrPort) {
 	c := m.conns[0]
