@@ -71,6 +71,7 @@ type congestion struct {
 	minAt     time.Duration
 	recentMin time.Duration // lowest of the current round
 	srtt      time.Duration
+	rttvar    time.Duration
 
 	phase      phase
 	full       float64 // rate at which startup last grew
@@ -98,7 +99,7 @@ func (c *congestion) reset(rtt, now time.Duration) {
 		sent: c.sent, acked: c.acked, ackedBytes: c.ackedBytes, ackedPackets: c.ackedPackets,
 		delivered: c.delivered, arrived: c.arrived, buffer: c.buffer,
 		forgotten: c.sent.bytes, snapBytes: c.delivered, snapAt: now, snapSent: now,
-		gain: cruiseGain, minRTT: rtt, minAt: now, srtt: rtt,
+		gain: cruiseGain, minRTT: rtt, minAt: now, srtt: rtt, rttvar: rtt / 2,
 		roundAt: now, roundEnd: c.sent.last, roundSent: c.ackedPackets, roundArrived: c.arrived,
 		limited: c.sent.last, progressAt: now,
 	}
@@ -108,26 +109,27 @@ func (c *congestion) inflight() float64 {
 	return float64(c.sent.bytes - max(c.ackedBytes, c.forgotten))
 }
 
-// onSend records a packet that asks for feedback.
-func (c *congestion) onSend(counter uint64, size int, now time.Duration) {
+// onSend records a packet that asks for feedback. It returns the record that had to make room.
+func (c *congestion) onSend(counter uint64, size int, now time.Duration) record {
 	if c.sent.bytes == max(c.ackedBytes, c.forgotten) {
 		c.progressAt = now
 		if now-c.snapAt > 10*time.Millisecond {
 			c.snapBytes, c.snapAt, c.snapSent = c.delivered, now, now // a pause is no part of a sample
 		}
 	}
-	c.sent.add(counter, size, max(c.acked, 1), record{
+	return c.sent.add(counter, size, max(c.acked, 1), record{
 		sentAt: now, delivered: c.snapBytes, deliveredAt: c.snapAt, firstAt: c.snapSent,
 		limited: c.limited > c.acked,
 	})
 }
 
-// onFeedback takes in what the receiver told. What cannot be true is ignored.
-func (c *congestion) onFeedback(f feedback, now time.Duration) {
+// onFeedback takes in what the receiver told. What cannot be true is ignored, as is what is older than
+// the last; it reports whether it was not.
+func (c *congestion) onFeedback(f *feedback, now time.Duration) bool {
 	r, ok := c.sent.find(f.highest)
 	if !ok || f.highest < c.acked || f.packets < c.arrived || f.bytes < c.delivered ||
 		f.packets > r.packets || f.bytes > r.bytes {
-		return
+		return false
 	}
 	if f.buffer > 0 {
 		c.buffer = f.buffer
@@ -139,7 +141,7 @@ func (c *congestion) onFeedback(f feedback, now time.Duration) {
 		c.progressAt, c.stalls = now, 0
 	}
 	if f.highest == c.acked {
-		return
+		return true
 	}
 	c.acked = f.highest
 	at := now - min(f.delay, now-r.sentAt)
@@ -154,13 +156,15 @@ func (c *congestion) onFeedback(f feedback, now time.Duration) {
 		c.onRound(r, now)
 	}
 	c.advance(now)
+	return true
 }
 
 func (c *congestion) onRTT(rtt, now time.Duration) {
 	rtt = max(rtt, time.Microsecond)
 	if c.srtt == 0 {
-		c.srtt = rtt
+		c.srtt, c.rttvar = rtt, rtt/2
 	}
+	c.rttvar += (max(rtt-c.srtt, c.srtt-rtt) - c.rttvar) / 4 // RFC 6298 §2
 	c.srtt += (rtt - c.srtt) / 8
 	if c.recentMin == 0 || rtt < c.recentMin {
 		c.recentMin = rtt

@@ -5,14 +5,16 @@
 // by flow, picks the next fairly, and lets packets go at the rate that the path was seen to carry.
 //
 //	Send(flow, key, p) -> queues -> round robin -> pacer -> seal -> Socket.Send
-//	                                            ^ rate, window
+//	                    repairs ^                 ^ rate, window
 //	Receive(f)    <- open, replay window <- Deliver     | FEEDBACK
 //
 // Whatever is not authenticated changes nothing, is not answered, allocates nothing and is not
 // logged. The address that packets go to moves only to the source of an authenticated packet, the
 // newest so far, and only after that source answered a challenge. docs/wire.md draws the formats.
 //
-// The package knows nothing of streams: a payload may be lost, doubled by its sender, or overtaken.
+// The package knows nothing of streams: a payload may be doubled or overtaken. One without a key may
+// be lost; one with a key is sent again until it came (repair.go), and early where a flow has little
+// to send and the path loses packets (thin.go).
 //
 // Errors: ErrClosed, ErrPeerClosed, ErrDead, ErrSize, ErrBusy.
 package link
@@ -106,13 +108,15 @@ type Stats struct {
 	SentPackets, SentBytes         uint64
 	ReceivedPackets, ReceivedBytes uint64 // authenticated, each once
 	Lost                           uint64 // sent, with later ones reported, and not arrived
+	Resent                         uint64 // sent again because they were found lost, or might be
+	Spurious                       uint64 // of those found lost: they came all the same
 	Dropped                        uint64 // refused by Send for want of room
 	Rejected                       uint64 // packets with our index that did not open
 	Replayed                       uint64 // packets that came again, or too late
 	Rate                           float64
 	RTT, MinRTT                    time.Duration
 	Window                         int // bytes that may be in flight
-	Queue                          int // bytes that wait in queues
+	Queue                          int // bytes that wait in queues, or to be sent again
 }
 
 // parked says what the run goroutine waits for, and so who must wake it.
@@ -155,6 +159,8 @@ type Link struct {
 	seal      sealer // only run seals
 	cc        congestion
 	sched     scheduler
+	repairs   repairs
+	news      feedback // being taken in
 	parked    parked
 	tokens    float64 // of the pacer, in bytes
 	tokensAt  time.Duration
@@ -225,6 +231,10 @@ func (l *Link) Remote() netip.AddrPort {
 // Send copies p to the end of the flow's own queue and reports whether there was room. It never
 // blocks. Flow 0 goes before all others and past the congestion window: it is for little. p has 1 to
 // MTU bytes; any other size is refused.
+//
+// With key 0 the payload is sent once. With any other key the link keeps it and sends it again until
+// the peer's link reported it, or until Forget. While that is so, another payload of the same flow and
+// key, not larger, is dropped as a double and true returned.
 func (l *Link) Send(flow, key uint32, p []byte) bool {
 	if len(p) == 0 || len(p) > mtuBytes {
 		return false
@@ -234,7 +244,7 @@ func (l *Link) Send(flow, key uint32, p []byte) bool {
 		l.mu.Unlock()
 		return false
 	}
-	ok := l.sched.push(flow, p, limit(l.cc.flowWindow(l.sched.active(flow))))
+	ok := l.sched.push(flow, key, p, limit(l.cc.flowWindow(l.sched.active(flow))))
 	wake := ok && (l.parked == idle || l.parked == blocked && flow == 0)
 	if wake {
 		l.parked = running
@@ -280,10 +290,10 @@ func (l *Link) Stats() Stats {
 	return Stats{
 		SentPackets: l.sentAll.packets, SentBytes: l.sentAll.bytes,
 		ReceivedPackets: l.recvd.packets, ReceivedBytes: l.recvd.bytes,
-		Lost: l.cc.lost(), Dropped: l.sched.dropped,
+		Lost: l.cc.lost(), Resent: l.repairs.resent, Spurious: l.repairs.spurious, Dropped: l.sched.dropped,
 		Rejected: l.opener.rejected, Replayed: l.opener.replay,
 		Rate: l.cc.rate, RTT: l.cc.srtt, MinRTT: l.cc.minRTT,
-		Window: int(l.cc.window()), Queue: l.sched.bytes,
+		Window: int(l.cc.window()), Queue: l.sched.bytes + l.repairs.bytes,
 	}
 }
 

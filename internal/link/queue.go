@@ -15,15 +15,21 @@ const (
 	heavyBytes = 16 << 10
 )
 
-// A packet is one queued payload. It belongs to the scheduler until pop, then to the caller until
-// release.
+// A packet is one payload. It belongs to the scheduler until pop, then to the caller until release;
+// one with a key then to the repairs until the peer reported it.
 type packet struct {
-	next *packet
-	n    int
-	b    [mtuBytes]byte
+	next, prev *packet
+	flow       *flow
+	key        uint32 // 0: sent once
+	n          int
+	state      packetState
+	at         [2]uint64     // the counters under which it left last, the older one first; 0: none
+	sentAt     time.Duration // when it left under at[1]
+	b          [mtuBytes]byte
 }
 
-// A flow is a first-in first-out queue. It is forgotten when it stays empty for an epoch.
+// A flow is a first-in first-out queue. It is forgotten when it stays empty for an epoch and the peer
+// reported all of it that has keys.
 type flow struct {
 	id         uint32
 	head, tail *packet
@@ -33,6 +39,7 @@ type flow struct {
 	listed     bool // on one of the scheduler's lists
 	sent       int  // bytes queued in this epoch
 	heavy      bool // more than heavyBytes in this epoch or the last
+	pending    pending
 }
 
 func (f *flow) push(p *packet) {
@@ -95,8 +102,9 @@ type scheduler struct {
 	dropped  uint64
 }
 
-// push copies p into its flow's queue, which may hold limit bytes; false if there is no room.
-func (s *scheduler) push(id uint32, p []byte, limit int) bool {
+// push copies p into its flow's queue, which may hold limit bytes; false if there is no room. A key
+// that is pending already makes p a double, which is not needed.
+func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
 	if s.bytes > totalLow {
 		limit = flowBytesLow
 	}
@@ -114,6 +122,9 @@ func (s *scheduler) push(id uint32, p []byte, limit int) bool {
 			s.flows[id] = f
 		}
 	}
+	if key != 0 && f.pending.has(key, len(p)) {
+		return true
+	}
 	if f.bytes+len(p) > limit || s.bytes+len(p) > totalBytes {
 		s.dropped++
 		return false
@@ -126,6 +137,10 @@ func (s *scheduler) push(id uint32, p []byte, limit int) bool {
 		s.frees--
 	}
 	k.n = copy(k.b[:], p)
+	k.flow, k.key, k.state = f, key, stateQueued
+	if key != 0 {
+		f.pending.add(k)
+	}
 	f.push(k)
 	s.bytes += k.n
 	if id == 0 {
@@ -184,11 +199,24 @@ func (s *scheduler) popUrgent() *packet {
 	return p
 }
 
-// release gives a popped packet back.
+// release gives a packet back that is on no list.
 func (s *scheduler) release(p *packet) {
+	if p.key != 0 {
+		p.flow.pending.remove(p)
+	}
+	p.flow, p.prev, p.next, p.at = nil, nil, nil, [2]uint64{}
 	if s.frees < freePackets {
 		p.next, s.free = s.free, p
 		s.frees++
+	}
+}
+
+// drop empties a flow's queue.
+func (s *scheduler) drop(f *flow) {
+	for f.head != nil {
+		p := f.pop()
+		s.bytes -= p.n
+		s.release(p)
 	}
 }
 
@@ -217,18 +245,24 @@ func (s *scheduler) tick(now time.Duration) time.Duration {
 		s.epochEnd = now + epochTime
 	case now >= s.epochEnd:
 		s.epochEnd = now + epochTime
+		if s.bytes == 0 {
+			s.pop() // no flow needs a turn
+		}
 		for id, f := range s.flows {
 			if h := f.sent > heavyBytes || f.heavy && f.head != nil; h != f.heavy {
 				f.heavy = h
 				s.heavy--
 			}
-			if f.sent == 0 && f.head == nil && !f.listed {
+			if f.sent == 0 && f.head == nil && !f.listed && f.pending.n == 0 {
 				delete(s.flows, id)
 			}
 			f.sent = 0
 		}
 		if len(s.flows) == 0 {
 			s.flows, s.free, s.frees = nil, nil, 0 // an idle link holds nothing
+			if s.urgent.pending.n == 0 {
+				s.urgent.pending.ring = nil
+			}
 			s.epochEnd = 0
 			return 0
 		}

@@ -27,14 +27,16 @@ func (r *report) add(counter uint64, size int, now time.Duration) {
 	r.pending++
 }
 
-// take returns the feedback if it is due.
-func (r *report) take(now time.Duration) (feedback, bool) {
+// take returns the feedback if it is due, or nil; it is valid as long as rmu is held. w has the counters
+// that came.
+func (r *report) take(w *replayWindow, now time.Duration) *feedback {
 	if r.pending == 0 || r.pending < r.every && (r.due == 0 || now < r.due) {
-		return feedback{}, false
+		return nil
 	}
 	r.pending, r.due, r.told = 0, 0, false
 	r.delay = max(now-r.at, 0) // run took its time before the packet came
-	return r.feedback, true
+	r.fill(w)
+	return &r.feedback
 }
 
 // receive takes in one packet with this link's index.
@@ -137,15 +139,11 @@ func (l *Link) receiveControl(b []byte, counter uint64, from netip.AddrPort, now
 		l.responseLocked(value, from, now)
 		l.mu.Unlock()
 	case kind == kindFeedback:
-		if f, ok := parseFeedback(b); ok {
-			l.mu.Lock()
-			l.cc.onFeedback(f, now)
-			l.rtt.Store(int64(l.cc.srtt))
-			wake := l.parked == blocked && l.sched.bytes > 0
-			l.mu.Unlock()
-			if wake {
-				l.poke()
-			}
+		l.mu.Lock()
+		wake := l.news.parse(b) && l.feedbackLocked(&l.news, now)
+		l.mu.Unlock()
+		if wake {
+			l.poke()
 		}
 	case kind == kindMessage && len(b) >= shortBytes:
 		l.rmu.Lock()
@@ -168,4 +166,16 @@ func (l *Link) receiveControl(b []byte, counter uint64, from netip.AddrPort, now
 		}
 		l.mu.Unlock()
 	}
+}
+
+// feedbackLocked takes in a feedback. It reports whether run must be woken.
+func (l *Link) feedbackLocked(f *feedback, now time.Duration) bool {
+	acked := l.cc.acked
+	if !l.cc.onFeedback(f, now) {
+		return false
+	}
+	l.rtt.Store(int64(l.cc.srtt))
+	l.repairs.twins.observe(l.cc.ackedPackets, l.cc.arrived, now)
+	more := l.reportLocked(f, acked, now)
+	return l.parked == blocked || l.parked == idle && more
 }

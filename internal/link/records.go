@@ -17,6 +17,7 @@ type record struct {
 	deliveredAt time.Duration
 	firstAt     time.Duration // when the packet was sent whose arrival made the sampling point
 	limited     bool          // the sender had little to send
+	packet      *packet       // kept until the peer reports it; nil: not, or no more
 }
 
 // records is a ring of records by counter, large enough for what is in flight.
@@ -27,15 +28,16 @@ type records struct {
 	last    uint64 // counter of the last packet
 }
 
-// add records a packet; records from acked on are still wanted.
-func (s *records) add(counter uint64, size int, acked uint64, r record) {
+// add records a packet; records from acked on are still wanted. It returns the record that had to make
+// room.
+func (s *records) add(counter uint64, size int, acked uint64, r record) (old record) {
 	if s.ring == nil {
 		s.ring = make([]record, leastRecords)
 	}
 	for len(s.ring) < mostRecords && s.ring[s.slot(counter)].counter >= acked {
-		old := s.ring
-		s.ring = make([]record, 2*len(old))
-		for _, r := range old {
+		small := s.ring
+		s.ring = make([]record, 2*len(small))
+		for _, r := range small {
 			if r.counter != 0 {
 				s.ring[s.slot(r.counter)] = r
 			}
@@ -45,15 +47,27 @@ func (s *records) add(counter uint64, size int, acked uint64, r record) {
 	s.bytes += uint64(size)
 	s.last = counter
 	r.counter, r.packets, r.bytes = counter, s.packets, s.bytes
+	old = s.ring[s.slot(counter)]
 	s.ring[s.slot(counter)] = r
+	return old
 }
 
 func (s *records) slot(counter uint64) int { return int(counter & uint64(len(s.ring)-1)) }
 
 func (s *records) find(counter uint64) (record, bool) {
-	if s.ring == nil || counter == 0 {
-		return record{}, false
+	if r := s.at(counter); r != nil {
+		return *r, true
 	}
-	r := s.ring[s.slot(counter)]
-	return r, r.counter == counter
+	return record{}, false
+}
+
+// at returns the record of a packet, valid until the next add, or nil.
+func (s *records) at(counter uint64) *record {
+	if s.ring == nil || counter == 0 {
+		return nil
+	}
+	if r := &s.ring[s.slot(counter)]; r.counter == counter {
+		return r
+	}
+	return nil
 }

@@ -55,7 +55,7 @@ func (l *Link) run() {
 		l.states = nil
 		if b.n == 0 && err == nil && l.parked == running {
 			l.parked = idle
-			if l.sched.bytes > 0 {
+			if l.sched.bytes+l.repairs.bytes > 0 {
 				l.parked = blocked
 			}
 		}
@@ -159,7 +159,10 @@ func (l *Link) addLocked(b *batch, typ byte, n int, to netip.AddrPort, now time.
 	l.sentAll.packets++
 	l.sentAll.bytes += uint64(end - start)
 	if feedback {
-		l.cc.onSend(l.seal.counter, end-start, now)
+		old := l.cc.onSend(l.seal.counter, end-start, now)
+		if p := old.packet; p != nil && p.state == stateFlying && p.at[1] == old.counter {
+			l.loseLocked(p, now) // a report of it would not be understood any more
+		}
 	}
 	if l.live.begun {
 		l.live.sent(now, feedback)
@@ -259,12 +262,16 @@ func (l *Link) fillFeedbackLocked(b *batch, to netip.AddrPort, now time.Duration
 		return now
 	}
 	l.rmu.Lock()
-	f, ok := l.report.take(now)
+	var p [mostFeedbackBytes]byte
+	n := 0
+	if f := l.report.take(&l.opener.window, now); f != nil {
+		f.buffer = l.cfg.ReceiveBuffer
+		n = f.put(p[:])
+	}
 	due := l.report.due
 	l.rmu.Unlock()
-	if ok {
-		f.buffer = l.cfg.ReceiveBuffer
-		f.put(l.addLocked(b, typeControl, feedbackBytes, to, now, false))
+	if n > 0 {
+		copy(l.addLocked(b, typeControl, n, to, now, false), p[:n])
 	}
 	if due == 0 {
 		return never
@@ -292,7 +299,8 @@ func (l *Link) fillMessagesLocked(b *batch, to netip.AddrPort, now time.Duration
 	return next
 }
 
-// fillDataLocked sends flow 0, and of the others what pacing and the window allow.
+// fillDataLocked sends flow 0, and of what is lost and of the flows, in this order, what pacing and the
+// window allow.
 func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
 	rate := l.cc.pace()
 	burst := max(rate*burstTime.Seconds(), leastBurst)
@@ -301,26 +309,32 @@ func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) ti
 	for !b.full() && l.sched.urgent.head != nil {
 		l.addDataLocked(b, l.sched.popUrgent(), to, now)
 	}
-	l.tokens = max(l.tokens, -burst) // flow 0 waits for nobody, and the others not for ever
 	if l.err != nil {
 		return never
 	}
-	if l.sched.bytes == 0 {
+	next := l.fillTwinsLocked(b, to, now)
+	next = min(next, l.watchRepairsLocked(b, to, now))
+	l.tokens = max(l.tokens, -burst) // flow 0 waits for nobody, and the others not for ever
+	waiting := l.sched.bytes + l.repairs.bytes
+	if waiting == 0 {
 		if l.cc.inflight() < l.cc.window() && !l.cc.filling() {
 			l.cc.limited = l.cc.sent.last
 		}
-		return never
+		return next
 	}
 	quantum := min(max(rate*quantumTime.Seconds(), packetBytes), batchPackets*packetBytes)
-	need := min(float64(l.sched.bytes), quantum, burst)
+	need := min(float64(waiting), quantum, burst)
 	if l.tokens < need {
-		return now + seconds((need-l.tokens)/rate)
+		return min(next, now+seconds((need-l.tokens)/rate))
 	}
 	window := l.cc.window()
 	for !b.full() && l.tokens > 0 && l.cc.inflight()+packetBytes <= window {
-		p := l.sched.pop()
+		p := l.popRepairLocked()
 		if p == nil {
-			return never
+			p = l.sched.pop()
+		}
+		if p == nil {
+			return next
 		}
 		l.addDataLocked(b, p, to, now)
 	}
@@ -329,16 +343,35 @@ func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) ti
 	}
 	// The window is full: either feedback comes, or all that is in flight is lost.
 	if at := l.cc.progressAt + l.cc.timeout(); now < at {
-		return at
+		return min(next, at)
 	}
-	l.cc.stall(now)
+	l.stallLocked(now)
 	return now
 }
 
+// fillTwinsLocked sends for the second time what is due.
+func (l *Link) fillTwinsLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
+	for !b.full() {
+		p, next := l.repairs.twins.due(now)
+		if p == nil {
+			return next
+		}
+		l.repairs.flying.remove(p)
+		l.addDataLocked(b, p, to, now)
+	}
+	return now
+}
+
+// addDataLocked sends a packet that is on no list.
 func (l *Link) addDataLocked(b *batch, p *packet, to netip.AddrPort, now time.Duration) {
 	copy(l.addLocked(b, typeData, p.n, to, now, true), p.b[:p.n])
 	l.tokens -= float64(p.n + overheadBytes)
-	l.sched.release(p)
+	if p.key == 0 {
+		l.sched.release(p)
+		return
+	}
+	l.flyLocked(p, now)
+	l.thinLocked(p, now)
 }
 
 // seconds returns s as a Duration, an hour at most.

@@ -132,22 +132,6 @@ func TestRatchetWaitsForPeer(t *testing.T) {
 	}
 }
 
-func TestFeedbackFormat(t *testing.T) {
-	want := feedback{highest: 1 << 50, packets: 3, bytes: 4, delay: 5 * time.Millisecond, buffer: 1 << 20}
-	var b [feedbackBytes]byte
-	want.put(b[:])
-	if got, ok := parseFeedback(b[:]); !ok || got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	if _, ok := parseFeedback(b[1:]); ok {
-		t.Error("short feedback parsed")
-	}
-	feedback{delay: -1, buffer: -1}.put(b[:])
-	if got, _ := parseFeedback(b[:]); got.delay != 0 || got.buffer != 0 {
-		t.Errorf("got %+v from negative values", got)
-	}
-}
-
 // Feedback that cannot be true changes nothing.
 func TestFeedbackLies(t *testing.T) {
 	var c congestion
@@ -155,14 +139,14 @@ func TestFeedbackLies(t *testing.T) {
 	for i := range uint64(10) {
 		c.onSend(i+1, 1000, time.Duration(i))
 	}
-	c.onFeedback(feedback{highest: 5, packets: 4, bytes: 4000}, time.Millisecond)
+	c.onFeedback(&feedback{highest: 5, packets: 4, bytes: 4000}, time.Millisecond)
 	before := c.inflight()
 	for _, f := range []feedback{
 		{}, {highest: 11, packets: 5, bytes: 5000}, {highest: math.MaxUint64, packets: 5, bytes: 5000},
 		{highest: 4, packets: 4, bytes: 4000}, {highest: 6, packets: 3, bytes: 5000}, {highest: 6, packets: 5, bytes: 3000},
 		{highest: 6, packets: 7, bytes: 5000}, {highest: 6, packets: 5, bytes: 7000}, {highest: 6, packets: math.MaxUint64, bytes: math.MaxUint64},
 	} {
-		c.onFeedback(f, time.Second)
+		c.onFeedback(&f, time.Second)
 		if c.acked != 5 || c.inflight() != before {
 			t.Errorf("feedback %+v believed", f)
 		}
@@ -199,7 +183,7 @@ func TestScheduler(t *testing.T) {
 	payload := func(flow uint32, n int) []byte { p := make([]byte, n); p[0] = byte(flow); return p }
 	push := func(flow uint32, n int) {
 		t.Helper()
-		if !s.push(flow, payload(flow, n), flowBytes) {
+		if !s.push(flow, 0, payload(flow, n), flowBytes) {
 			t.Fatal("push refused")
 		}
 	}
@@ -265,17 +249,17 @@ func TestQueueBounds(t *testing.T) {
 	var s scheduler
 	p := make([]byte, mtuBytes)
 	n := 0
-	for s.push(1, p, flowBytes) {
+	for s.push(1, 0, p, flowBytes) {
 		n += len(p)
 	}
 	if n > flowBytes || n < flowBytes-mtuBytes {
 		t.Errorf("a flow queues %d bytes, want %d", n, flowBytes)
 	}
-	if !s.push(2, p, flowBytes) {
+	if !s.push(2, 0, p, flowBytes) {
 		t.Error("a full flow stops another")
 	}
 	for flow := uint32(3); flow < 5000; flow++ {
-		for s.push(flow, p, flowBytes) {
+		for s.push(flow, 0, p, flowBytes) {
 		}
 	}
 	if s.bytes > totalBytes || s.bytes < totalLow {
@@ -329,9 +313,11 @@ func TestAllocs(t *testing.T) {
 	b.Receive(func([]byte) { got <- struct{}{} })
 	p := make([]byte, mtuBytes)
 	const packets = 100
+	key := uint32(0)
 	run := func() {
 		for i := range packets {
-			a.Send(uint32(i%3), 0, p)
+			key += uint32(i & 1)
+			a.Send(uint32(i%3), key*uint32(i&1), p)
 		}
 		for range packets {
 			<-got

@@ -1,9 +1,6 @@
 package link
 
-import (
-	"encoding/binary"
-	"time"
-)
+import "encoding/binary"
 
 // Every packet is one UDP datagram:
 //
@@ -66,43 +63,3 @@ func packetEpoch(b []byte) byte { return b[0] & 3 }
 
 func packetIndex(b []byte) uint32   { return binary.BigEndian.Uint32(b) & indexMask }
 func packetCounter(b []byte) uint64 { return binary.BigEndian.Uint64(b[4:]) }
-
-// feedback is what a receiver tells of the packets that ask for feedback (DATA and MESSAGE):
-//
-//	 0      1..8           9..16          17..24         25..28        29..32
-//	+------+--------------+--------------+--------------+-------------+---------------+
-//	| kind | highest u64  | packets u64  | bytes u64    | delay u32   | buffer u32    |
-//	+------+--------------+--------------+--------------+-------------+---------------+
-//
-// Everything is cumulative, so a lost feedback costs nothing.
-type feedback struct {
-	highest uint64        // highest counter received
-	packets uint64        // how many came, duplicates not counted
-	bytes   uint64        // their size, headers and tags included
-	delay   time.Duration // from the arrival of the highest to the sending of this; on the wire in microseconds
-	buffer  int           // bytes of the receiver's socket buffer; 0 is unknown
-}
-
-const feedbackBytes = 33
-
-func (f feedback) put(b []byte) {
-	b[0] = kindFeedback
-	binary.BigEndian.PutUint64(b[1:], f.highest)
-	binary.BigEndian.PutUint64(b[9:], f.packets)
-	binary.BigEndian.PutUint64(b[17:], f.bytes)
-	binary.BigEndian.PutUint32(b[25:], uint32(max(0, min(f.delay.Microseconds(), 1<<32-1))))
-	binary.BigEndian.PutUint32(b[29:], uint32(max(0, min(f.buffer, 1<<31-1))))
-}
-
-// parseFeedback reads a FEEDBACK with its kind byte.
-func parseFeedback(b []byte) (f feedback, ok bool) {
-	if len(b) != feedbackBytes || b[0] != kindFeedback {
-		return f, false
-	}
-	f.highest = binary.BigEndian.Uint64(b[1:])
-	f.packets = binary.BigEndian.Uint64(b[9:])
-	f.bytes = binary.BigEndian.Uint64(b[17:])
-	f.delay = time.Duration(binary.BigEndian.Uint32(b[25:])) * time.Microsecond
-	f.buffer = int(binary.BigEndian.Uint32(b[29:]) & (1<<31 - 1))
-	return f, true
-}

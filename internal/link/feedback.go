@@ -1,0 +1,153 @@
+package link
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"time"
+)
+
+// feedback is what a receiver tells of the packets that ask for feedback (DATA and MESSAGE), and
+// which counters it accepted of late, of whatever packets:
+//
+//	 0      1..8           9..16          17..24         25..28        29..32          33..
+//	+------+--------------+--------------+--------------+-------------+---------------+-------------+
+//	| kind | highest u64  | packets u64  | bytes u64    | delay u32   | buffer u32    | ranges ...  |
+//	+------+--------------+--------------+--------------+-------------+---------------+-------------+
+//
+//	ranges = length, { gap, length }    each an unsigned varint (as encoding/binary has it), not 0
+//
+// The first range ends at highest and has length counters; gap counters that did not come separate it
+// from the next older one, and so on: at most mostRanges of them, newest first. Nothing is said of
+// what lies before the last. The fixed fields are cumulative and the ranges overlap those of the last
+// feedback, so a lost feedback costs nothing.
+type feedback struct {
+	highest uint64        // highest counter received
+	packets uint64        // how many came, duplicates not counted
+	bytes   uint64        // their size, headers and tags included
+	delay   time.Duration // from the arrival of the highest to the sending of this; on the wire in microseconds
+	buffer  int           // bytes of the receiver's socket buffer; 0 is unknown
+	n       int           // of ranges in use
+	ranges  [mostRanges]span
+}
+
+// A span is the counters from first to last, both included.
+type span struct{ first, last uint64 }
+
+const (
+	feedbackBytes     = 33 // the fixed fields
+	mostRanges        = 32
+	mostFeedbackBytes = feedbackBytes + mostRanges*2*3 // within replayPackets a varint has two bytes
+)
+
+// put writes the feedback to b, which has mostFeedbackBytes, and returns its size.
+func (f *feedback) put(b []byte) int {
+	b[0] = kindFeedback
+	binary.BigEndian.PutUint64(b[1:], f.highest)
+	binary.BigEndian.PutUint64(b[9:], f.packets)
+	binary.BigEndian.PutUint64(b[17:], f.bytes)
+	binary.BigEndian.PutUint32(b[25:], uint32(max(0, min(f.delay.Microseconds(), 1<<32-1))))
+	binary.BigEndian.PutUint32(b[29:], uint32(max(0, min(f.buffer, 1<<31-1))))
+	at := feedbackBytes
+	for i, r := range f.ranges[:f.n] {
+		if i > 0 {
+			at += binary.PutUvarint(b[at:], f.ranges[i-1].first-r.last-1)
+		}
+		at += binary.PutUvarint(b[at:], r.last-r.first+1)
+	}
+	return at
+}
+
+// parse reads a FEEDBACK with its kind byte. It reports false if that is malformed; f is then
+// anything.
+func (f *feedback) parse(b []byte) bool {
+	if len(b) < feedbackBytes+1 || b[0] != kindFeedback {
+		return false
+	}
+	f.highest = binary.BigEndian.Uint64(b[1:])
+	f.packets = binary.BigEndian.Uint64(b[9:])
+	f.bytes = binary.BigEndian.Uint64(b[17:])
+	f.delay = time.Duration(binary.BigEndian.Uint32(b[25:])) * time.Microsecond
+	f.buffer = int(binary.BigEndian.Uint32(b[29:]) & (1<<31 - 1))
+	f.n = 0
+	next := f.highest // the last counter of the next range
+	for b = b[feedbackBytes:]; len(b) > 0; f.n++ {
+		if f.n == mostRanges {
+			return false
+		}
+		if f.n > 0 {
+			gap, n := binary.Uvarint(b)
+			if n <= 0 || gap == 0 || gap >= next {
+				return false
+			}
+			next -= gap
+			b = b[n:]
+		}
+		length, n := binary.Uvarint(b)
+		if n <= 0 || length == 0 || length > next {
+			return false // counter 0 is never used
+		}
+		f.ranges[f.n] = span{next - length + 1, next}
+		next -= length
+		b = b[n:]
+	}
+	return true
+}
+
+// has reports whether counter c lies in one of the ranges.
+func (f *feedback) has(c uint64) bool {
+	lo, hi := 0, f.n // newest first: find the first range that does not begin after c
+	for lo < hi {
+		if m := (lo + hi) / 2; f.ranges[m].first > c {
+			lo = m + 1
+		} else {
+			hi = m
+		}
+	}
+	return lo < f.n && c <= f.ranges[lo].last
+}
+
+// fill sets the ranges from the counters that w accepted, from f.highest down.
+func (f *feedback) fill(w *replayWindow) {
+	f.n = 0
+	for c := f.highest; c > 0 && f.n < mostRanges; {
+		if c = w.before(c, true); c == 0 {
+			break
+		}
+		end := w.before(c, false)
+		f.ranges[f.n] = span{end + 1, c}
+		f.n++
+		c = end
+	}
+}
+
+// before returns the largest counter up to c, within the window, that was accepted, or that was not
+// (accepted false). If there is none it returns the last counter in front of the window, for accepted
+// 0.
+func (w *replayWindow) before(c uint64, accepted bool) uint64 {
+	low := uint64(1)
+	if w.next > replayPackets {
+		low = w.next - replayPackets
+	}
+	for c >= low {
+		word := w.bits[c/64%replayWords]
+		if !accepted {
+			word = ^word
+		}
+		word <<= 63 - c%64
+		if word != 0 {
+			c -= uint64(bits.LeadingZeros64(word))
+			if c < low {
+				break
+			}
+			return c
+		}
+		if c < 64 {
+			break
+		}
+		c = c/64*64 - 1
+	}
+	if accepted {
+		return 0
+	}
+	return low - 1
+}
