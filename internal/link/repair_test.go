@@ -36,6 +36,13 @@ func (c *catcher) take(p []byte) {
 	}
 }
 
+// result returns the longest wait for the next payload, and how many came again.
+func (c *catcher) result() (stall time.Duration, extra int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stall, c.extra
+}
+
 func (c *catcher) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,16 +131,17 @@ func TestRepair(t *testing.T) {
 				took := pourKeyed(t, p.a, c, n)
 				got := mbit(int(n)*mtuBytes, took)
 				st := p.a.Stats()
+				stall, extra := c.result()
 				sent, dropped := p.ab.counts()
-				t.Logf("%.1f Mbit/s, longest stall %v, %d of %d packets dropped, %d payloads came again, %+v", got, c.stall, dropped, sent, c.extra, st)
+				t.Logf("%.1f Mbit/s, longest stall %v, %d of %d packets dropped, %d payloads came again, %+v", got, stall, dropped, sent, extra, st)
 				if got < test.mbit {
 					t.Errorf("%.1f Mbit/s, want %.1f at least", got, test.mbit)
 				}
-				if x := float64(c.extra)/float64(n) - test.double; x > test.extra {
+				if x := float64(extra)/float64(n) - test.double; x > test.extra {
 					t.Errorf("%.2f %% came again without need, want %.2f at most", 100*x, 100*test.extra)
 				}
-				if limit := time.Duration(test.stallRTT * 2 * float64(test.delay)); c.stall > limit {
-					t.Errorf("waited %v for the next payload, want %v at most", c.stall, limit)
+				if limit := time.Duration(test.stallRTT * 2 * float64(test.delay)); stall > limit {
+					t.Errorf("waited %v for the next payload, want %v at most", stall, limit)
 				}
 				idleRepairs(t, p.a)
 			})
@@ -154,7 +162,7 @@ func TestRepairTail(t *testing.T) {
 		<-came
 		time.Sleep(time.Second)
 		for _, lost := range []int{1, 5, 8} { // of eight packets the last few, and the feedback for one
-			drop := 8 - lost
+			drop := 8 - lost // guarded by p.ab.mu
 			p.ab.set(func(q *pipe) {
 				q.tap = func(b []byte, _, _ netip.AddrPort) {
 					if packetType(b) == typeData {
@@ -206,12 +214,13 @@ func TestRepairOutage(t *testing.T) {
 				}
 			})
 			took := pourKeyed(t, p.a, c, 50000)
-			t.Logf("outage of %v: %v in all, longest stall %v, %d came again, %d dropped then, %+v", d, took, c.stall, c.extra, dropped, p.a.Stats())
+			stall, extra := c.result()
+			t.Logf("outage of %v: %v in all, longest stall %v, %d came again, %d dropped then, %+v", d, took, stall, extra, dropped, p.a.Stats())
 			if took > 6*time.Second+d+d/2 {
 				t.Errorf("took %v with an outage of %v", took, d)
 			}
-			if c.extra > 1200 {
-				t.Errorf("%d packets came again", c.extra)
+			if extra > 1200 {
+				t.Errorf("%d packets came again", extra)
 			}
 			idleRepairs(t, p.a)
 		})
@@ -241,7 +250,10 @@ func TestPendingKeys(t *testing.T) {
 		p.a.Send(2, 5, numbered(500, 100))
 		p.a.Send(2, 5, numbered(501, 101)) // says more
 		p.a.Send(2, 5, numbered(502, 90))  // says less
-		time.Sleep(time.Second)
+		idleRepairs(t, p.a)
+		synctest.Wait()
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		for n, times := range c.seen {
 			want := 3
 			if n >= 500 {
@@ -254,7 +266,6 @@ func TestPendingKeys(t *testing.T) {
 		if len(c.seen) != 102 || c.seen[502] != 0 {
 			t.Errorf("%d payloads came", len(c.seen))
 		}
-		idleRepairs(t, p.a)
 	})
 }
 
