@@ -1,7 +1,6 @@
 package punch
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -9,32 +8,50 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
+// What wakes whom, from the socket to the handler:
+//
+//  1. A datagram arrives. The kernel appends it to the socket's queue, together with others of its
+//     size and source that came in the same interrupt (UDP_GRO), and wakes the runtime's poller.
+//  2. The poller makes the socket's one reader runnable (socket.readLoop, asleep in RawConn.Read).
+//  3. The reader takes all that waits, up to recvSlots messages, in one recvmmsg and joins them to
+//     runs (reader.read). It tries again without sleeping as long as something comes.
+//  4. It calls Host.receive with each run: STUN goes to the inbox of an agent's muxConn, a channel,
+//     which wakes pion's reader of it. The rest goes to the handler, inline: the link opens it there,
+//     and what that wakes is its own affair. Only then does step 3 come again.
+//
+// And from the link to the network:
+//
+//  1. Link.Send queues a datagram. If the link's goroutine sleeps although it could send, it is
+//     woken; the first datagram of a burst does that, the others find it running.
+//  2. That goroutine takes as many datagrams as pacing and window allow, seals them side by side, and
+//     calls Host.Send with each run of one size.
+//  3. batch.send makes one sendmsg of a run (UDP_SEGMENT), else one sendmmsg, else a sendmsg for each
+//     datagram. It runs on the caller: nobody else is woken.
+//  4. If the socket's buffer is full, the caller sleeps in RawConn.Write until the poller tells of
+//     room, 20 ms at most; then what is left of the run is lost.
+//  5. With nothing more to send, the goroutine sleeps until its pacer's timer or the next step 1.
+
 const (
 	maxSegments   = 64    // UDP_MAX_SEGMENTS of kernels before 6.9
 	maxBatchBytes = 65000 // below the 65507 that one UDP datagram may carry
-
-	// sendWait is how long a send may wait for room in the socket's buffer before its datagrams are
-	// lost. They would only queue further ahead.
-	sendWait = 20 * time.Millisecond
 )
 
-// A batch reads and writes runs of datagrams of one size with one system call each: UDP_GRO
-// (Linux 5.0) and UDP_SEGMENT (4.18), where kernel and device allow.
+// A batch reads and writes runs of datagrams with few system calls: UDP_GRO (Linux 5.0) and
+// UDP_SEGMENT (4.18) where kernel and device allow, recvmmsg and sendmmsg where they are known, and
+// one call for each datagram where not. What the kernel turns out to lack is not tried again.
 type batch struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
-	gso  atomic.Bool
 	ops  sync.Pool // *sendOp
 
-	oob [64]byte // owned by the reader
+	gso, gro, mmsg atomic.Bool // in use
 
-	testOnlyGSO error // what the kernel is made to answer to UDP_SEGMENT
+	testOnlyGSO  atomic.Int32 // errno that the kernel is made to answer to UDP_SEGMENT
+	testOnlyMmsg atomic.Int32 // and to sendmmsg and recvmmsg
 }
 
 func (b *batch) init(c *net.UDPConn) error {
@@ -44,111 +61,21 @@ func (b *batch) init(c *net.UDPConn) error {
 	}
 	b.conn, b.raw = c, raw
 	b.ops.New = func() any { return newSendOp() }
-	return raw.Control(func(fd uintptr) {
-		// A kernel that does not know UDP_SEGMENT ignores the control message and sends one huge
-		// datagram: it must be asked first.
-		_, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT)
-		b.gso.Store(err == nil)
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1) // without it reads are one by one
-	})
+	b.mmsg.Store(true)
+	return raw.Control(b.probe)
 }
 
-// read fills buf with datagrams of segment bytes each, the last may be shorter.
-func (b *batch) read(buf []byte) (n, segment int, from netip.AddrPort, err error) {
-	n, on, _, from, err := b.conn.ReadMsgUDPAddrPort(buf, b.oob[:])
-	if err != nil {
-		return 0, 0, from, err
-	}
-	segment = n
-	for rest := b.oob[:on]; len(rest) >= unix.CmsgLen(0); {
-		h, data, next, err := unix.ParseOneSocketControlMessage(rest)
-		if err != nil {
-			break
-		}
-		if h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(data) >= 4 {
-			if s := int(binary.NativeEndian.Uint32(data)); s > 0 {
-				segment = min(s, n)
-			}
-		}
-		rest = next
-	}
-	return n, segment, from, nil
+// probe finds out what the kernel knows.
+func (b *batch) probe(fd uintptr) {
+	// A kernel that does not know UDP_SEGMENT ignores the control message and sends one huge
+	// datagram: it must be asked first.
+	_, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+	b.gso.Store(err == nil)
+	b.gro.Store(setGRO(fd, 1) == nil)
 }
 
-// A sendOp is the state of one sendmsg, kept so that sending allocates nothing.
-type sendOp struct {
-	b      []byte
-	oob    []byte
-	to     unix.Sockaddr // points at sa4 or sa6
-	conn   *net.UDPConn
-	err    error
-	waited bool
-
-	sa4  unix.SockaddrInet4
-	sa6  unix.SockaddrInet6
-	cmsg [2][]byte // UDP_SEGMENT, IP_TTL
-	try  func(fd uintptr) bool
-}
-
-func newSendOp() *sendOp {
-	op := &sendOp{cmsg: [2][]byte{make([]byte, unix.CmsgSpace(2)), make([]byte, unix.CmsgSpace(4))}}
-	setCmsg(op.cmsg[0], unix.IPPROTO_UDP, unix.UDP_SEGMENT, 2)
-	setCmsg(op.cmsg[1], unix.IPPROTO_IP, unix.IP_TTL, 4)
-	op.try = op.send
-	return op
-}
-
-func setCmsg(b []byte, level, typ int32, size int) {
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
-	h.Level, h.Type = level, typ
-	h.SetLen(unix.CmsgLen(size))
-}
-
-func (op *sendOp) send(fd uintptr) bool {
-	for {
-		_, op.err = unix.SendmsgN(int(fd), op.b, op.oob, op.to, 0)
-		switch op.err {
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			if !op.waited {
-				op.waited = true
-				_ = op.conn.SetWriteDeadline(time.Now().Add(sendWait)) // fails only when closed
-			}
-			return false
-		}
-		return true
-	}
-}
-
-func (b *batch) open(to netip.AddrPort) *sendOp {
-	op := b.ops.Get().(*sendOp)
-	op.conn = b.conn
-	if a := to.Addr(); a.Is4() {
-		op.sa4.Addr, op.sa4.Port = a.As4(), int(to.Port())
-		op.to = &op.sa4
-	} else {
-		op.sa6.Addr, op.sa6.Port = a.As16(), int(to.Port())
-		op.to = &op.sa6
-	}
-	return op
-}
-
-func (b *batch) close(op *sendOp) {
-	op.b, op.oob, op.to, op.conn = nil, nil, nil, nil
-	b.ops.Put(op)
-}
-
-func (b *batch) write(op *sendOp, p, oob []byte) error {
-	op.b, op.oob, op.err, op.waited = p, oob, nil, false
-	err := b.raw.Write(op.try)
-	if op.waited || errors.Is(err, os.ErrDeadlineExceeded) {
-		_ = b.conn.SetWriteDeadline(time.Time{}) // fails only when closed
-	}
-	if err != nil {
-		return err
-	}
-	return op.err
+func setGRO(fd uintptr, on int) error {
+	return unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, on)
 }
 
 // send sends the datagrams of segment bytes each that p holds. It goes on after an error that
@@ -159,16 +86,21 @@ func (b *batch) send(p []byte, segment int, to netip.AddrPort) error {
 	}
 	op := b.open(to)
 	defer b.close(op)
+	return b.sendAll(op, p, segment)
+}
+
+func (b *batch) sendAll(op *sendOp, p []byte, segment int) error {
 	var first error
 	for len(p) > 0 {
-		n := min(segment, len(p))
-		run := min(maxSegments, maxBatchBytes/segment) * segment
-		var err error
-		if b.gso.Load() && run > segment && len(p) > segment {
-			n = min(run, len(p))
+		n, err := len(p), error(nil)
+		switch {
+		case n <= segment:
+			err = b.write(op, p, nil)
+		case b.gso.Load() && firstRun(n, segment, maxSegments, maxBatchBytes) > segment:
+			n = firstRun(n, segment, maxSegments, maxBatchBytes)
 			err = b.sendRun(op, p[:n], segment)
-		} else {
-			err = b.write(op, p[:n], nil)
+		default:
+			err = b.sendMany(op, p, segment)
 		}
 		if final(err) {
 			return err
@@ -181,11 +113,11 @@ func (b *batch) send(p []byte, segment int, to netip.AddrPort) error {
 	return first
 }
 
+// sendRun sends one run with UDP_SEGMENT, and in another way if that is refused.
 func (b *batch) sendRun(op *sendOp, p []byte, segment int) error {
-	binary.NativeEndian.PutUint16(op.cmsg[0][unix.CmsgLen(0):], uint16(segment))
-	err := b.testOnlyGSO
+	err := op.injected(&b.testOnlyGSO)
 	if err == nil {
-		err = b.write(op, p, op.cmsg[0])
+		err = b.write(op, p, op.segments(segment))
 	}
 	switch {
 	case err == nil:
@@ -197,12 +129,29 @@ func (b *batch) sendRun(op *sendOp, p []byte, segment int) error {
 	default:
 		return err
 	}
+	return b.sendMany(op, p, segment)
+}
+
+// sendMany sends each datagram as a message of its own, many with one call where that is known.
+func (b *batch) sendMany(op *sendOp, p []byte, segment int) error {
 	var first error
 	for len(p) > 0 {
-		n := min(segment, len(p))
-		err := b.write(op, p[:n], nil)
+		n, err := 0, error(nil)
+		if b.mmsg.Load() {
+			n, err = b.writeMany(op, p, segment)
+			if errors.Is(err, unix.ENOSYS) {
+				b.mmsg.Store(false)
+				continue
+			}
+		} else {
+			n = min(segment, len(p))
+			err = b.write(op, p[:n], nil)
+		}
 		if final(err) {
 			return err
+		}
+		if err != nil && n == 0 {
+			n = min(segment, len(p)) // the error is that of the first datagram
 		}
 		if first == nil {
 			first = err
@@ -212,12 +161,6 @@ func (b *batch) sendRun(op *sendOp, p []byte, segment int) error {
 	return first
 }
 
-// final reports whether what comes after an error would fare the same: the socket is closed, or its
-// buffer stayed full.
-func final(err error) bool {
-	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
-}
-
 // sendNear sends one datagram that dies after ttl hops; over IPv6 it is an ordinary one.
 func (b *batch) sendNear(p []byte, ttl int, to netip.AddrPort) error {
 	if !to.Addr().Is4() {
@@ -225,6 +168,11 @@ func (b *batch) sendNear(p []byte, ttl int, to netip.AddrPort) error {
 	}
 	op := b.open(to)
 	defer b.close(op)
-	binary.NativeEndian.PutUint32(op.cmsg[1][unix.CmsgLen(0):], uint32(ttl))
-	return b.write(op, p, op.cmsg[1])
+	return b.write(op, p, op.hops(ttl))
+}
+
+// final reports whether what comes after an error would fare the same: the socket is closed, or its
+// buffer stayed full.
+func final(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
 }

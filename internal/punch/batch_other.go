@@ -5,15 +5,13 @@ package punch
 import (
 	"net"
 	"net/netip"
-	"sync/atomic"
 )
 
-// A batch reads and writes datagrams one by one on systems without UDP_GRO and UDP_SEGMENT.
+// A batch reads and writes datagrams one by one on systems without UDP_GRO, UDP_SEGMENT, recvmmsg and
+// sendmmsg. The poller wakes the socket's reader, which calls the handler inline; batch_linux.go tells
+// the rest.
 type batch struct {
 	conn *net.UDPConn
-
-	gso         atomic.Bool // never set; the tests look at it
-	testOnlyGSO error
 }
 
 func (b *batch) init(c *net.UDPConn) error {
@@ -21,9 +19,26 @@ func (b *batch) init(c *net.UDPConn) error {
 	return nil
 }
 
-func (b *batch) read(buf []byte) (n, segment int, from netip.AddrPort, err error) {
-	n, from, err = b.conn.ReadFromUDPAddrPort(buf)
-	return n, n, from, err
+// A reader receives for one goroutine.
+type reader struct {
+	conn *net.UDPConn
+	buf  []byte
+	runs [1]run
+}
+
+func (b *batch) reader() *reader {
+	return &reader{conn: b.conn, buf: make([]byte, 64<<10)}
+}
+
+// read waits for a datagram and returns it as a run, valid until it is called again. There may be
+// none.
+func (r *reader) read() ([]run, error) {
+	n, from, err := r.conn.ReadFromUDPAddrPort(r.buf)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	r.runs[0] = run{r.buf[:n], n, from}
+	return r.runs[:], nil
 }
 
 func (b *batch) send(p []byte, segment int, to netip.AddrPort) error {

@@ -13,7 +13,6 @@ import (
 
 const (
 	bufferBytes = 8 << 20 // asked for each socket and direction
-	readBytes   = 64 << 10
 
 	portTries = 16 // how many ports to try for one that is free in both families
 )
@@ -97,14 +96,14 @@ func inUse(err error) bool {
 // readLoop hands what arrives to got until the socket is closed. Other errors do not end it: they
 // tell of earlier datagrams (ECONNREFUSED, WSAECONNRESET) or of a network that is down.
 func (s *socket) readLoop(ctx context.Context, got func(b []byte, segment int, from netip.AddrPort)) {
-	buf := make([]byte, readBytes)
+	r := s.batch.reader()
 	failures := 0
 	for {
-		n, segment, from, err := s.batch.read(buf)
+		runs, err := r.read()
 		if err == nil {
 			failures = 0
-			if n > 0 {
-				got(buf[:n], segment, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+			for _, run := range runs {
+				got(run.b, run.segment, netip.AddrPortFrom(run.from.Addr().Unmap(), run.from.Port()))
 			}
 			continue
 		}
