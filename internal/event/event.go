@@ -19,6 +19,8 @@ const (
 	Interrupted = "interrupted" // nothing authenticated arrived for a while
 	Error       = "error"       // something failed; Code, Message and Hint say what
 	Closed      = "closed"      // the session ended
+	Ping        = "ping"        // a ping was answered, or not
+	PingSummary = "pings"       // what became of all of them
 )
 
 // An Event is one thing that happened. Only the fields that its Name calls for are set.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"net/netip"
@@ -78,6 +79,31 @@ func (l *Link) Probe(ctx context.Context, to netip.AddrPort) (rtt time.Duration,
 			t.Reset(wait)
 			wait = min(2*wait, resendMost)
 		}
+	}
+}
+
+// Ping sends one sealed PING to where packets go and returns the round trip time. Unlike Probe it does
+// not repeat it: a lost one costs the caller its patience, which is ctx's. It fails with ctx's cause,
+// when the link ends, and before Use.
+func (l *Link) Ping(ctx context.Context) (rtt time.Duration, err error) {
+	to := l.Remote()
+	if !to.IsValid() {
+		return 0, errors.New("ping: no path yet")
+	}
+	done := make(chan time.Duration, 1)
+	l.mu.Lock()
+	if len(l.probes) < mostProbes {
+		l.probes = append(l.probes, probeRequest{to, done})
+	}
+	l.mu.Unlock()
+	l.poke()
+	select {
+	case rtt := <-done:
+		return rtt, nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("ping %v: %w", to, context.Cause(ctx))
+	case <-l.done:
+		return 0, fmt.Errorf("ping %v: %w", to, l.Err())
 	}
 }
 

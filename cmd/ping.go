@@ -1,0 +1,241 @@
+package cmd
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"adit/internal/bench"
+	"adit/internal/event"
+	"adit/internal/peer"
+
+	"github.com/urfave/cli/v2"
+)
+
+const (
+	// pingPatience is how long an answer may take. The link remembers 32 pings without one, which at
+	// leastPingInterval is a little longer.
+	pingPatience      = 3 * time.Second
+	leastPingInterval = 100 * time.Millisecond
+)
+
+func pingCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "ping",
+		Usage:     "measure the round trip to a peer",
+		ArgsUsage: "[CODE]",
+		Description: `Meet a peer that runs "adit expose" and measure the round trip over the encrypted path until
+Ctrl-C. The other side need not allow it: every session answers. Its session ends with it.
+
+  adit ping CODE                     one each second, a summary at the end
+  adit ping CODE -c 20 -i 0.2        twenty, five a second
+  adit ping CODE -q -c 20            the summary alone`,
+		Flags: append(ownFlags("ping",
+			&cli.IntFlag{Name: "count", Aliases: []string{"c"}, Usage: "stop after `N`", DefaultText: "go on until Ctrl-C"},
+			&cli.StringFlag{Name: "interval", Aliases: []string{"i"}, Usage: "`SECONDS` between two, 0.1 or more", Value: "1"},
+		), commonFlags(meetingFlags, outputFlags)...),
+		Action: action(u, func(ctx context.Context, c *cli.Context) error {
+			cfg, err := measured(u, c, "ping")
+			if err != nil {
+				return err
+			}
+			interval, err := seconds(c.String("interval"))
+			if err != nil || interval < leastPingInterval || interval > time.Hour {
+				return usagef("for example -i 0.2", "--interval %q is no time between 0.1 and 3600 seconds", c.String("interval"))
+			}
+			if c.Int("count") < 0 || c.IsSet("count") && c.Int("count") == 0 {
+				return usagef("for example -c 10", "--count %d is no number of pings", c.Int("count"))
+			}
+			return ping(ctx, u, cfg, c.Int("count"), interval)
+		}),
+	}
+}
+
+// measured is the configuration of a command that joins an exposer in order to measure.
+func measured(u *ui, c *cli.Context, command string) (peer.Config, error) {
+	cfg, err := meeting(u, c)
+	if err != nil {
+		return cfg, err
+	}
+	if c.NArg() > 1 {
+		return cfg, usagef("for example: adit "+command+" CODE", "%s takes one code, not %d arguments", command, c.NArg())
+	}
+	cfg.Role, cfg.Code = peer.Connecter, c.Args().First()
+	u.onToken = "Send this line back to the other side:"
+	return cfg, checkCode(cfg.Signal, cfg.Code, "expose")
+}
+
+// seconds parses a number of seconds, or a duration with its unit.
+func seconds(s string) (time.Duration, error) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return d, nil
+	}
+	return time.ParseDuration(s + "s")
+}
+
+// A pong is what became of one ping; rtt 0 says that no answer came.
+type pong struct {
+	seq int
+	rtt time.Duration
+}
+
+// ping sends count pings, or goes on until ctx or the session ends if count is 0.
+func ping(ctx context.Context, u *ui, cfg peer.Config, count int, interval time.Duration) error {
+	s, end, err := meet(ctx, u, cfg, false)
+	if err != nil {
+		return err
+	}
+	defer end()
+	u.done() // each answer is a line
+	ended := make(chan error, 1)
+	go func() { ended <- s.Wait() }() // ends with the session
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	all, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	pongs := make(chan pong)
+	send := func(seq int) {
+		wg.Go(func() {
+			one, cancel := context.WithTimeout(all, pingPatience)
+			defer cancel()
+			rtt, err := s.Ping(one)
+			if err != nil {
+				rtt = 0
+			}
+			select {
+			case pongs <- pong{seq, rtt}:
+			case <-all.Done():
+			}
+		})
+	}
+
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	var times []time.Duration
+	sent, open := 1, 1
+	send(1)
+	why := error(nil)
+loop:
+	for open > 0 || count == 0 || sent < count {
+		select {
+		case <-t.C:
+			if count == 0 || sent < count {
+				sent, open = sent+1, open+1
+				send(sent)
+			}
+		case p := <-pongs:
+			open--
+			if p.rtt > 0 {
+				times = append(times, p.rtt)
+			}
+			u.pong(p, s.Path().To.String())
+		case <-ctx.Done():
+			why = context.Cause(ctx)
+			break loop
+		case why = <-ended:
+			if why == nil && (count > 0 || len(times) == 0) {
+				why = &failure{code: exitGone, message: "the other side ended the session", hint: "see what it says there"}
+			}
+			break loop
+		}
+	}
+	// What is on its way is neither answered nor lost.
+	u.pings(sent-open, bench.Summarize(times))
+	switch {
+	case why != nil && ctx.Err() != nil && len(times) > 0:
+		return nil // Ctrl-C is how it is meant to end
+	case why == nil && len(times) == 0:
+		return &failure{code: exitGone, message: "no answer came", hint: "see whether the other side still runs and has a network"}
+	}
+	return why
+}
+
+// pong prints what became of one ping.
+func (u *ui) pong(p pong, from string) {
+	if u.json {
+		e := struct {
+			Name string    `json:"event"`
+			Time time.Time `json:"time"`
+			Seq  int       `json:"seq"`
+			RTT  float64   `json:"rtt_ms,omitempty"`
+			Lost bool      `json:"lost,omitempty"`
+		}{event.Ping, time.Now(), p.seq, inMilliseconds(p.rtt), p.rtt == 0}
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.jsonLocked(e)
+		return
+	}
+	if u.quiet {
+		return
+	}
+	if p.rtt == 0 {
+		u.answer("seq=%d no answer within %s", p.seq, pingPatience)
+		return
+	}
+	u.answer("from %s: seq=%d time=%s ms", from, p.seq, digits(inMilliseconds(p.rtt)))
+}
+
+// pings prints the summary of those that were answered or lost.
+func (u *ui) pings(sent int, d bench.Distribution) {
+	if u.json {
+		e := struct {
+			Name     string      `json:"event"`
+			Time     time.Time   `json:"time"`
+			Sent     int         `json:"sent"`
+			Answered int         `json:"answered"`
+			RTT      *roundTrips `json:"rtt_ms,omitempty"`
+		}{event.PingSummary, time.Now(), sent, d.N, roundTripsOf(d)}
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.jsonLocked(e)
+		return
+	}
+	lost := 0.0
+	if sent > 0 {
+		lost = 100 * float64(sent-d.N) / float64(sent)
+	}
+	u.answer("%d sent, %d answered, %s%% lost", sent, d.N, digits(lost))
+	if r := roundTripsOf(d); r != nil {
+		u.answer("min/avg/max/p99 %s/%s/%s/%s ms", digits(r.Min), digits(r.Avg), digits(r.Max), digits(r.P99))
+	}
+}
+
+// roundTrips is a distribution in JSON, in milliseconds.
+type roundTrips struct {
+	Count int     `json:"count"`
+	Min   float64 `json:"min"`
+	Avg   float64 `json:"avg"`
+	Max   float64 `json:"max"`
+	P50   float64 `json:"p50"`
+	P90   float64 `json:"p90"`
+	P99   float64 `json:"p99"`
+}
+
+// roundTripsOf returns nil for the distribution of nothing.
+func roundTripsOf(d bench.Distribution) *roundTrips {
+	if d.N == 0 {
+		return nil
+	}
+	ms := inMilliseconds
+	return &roundTrips{d.N, ms(d.Min), ms(d.Avg), ms(d.Max), ms(d.P50), ms(d.P90), ms(d.P99)}
+}
+
+// inMilliseconds is exact to the microsecond.
+func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// digits prints a figure with three digits, or more in front of the point.
+func digits(x float64) string {
+	decimals := 0
+	switch {
+	case x == 0:
+	case x < 1:
+		decimals = 3
+	case x < 9.995:
+		decimals = 2
+	case x < 99.95:
+		decimals = 1
+	}
+	return strconv.FormatFloat(x, 'f', decimals, 64)
+}
