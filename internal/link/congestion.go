@@ -9,11 +9,15 @@ import (
 // samples follow draft-cheng-iccrg-delivery-rate-estimation-00, with these differences: feedback is
 // cumulative and comes at intervals, a sample spans a millisecond at least (on a local network a
 // shorter one measures the scheduler), what the receiver's socket buffer holds is a limit of its own,
-// and a round trip with heavy loss takes back the inflight gain and drains once.
+// a round trip with heavy loss takes back the inflight gain and drains once, and startup sees the
+// queue that it makes: while the round trip has grown (RFC 9406) it holds its rate, and it ends when
+// that lasts. Loss ends it only if a third is lost; less is made up for by sending more. Where probing
+// finds that all it adds comes through, startup begins again.
 const (
 	startGain   = 2.77
+	startWindow = 2.0 // while it starts: a queue of one bandwidth-delay product is not overrun
 	cruiseGain  = 2.0
-	initialRate = 32 * packetBytes // per round trip, before anything is known
+	initialRate = 16 * packetBytes // per round trip, before anything is known
 	leastWindow = 8 * packetBytes
 
 	filterSlots   = 12 // more than a cycle
@@ -23,7 +27,8 @@ const (
 	probeRTTFor   = 10 * time.Millisecond // in addition to a round trip
 	heavyLoss     = 0.05
 	slightLoss    = 0.02
-	startLoss     = 0.08
+	startLoss     = 0.3
+	mostLoss      = 0.3                     // that is made up for while probing
 	lossSample    = 20                      // packets in a round, below which its loss says nothing
 	timerSlack    = 2500 * time.Microsecond // of both ends' timers, at the current rate
 	streamSlack   = 15 * time.Millisecond   // of a stream's acknowledgements
@@ -71,6 +76,8 @@ type congestion struct {
 	minAt     time.Duration
 	recentMin time.Duration // lowest of the current round
 	srtt      time.Duration
+	lastRTT   time.Duration
+	noise     time.Duration // mean decrease from sample to sample
 	rttvar    time.Duration
 
 	phase      phase
@@ -79,8 +86,11 @@ type congestion struct {
 	filled     bool
 	cycleAt    time.Duration
 	cycleIndex int
+	probedFrom float64       // rate when probing began last
 	rttUntil   time.Duration // end of phaseRTT
-	gain       float64       // of the inflight window while cruising; heavy loss lowers it to 1
+	loss       float64       // smoothed over eight rounds
+	lossRounds int
+	gain       float64 // of the inflight window while cruising; heavy loss lowers it to 1
 
 	roundEnd     uint64 // counter
 	roundAt      time.Duration
@@ -150,6 +160,9 @@ func (c *congestion) onFeedback(f *feedback, now time.Duration) bool {
 		c.snapBytes, c.snapAt, c.snapSent = c.delivered, at, r.sentAt
 	}
 	if took := max(at-r.deliveredAt, r.sentAt-r.firstAt); took >= leastSample && took >= c.minRTT {
+		if c.standing(c.lastRTT) {
+			took += min(4*c.noise, took/8) // jitter shortens some samples, and the highest counts
+		}
 		c.onRate(float64(c.delivered-min(r.delivered, c.delivered))/took.Seconds(), r.limited, now)
 	}
 	if c.acked >= c.roundEnd && now-c.roundAt >= leastRound {
@@ -166,6 +179,9 @@ func (c *congestion) onRTT(rtt, now time.Duration) {
 	}
 	c.rttvar += (max(rtt-c.srtt, c.srtt-rtt) - c.rttvar) / 4 // RFC 6298 §2
 	c.srtt += (rtt - c.srtt) / 8
+	// A queue that grows only raises the round trip: what lowers it is noise.
+	c.noise += (max(c.lastRTT-rtt, 0) - c.noise) / 8
+	c.lastRTT = rtt
 	if c.recentMin == 0 || rtt < c.recentMin {
 		c.recentMin = rtt
 	}
@@ -200,6 +216,10 @@ func (c *congestion) onRound(r record, now time.Duration) {
 	if sent >= lossSample && arrived < sent {
 		loss = 1 - float64(arrived)/float64(sent)
 	}
+	if sent >= lossSample {
+		c.lossRounds = min(c.lossRounds+1, 8)
+		c.loss += (loss - c.loss) / float64(c.lossRounds)
+	}
 	switch {
 	case loss > heavyLoss:
 		c.gain = max(1, c.gain*0.85)
@@ -213,7 +233,7 @@ func (c *congestion) onRound(r record, now time.Duration) {
 		} else {
 			c.fullCount++
 		}
-		c.filled = c.fullCount >= 3 || c.fullCount > 0 && loss > startLoss
+		c.filled = c.fullCount > 1 && c.standing(c.recentMin) || c.fullCount >= 6 || c.fullCount > 0 && sent >= 5*lossSample && loss > startLoss
 	}
 	c.roundEnd, c.roundAt = c.sent.last, now
 	c.roundSent, c.roundArrived = r.packets, c.arrived
@@ -246,6 +266,10 @@ func (c *congestion) advance(now time.Duration) {
 			switch {
 			case c.cycleIndex == 0:
 				c.drained = false
+				c.probedFrom = c.rate
+			case c.cycleIndex == 2 && c.rate > 1.1*c.probedFrom && c.probedFrom > 0 && !c.standing(c.lastRTT):
+				// What probing added came through, and there is no queue: the path holds far more.
+				c.phase, c.filled, c.full, c.fullCount = phaseStart, false, c.rate, 0
 			case c.drainOnce && !c.drained && c.cycleIndex > 1:
 				c.cycleIndex, c.drained = 1, true
 			}
@@ -277,11 +301,18 @@ func (c *congestion) pace() float64 {
 	}
 	switch c.phase {
 	case phaseStart:
+		if c.standing(c.lastRTT) {
+			return c.rate
+		}
 		return c.rate * startGain
 	case phaseDrain:
 		return c.rate / startGain
 	case phaseCruise:
-		return max(c.rate*cycle[c.cycleIndex]*0.99, packetBytes)
+		gain := cycle[c.cycleIndex] * 0.99
+		if c.cycleIndex == 0 {
+			gain *= c.makeUp() // what is lost on the way must not hide that there is room
+		}
+		return max(c.rate*gain, packetBytes)
 	}
 	return max(c.rate*0.99, packetBytes)
 }
@@ -311,10 +342,14 @@ func (c *congestion) steadyWindow() float64 {
 	}
 	gain := c.gain
 	if c.phase == phaseStart {
-		gain = max(gain, startGain)
+		gain = startWindow
+		if c.loss > slightLoss && !c.standing(c.lastRTT) {
+			gain = startGain // feedback is lost as well, and news are older
+		}
+		gain = gain*c.makeUp() + feedbackInterval(c.minRTT).Seconds()/max(c.minRTT, leastRound).Seconds()
 	}
 	// What arrived but was not reported yet must not keep the pacer from its rate, probing included.
-	need := cycle[0]*c.bdp() + c.rate*feedbackInterval(c.minRTT).Seconds()
+	need := cycle[0]*c.makeUp()*c.bdp() + c.rate*feedbackInterval(c.minRTT).Seconds()
 	w := max(max(gain*c.bdp(), need)+c.rate*timerSlack.Seconds(), leastWindow)
 	network := c.rate * max(c.minRTT, min(c.srtt, 2*c.minRTT)).Seconds()
 	reported := float64(feedbackPackets(buffer) * packetBytes)
@@ -365,4 +400,13 @@ func feedbackPackets(buffer int) int {
 		buffer = defaultBuffer
 	}
 	return min(max(buffer/truesizeBytes/8, 8), 64)
+}
+
+// makeUp is how many times as much must be sent for as much to arrive.
+func (c *congestion) makeUp() float64 { return 1 / (1 - min(c.loss, mostLoss)) }
+
+// standing reports whether a round trip says that there is a queue (RFC 9406 §4.2), beyond the path's
+// own jitter.
+func (c *congestion) standing(rtt time.Duration) bool {
+	return rtt > c.minRTT+min(max(c.minRTT/8, 2*time.Millisecond), 16*time.Millisecond)+4*c.noise
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -47,9 +48,12 @@ type pipe struct {
 	busy    time.Time // until when the bottleneck is busy
 	flying  flying
 	seq     int
-	dropped int
+	dropped int // in all
+	lost    int // of these, not at the queue
 	sent    int
 	tap     func(b []byte, from, to netip.AddrPort) // sees each datagram as it is sent
+	waits   []time.Duration                         // in the bottleneck's queue, of each datagram if watch is set
+	watch   bool
 	wake    chan struct{}
 	done    chan struct{}
 	over    chan struct{}
@@ -110,6 +114,7 @@ func (p *pipe) Send(b []byte, segment int, to netip.AddrPort) error {
 		}
 		if p.down || p.rand.Float64() < p.loss {
 			p.dropped++
+			p.lost++
 			continue
 		}
 		at := now
@@ -121,6 +126,9 @@ func (p *pipe) Send(b []byte, segment int, to netip.AddrPort) error {
 			if p.busy.Sub(now).Seconds()*p.rate+size > float64(p.queue) {
 				p.dropped++
 				continue
+			}
+			if p.watch {
+				p.waits = append(p.waits, p.busy.Sub(now))
 			}
 			p.busy = p.busy.Add(time.Duration(size / p.rate * 1e9))
 			at = p.busy
@@ -253,6 +261,20 @@ func (p *pair) close() {
 	p.ba.stop()
 }
 
+// queueing returns percentiles of how long datagrams waited in the bottleneck's queue since the last
+// call.
+func (p *pipe) queueing() (p50, p99 time.Duration) {
+	p.mu.Lock()
+	w := p.waits
+	p.waits, p.watch = nil, true
+	p.mu.Unlock()
+	if len(w) == 0 {
+		return 0, 0
+	}
+	slices.Sort(w)
+	return w[len(w)/2], w[len(w)*99/100]
+}
+
 // A feeder keeps a flow's queue filled for as long as it runs.
 type feeder struct {
 	link *Link
@@ -269,8 +291,10 @@ func feed(l *Link, flow uint32) *feeder {
 		p[0] = byte(flow)
 		t := time.NewTicker(time.Millisecond)
 		defer t.Stop()
+		key := uint32(0)
 		for {
-			for f.queued() < f.link.Window(flow) && f.link.Send(flow, 0, p) {
+			for f.queued() < f.link.Window(flow) && f.link.Send(flow, key+1, p) {
+				key++
 			}
 			select {
 			case <-t.C:
