@@ -13,7 +13,7 @@ const (
 	recvSlots = 64      // messages of one recvmmsg, each a datagram
 	slotBytes = 2 << 10 // for one datagram: Ethernet's and a bit
 
-	groSlots     = 4        // messages of one recvmmsg that may be runs themselves
+	groSlots     = 2        // messages of one recvmmsg that may be runs themselves; more gain nothing
 	groSlotBytes = 64 << 10 // for the largest run
 )
 
