@@ -1,30 +1,25 @@
 package punch
 
-import (
-	"net"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// setBuffers asks for socket buffers of size bytes and returns how many bytes of receive buffer the
-// kernel granted. SO_RCVBUFFORCE passes net.core.rmem_max but needs CAP_NET_ADMIN.
-func setBuffers(c *net.UDPConn, size int) int {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
+// What is above net.core.rmem_max and wmem_max is granted with CAP_NET_ADMIN; else the kernel takes
+// the maximum, without an error.
+func setSendBuffer(fd uintptr, n int) error {
+	if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, n) == nil {
+		return nil
 	}
-	granted := 0
-	_ = raw.Control(func(fd uintptr) { // fails only when closed
-		s := int(fd)
-		if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) != nil {
-			_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, size) // what the system allows
-		}
-		if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size) != nil {
-			_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUF, size) // what the system allows
-		}
-		if n, err := unix.GetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil {
-			granted = n / 2 // socket(7): the kernel doubles the value for its own bookkeeping
-		}
-	})
-	return granted
+	return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, n)
+}
+
+func setReceiveBuffer(fd uintptr, n int) error {
+	if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, n) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, n)
+}
+
+// receiveBuffer returns twice what was granted, socket(7), because the kernel counts the memory around
+// a datagram too: 2,304 bytes for one that fills a packet of Ethernet.
+func receiveBuffer(fd uintptr) (int, error) {
+	return unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 }

@@ -98,7 +98,9 @@ func (h *Host) Port() int {
 }
 
 // ReceiveBuffer returns how many bytes may wait in the kernel before it drops: what it granted for
-// the smaller of the sockets. A peer that keeps more in flight than this can lose it.
+// the smaller of the sockets, as SO_RCVBUF reads. Linux counts the memory around each datagram too,
+// 2,304 bytes in all for a full packet; others count what is in it. A peer that keeps more in flight
+// than this can lose it.
 func (h *Host) ReceiveBuffer() int { return h.buffer }
 
 // SetHandler sets who gets the packets that are not STUN. b holds one or more datagrams of segment

@@ -132,8 +132,18 @@ func TestPortInUse(t *testing.T) {
 
 func TestReceiveBuffer(t *testing.T) {
 	t.Parallel()
-	if n := listen(t, Config{}).ReceiveBuffer(); n < 32<<10 || n > bufferBytes {
+	h := listen(t, Config{})
+	if n := h.ReceiveBuffer(); n < leastBuffer || n > 2*bufferBytes {
 		t.Errorf("got %d bytes", n)
+	}
+	least := 2 * bufferBytes
+	for _, s := range h.socks {
+		if s != nil {
+			least = min(least, s.buffer)
+		}
+	}
+	if h.ReceiveBuffer() != least {
+		t.Errorf("got %d bytes, the smaller socket has %d", h.ReceiveBuffer(), least)
 	}
 }
 
