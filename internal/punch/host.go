@@ -43,6 +43,7 @@ type Host struct {
 	log    *slog.Logger
 	socks  [2]*socket // IPv4, IPv6; nil where the system lacks the family
 	buffer int
+	whole  bool // socket.whole of all
 	table  *table
 	wg     sync.WaitGroup
 	ctx    context.Context // ends with Close
@@ -75,10 +76,12 @@ func Listen(cfg Config) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.whole = true
 	for _, s := range h.socks {
 		if s == nil {
 			continue
 		}
+		h.whole = h.whole && s.whole
 		if h.buffer == 0 || s.buffer < h.buffer {
 			h.buffer = s.buffer
 		}
@@ -102,6 +105,11 @@ func (h *Host) Port() int {
 // 2,304 bytes in all for a full packet; others count what is in it. A peer that keeps more in flight
 // than this can lose it.
 func (h *Host) ReceiveBuffer() int { return h.buffer }
+
+// DontFragment reports whether what Send takes arrives as it was sent or not at all: the system never
+// fragments datagrams, and sets the DF bit of IPv4. Where it is false, what a path takes says nothing
+// of its MTU.
+func (h *Host) DontFragment() bool { return h.whole }
 
 // SetHandler sets who gets the packets that are not STUN. b holds one or more datagrams of segment
 // bytes each, of which the last may be shorter; it is valid during the call only and may be written

@@ -25,7 +25,8 @@ type socket struct {
 	conn   *net.UDPConn
 	v6     bool
 	port   uint16
-	buffer int // granted receive buffer, bytes
+	buffer int  // granted receive buffer, bytes
+	whole  bool // datagrams are never fragmented
 	batch  batch
 }
 
@@ -45,6 +46,7 @@ func listenSocket(v6 bool, port int) (*socket, error) {
 	}
 	c := pc.(*net.UDPConn)
 	s := &socket{conn: c, v6: v6, port: c.LocalAddr().(*net.UDPAddr).AddrPort().Port(), buffer: setBuffers(c, bufferBytes)}
+	s.whole = dontFragment(c, v6)
 	if err := s.batch.init(c); err != nil {
 		c.Close()
 		return nil, err
