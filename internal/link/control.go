@@ -44,6 +44,7 @@ type ping struct {
 	counter uint64
 	sentAt  time.Duration
 	to      netip.AddrPort
+	size    int                  // of a probe for the path's MTU; 0 for others
 	probe   chan<- time.Duration // capacity 1; nil for a keepalive
 }
 
@@ -123,6 +124,10 @@ func (l *Link) pongLocked(counter uint64, now time.Duration) {
 			l.probed, l.probedRTT = p.to, rtt
 		}
 		if r := l.remote.Load(); r != nil && *r == p.to {
+			if p.size != 0 && l.pmtu.answered(p.size, p.sentAt, now) {
+				l.resizeLocked()
+				l.poke()
+			}
 			l.cc.onRTT(rtt, now)
 			l.rtt.Store(int64(l.cc.srtt))
 		}

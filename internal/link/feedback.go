@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// feedback is what a receiver tells of the packets that ask for feedback (DATA and MESSAGE), and
+// feedback is what a receiver tells of the packets that ask for feedback (DATA, FRAGMENT, MESSAGE), and
 // which counters it accepted of late, of whatever packets:
 //
 //	 0      1..8           9..16          17..24         25..28        29..32          33..

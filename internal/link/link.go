@@ -96,6 +96,7 @@ type Config struct {
 	SendKey       [32]byte
 	RecvKey       [32]byte
 	AES           bool          // AES-256-GCM; ChaCha20-Poly1305 otherwise
+	DontFragment  bool          // Socket's datagrams are never fragmented: the path's MTU can be probed
 	ReceiveBuffer int           // bytes of the local socket buffer, told to the peer; 0 is unknown
 	OnControl     func([]byte)  // a control message of the peer, valid during the call; each comes once
 	OnState       func(State)   // called on changes, in order; a link begins Up
@@ -116,6 +117,7 @@ type Stats struct {
 	Rate                           float64
 	RTT, MinRTT                    time.Duration
 	Window                         int // bytes that may be in flight
+	MTU                            int // bytes of the largest packet, a UDP payload
 	Queue                          int // bytes that wait in queues, or to be sent again
 }
 
@@ -143,6 +145,7 @@ type Link struct {
 	remote  atomic.Pointer[netip.AddrPort] // nil before Use; written with mu held
 	heardAt atomic.Int64                   // time of the last authenticated packet; 0 is none
 	rtt     atomic.Int64                   // congestion.srtt, for receivers
+	mtu     atomic.Int32                   // pmtu.size less a packet's overhead
 	broken  atomic.Bool                    // the state is Interrupted: what comes must wake run
 
 	// rmu guards what receiving needs. It is taken after mu, or alone.
@@ -152,6 +155,7 @@ type Link struct {
 	from    netip.AddrPort // source of the highest counter
 	report  report
 	recvd   traffic
+	halves  reassembler
 	msgSeen replayWindow // ids of control messages
 
 	mu        sync.Mutex
@@ -160,6 +164,8 @@ type Link struct {
 	cc        congestion
 	sched     scheduler
 	repairs   repairs
+	pmtu      pmtu
+	splits    uint32   // payloads that left as fragments
 	news      feedback // being taken in
 	parked    parked
 	tokens    float64 // of the pacer, in bytes
@@ -186,6 +192,7 @@ type Mux struct {
 	mu    sync.RWMutex
 	links map[uint32]*Link // nil: reserved
 	batch sync.Pool        // *batch
+	whole sync.Pool        // *[mostMTU]byte, a payload that was split
 }
 
 // now is never 0, so that 0 can say "never".
@@ -213,6 +220,8 @@ func (l *Link) moveLocked(to netip.AddrPort, rtt, now time.Duration) {
 		l.cc.reset(rtt, now)
 		l.tokens, l.tokensAt = leastBurst, now
 		l.rtt.Store(int64(rtt))
+		l.pmtu.reset(l.cfg.DontFragment, !to.Addr().Is4(), now)
+		l.resizeLocked()
 	}
 	if old == nil {
 		l.live.begin(now)
@@ -230,13 +239,13 @@ func (l *Link) Remote() netip.AddrPort {
 
 // Send copies p to the end of the flow's own queue and reports whether there was room. It never
 // blocks. Flow 0 goes before all others and past the congestion window: it is for little. p has 1 to
-// MTU bytes; any other size is refused.
+// 1,444 bytes; any other size is refused. What is larger than MTU leaves in two packets.
 //
 // With key 0 the payload is sent once. With any other key the link keeps it and sends it again until
 // the peer's link reported it, or until Forget. While that is so, another payload of the same flow and
 // key, not larger, is dropped as a double and true returned.
 func (l *Link) Send(flow, key uint32, p []byte) bool {
-	if len(p) == 0 || len(p) > mtuBytes {
+	if len(p) == 0 || len(p) > mostMTU {
 		return false
 	}
 	l.mu.Lock()
@@ -267,8 +276,9 @@ func (l *Link) Receive(f func(p []byte)) {
 	l.handler.Store(&f)
 }
 
-// MTU returns the largest payload, in bytes.
-func (l *Link) MTU() int { return mtuBytes }
+// MTU returns the largest payload that fits one packet, in bytes: 1,200 at first, up to 1,444 as the
+// path is found to carry more, and less again when it does not.
+func (l *Link) MTU() int { return int(l.mtu.Load()) }
 
 // Window returns how many bytes the flow should keep unacknowledged, what waits in its queue
 // included: its share of what the path holds, between 32 KiB and 32 MiB.
@@ -293,7 +303,7 @@ func (l *Link) Stats() Stats {
 		Lost: l.cc.lost(), Resent: l.repairs.resent, Spurious: l.repairs.spurious, Dropped: l.sched.dropped,
 		Rejected: l.opener.rejected, Replayed: l.opener.replay,
 		Rate: l.cc.rate, RTT: l.cc.srtt, MinRTT: l.cc.minRTT,
-		Window: int(l.cc.window()), Queue: l.sched.bytes + l.repairs.bytes,
+		Window: int(l.cc.window()), MTU: l.pmtu.size, Queue: l.sched.bytes + l.repairs.bytes,
 	}
 }
 

@@ -31,7 +31,7 @@ func TestData(t *testing.T) {
 			if p.a.Remote() != addrB {
 				t.Errorf("remote %v, want %v", p.a.Remote(), addrB)
 			}
-			for _, s := range []string{"a", strings.Repeat("b", p.a.MTU())} {
+			for _, s := range []string{"a", strings.Repeat("b", p.a.MTU()), strings.Repeat("c", mostMTU)} {
 				if !p.a.Send(7, 0, []byte(s)) {
 					t.Error("Send refused")
 				}
@@ -39,7 +39,7 @@ func TestData(t *testing.T) {
 					t.Errorf("got %.10q, want %.10q", g, s)
 				}
 			}
-			if p.a.Send(7, 0, nil) || p.a.Send(7, 0, make([]byte, p.a.MTU()+1)) {
+			if p.a.Send(7, 0, nil) || p.a.Send(7, 0, make([]byte, mostMTU+1)) {
 				t.Error("Send took a payload of a wrong size")
 			}
 			if got := p.a.RTT(); got != 20*time.Millisecond {

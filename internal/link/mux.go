@@ -13,6 +13,7 @@ import (
 func NewMux() *Mux {
 	m := &Mux{links: make(map[uint32]*Link)}
 	m.batch.New = func() any { return new(batch) }
+	m.whole.New = func() any { return new([mostMTU]byte) }
 	return m
 }
 
@@ -63,6 +64,8 @@ func (m *Mux) Open(cfg Config) (*Link, error) {
 	}
 	l.cfg.SendKey, l.cfg.RecvKey = [32]byte{}, [32]byte{} // only the epochs' keys, which are erased
 	l.cc.reset(0, 0)
+	l.pmtu.reset(false, false, 0)
+	l.resizeLocked()
 	m.mu.Lock()
 	if old, reserved := m.links[cfg.LocalIndex]; !reserved || old != nil {
 		m.mu.Unlock()

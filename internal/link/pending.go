@@ -20,7 +20,7 @@ func (p *pending) has(key uint32, size int) bool {
 		return false
 	}
 	k := p.ring[p.slot(key)]
-	return k != nil && k.key == key && k.n >= size
+	return k != nil && k.key == key && k.size >= size
 }
 
 func (p *pending) slot(key uint32) int { return int(key) & (len(p.ring) - 1) }

@@ -7,7 +7,7 @@ const (
 	flowBytesLow = 16 << 10  // the same when all flows together hold more than totalLow
 	totalLow     = 32 << 20
 	totalBytes   = 48 << 20 // all flows together, never more
-	quantumBytes = 2 * mtuBytes
+	quantumBytes = 2 * mostMTU
 	freePackets  = 1024 // kept for reuse; the rest goes back to the garbage collector
 
 	// epochTime is how long an idle flow is remembered, and over which it counts as heavy.
@@ -21,11 +21,13 @@ type packet struct {
 	next, prev *packet
 	flow       *flow
 	key        uint32 // 0: sent once
-	n          int
+	n          int    // bytes of b
+	size       int    // of the payload given to Send; n, unless that was split
+	typ        byte
 	state      packetState
 	at         [2]uint64     // the counters under which it left last, the older one first; 0: none
 	sentAt     time.Duration // when it left under at[1]
-	b          [mtuBytes]byte
+	b          [mostMTU]byte
 }
 
 // A flow is a first-in first-out queue. It is forgotten when it stays empty for an epoch and the peer
@@ -129,14 +131,9 @@ func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
 		s.dropped++
 		return false
 	}
-	k := s.free
-	if k == nil {
-		k = new(packet)
-	} else {
-		s.free = k.next
-		s.frees--
-	}
+	k := s.take()
 	k.n = copy(k.b[:], p)
+	k.size, k.typ = k.n, typeData
 	k.flow, k.key, k.state = f, key, stateQueued
 	if key != 0 {
 		f.pending.add(k)
@@ -156,6 +153,17 @@ func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
 		s.fresh.add(f)
 	}
 	return true
+}
+
+// take returns a packet that is on no list.
+func (s *scheduler) take() *packet {
+	k := s.free
+	if k == nil {
+		return new(packet)
+	}
+	s.free, k.next = k.next, nil
+	s.frees--
+	return k
 }
 
 // pop takes the next packet, or nil.

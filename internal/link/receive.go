@@ -58,7 +58,7 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 		l.from = from
 	}
 	typ := packetType(p)
-	if typ == typeData || typ == typeControl && len(plain) > 0 && plain[0] == kindMessage {
+	if typ == typeData || typ == typeFragment || typ == typeControl && len(plain) > 0 && plain[0] == kindMessage {
 		l.report.add(packetCounter(p), len(p), now)
 	}
 	l.rmu.Unlock()
@@ -77,6 +77,8 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 		if f := l.handler.Load(); f != nil {
 			(*f)(plain)
 		}
+	case typ == typeFragment:
+		l.receiveFragment(plain, now)
 	case typ == typeControl:
 		l.receiveControl(plain, packetCounter(p), from, now)
 	case typ == typeClose:
@@ -176,6 +178,7 @@ func (l *Link) feedbackLocked(f *feedback, now time.Duration) bool {
 	}
 	l.rtt.Store(int64(l.cc.srtt))
 	l.repairs.twins.observe(l.cc.ackedPackets, l.cc.arrived, now)
+	l.sizesLocked(f, acked, now)
 	more := l.reportLocked(f, acked, now)
 	return l.parked == blocked || l.parked == idle && more
 }

@@ -16,6 +16,7 @@ type record struct {
 	delivered   uint64 // at the sampling point before this one left
 	deliveredAt time.Duration
 	firstAt     time.Duration // when the packet was sent whose arrival made the sampling point
+	size        uint16        // bytes
 	limited     bool          // the sender had little to send
 	packet      *packet       // kept until the peer reports it; nil: not, or no more
 }
@@ -46,7 +47,7 @@ func (s *records) add(counter uint64, size int, acked uint64, r record) (old rec
 	s.packets++
 	s.bytes += uint64(size)
 	s.last = counter
-	r.counter, r.packets, r.bytes = counter, s.packets, s.bytes
+	r.counter, r.packets, r.bytes, r.size = counter, s.packets, s.bytes, uint16(size)
 	old = s.ring[s.slot(counter)]
 	s.ring[s.slot(counter)] = r
 	return old

@@ -23,12 +23,12 @@ const (
 // A batch is packets side by side, ready to be sealed in place.
 type batch struct {
 	n   int
-	end [batchPackets]int
-	to  [batchPackets]netip.AddrPort
-	buf [batchPackets * packetBytes]byte
+	end [batchPackets + 1]int // one more: the last packet may be one of two fragments
+	to  [batchPackets + 1]netip.AddrPort
+	buf [(batchPackets + 1) * mostPacket]byte
 }
 
-func (b *batch) full() bool { return b.n == batchPackets }
+func (b *batch) full() bool { return b.n >= batchPackets }
 
 func (b *batch) start(i int) int {
 	if i == 0 {
@@ -159,6 +159,7 @@ func (l *Link) addLocked(b *batch, typ byte, n int, to netip.AddrPort, now time.
 	l.sentAll.packets++
 	l.sentAll.bytes += uint64(end - start)
 	if feedback {
+		l.pmtu.sent(l.seal.counter, end-start, l.cc.acked, now)
 		old := l.cc.onSend(l.seal.counter, end-start, now)
 		if p := old.packet; p != nil && p.state == stateFlying && p.at[1] == old.counter {
 			l.loseLocked(p, now) // a report of it would not be understood any more
@@ -176,9 +177,12 @@ func (l *Link) addShortLocked(b *batch, kind byte, value uint64, to netip.AddrPo
 	binary.BigEndian.PutUint64(p[1:], value)
 }
 
-func (l *Link) addPingLocked(b *batch, to netip.AddrPort, probe chan<- time.Duration, now time.Duration) {
-	l.addLocked(b, typeControl, 1, to, now, false)[0] = kindPing
-	l.pings[l.pingNext%len(l.pings)] = ping{l.seal.counter, now, to, probe}
+// addPingLocked appends a PING of size bytes, or of as few as it takes.
+func (l *Link) addPingLocked(b *batch, to netip.AddrPort, size int, probe chan<- time.Duration, now time.Duration) {
+	p := l.addLocked(b, typeControl, max(size-overheadBytes, 1), to, now, false)
+	clear(p)
+	p[0] = kindPing
+	l.pings[l.pingNext%len(l.pings)] = ping{l.seal.counter, now, to, size, probe}
 	l.pingNext++
 }
 
@@ -198,7 +202,7 @@ func (l *Link) fillLocked(b *batch, now time.Duration) time.Duration {
 	if l.err == nil {
 		n = 0
 		for n < len(l.probes) && !b.full() {
-			l.addPingLocked(b, l.probes[n].to, l.probes[n].done, now)
+			l.addPingLocked(b, l.probes[n].to, 0, l.probes[n].done, now)
 			n++
 		}
 		l.probes = append(l.probes[:0], l.probes[n:]...)
@@ -215,7 +219,7 @@ func (l *Link) fillLocked(b *batch, now time.Duration) time.Duration {
 	if l.err == nil {
 		due, at := l.watchLocked(now)
 		if due && l.err == nil && !b.full() {
-			l.addPingLocked(b, to, nil, now)
+			l.addPingLocked(b, to, 0, nil, now)
 			l.live.sent(now, true)
 			l.live.pingAt = now
 			l.live.keepalive = keepalive()
@@ -223,6 +227,7 @@ func (l *Link) fillLocked(b *batch, now time.Duration) time.Duration {
 		next = min(next, at)
 		next = min(next, l.fillChallengeLocked(b, now))
 		next = min(next, l.fillFeedbackLocked(b, to, now))
+		next = min(next, l.fillSizesLocked(b, to, now))
 	}
 	if l.err == nil || errors.Is(l.err, ErrClosed) {
 		next = min(next, l.fillMessagesLocked(b, to, now))
@@ -268,15 +273,15 @@ func (l *Link) fillFeedbackLocked(b *batch, to netip.AddrPort, now time.Duration
 		f.buffer = l.cfg.ReceiveBuffer
 		n = f.put(p[:])
 	}
-	due := l.report.due
+	due, end := l.report.due, l.halves.tick(now)
 	l.rmu.Unlock()
 	if n > 0 {
 		copy(l.addLocked(b, typeControl, n, to, now, false), p[:n])
 	}
 	if due == 0 {
-		return never
+		return end
 	}
-	return due
+	return min(due, end)
 }
 
 func (l *Link) fillMessagesLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
@@ -364,7 +369,12 @@ func (l *Link) fillTwinsLocked(b *batch, to netip.AddrPort, now time.Duration) t
 
 // addDataLocked sends a packet that is on no list.
 func (l *Link) addDataLocked(b *batch, p *packet, to netip.AddrPort, now time.Duration) {
-	copy(l.addLocked(b, typeData, p.n, to, now, true), p.b[:p.n])
+	if p.n > l.pmtu.size-overheadBytes && p.typ == typeData {
+		second := l.splitLocked(p)
+		l.addDataLocked(b, p, to, now)
+		p = second
+	}
+	copy(l.addLocked(b, p.typ, p.n, to, now, true), p.b[:p.n])
 	l.tokens -= float64(p.n + overheadBytes)
 	if p.key == 0 {
 		l.sched.release(p)

@@ -36,6 +36,7 @@ type shape struct {
 	loss   float64
 	double float64
 	down   bool
+	mtu    int // bytes of UDP payload; larger datagrams are dropped without a word; 0 is unlimited
 }
 
 // A pipe is one direction of a path. Its shape may be changed with mu held.
@@ -112,7 +113,7 @@ func (p *pipe) Send(b []byte, segment int, to netip.AddrPort) error {
 		if p.sent++; p.tap != nil {
 			p.tap(d, p.from, to)
 		}
-		if p.down || p.rand.Float64() < p.loss {
+		if p.down || p.mtu > 0 && len(d) > p.mtu || p.rand.Float64() < p.loss {
 			p.dropped++
 			p.lost++
 			continue

@@ -16,22 +16,29 @@ const (
 	headerBytes   = 12
 	tagBytes      = 16
 	overheadBytes = headerBytes + tagBytes
-	mtuBytes      = 1200 // 1200 + 28 + 4 (TURN) + 48 (IPv6, UDP) = 1280, the least MTU of IPv6
-	packetBytes   = mtuBytes + overheadBytes
+
+	// What every path carries: 1200 + 28 + 4 (TURN) + 48 (IPv6, UDP) = 1280, the least MTU of IPv6.
+	mtuBytes    = 1200
+	packetBytes = mtuBytes + overheadBytes
+
+	// What no path needs to carry more than: 1472 + 28 (IPv4, UDP) = 1500, Ethernet's MTU.
+	mostPacket = 1472
+	mostMTU    = mostPacket - overheadBytes
 
 	indexMask = 1<<24 - 1
 )
 
-// Packet types. 2 and 4 are kept for fragments and for resets.
+// Packet types. 4 is kept for resets.
 const (
-	typeData    = 0
-	typeControl = 1
-	typeClose   = 3
+	typeData     = 0
+	typeControl  = 1
+	typeFragment = 2 // see putFragment
+	typeClose    = 3
 )
 
 // The first byte of a control packet's plaintext.
 const (
-	kindPing      = 1 // nothing
+	kindPing      = 1 // anything
 	kindPong      = 2 // counter of the PING u64
 	kindChallenge = 3 // 8 random bytes
 	kindResponse  = 4 // the same 8 bytes
@@ -55,7 +62,7 @@ func putHeader(b []byte, typ, epoch byte, index uint32, counter uint64) {
 
 // isPacket reports whether b can be a packet of ours at all.
 func isPacket(b []byte) bool {
-	return len(b) >= overheadBytes && len(b) <= packetBytes && b[0]&0xc0 == 0x80
+	return len(b) >= overheadBytes && len(b) <= mostPacket && b[0]&0xc0 == 0x80
 }
 
 func packetType(b []byte) byte  { return b[0] >> 2 & 15 }

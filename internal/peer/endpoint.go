@@ -110,7 +110,8 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 	l, err := e.mux.Open(link.Config{
 		Socket: e.host, LocalIndex: e.index, RemoteIndex: remote.Index,
 		SendKey: keys.Send, RecvKey: keys.Recv, AES: keys.Suite == handshake.AES256GCM,
-		ReceiveBuffer: e.host.ReceiveBuffer(), OnControl: control, OnState: e.state, Logger: e.cfg.Logger,
+		ReceiveBuffer: e.host.ReceiveBuffer(), DontFragment: e.host.DontFragment(),
+		OnControl: control, OnState: e.state, Logger: e.cfg.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open link: %w", err)
