@@ -226,6 +226,16 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.C
 	return cmd
 }
 
+// RouterCommand is the same inside the router that the host is behind. Its interfaces are wan and lan.
+func (h *Host) RouterCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
+	if h.router == "" {
+		h.lab.t.Fatalf("netlab: %s is not behind a router", h.name)
+	}
+	r := *h
+	r.ns = h.router
+	return r.Command(ctx, name, args...)
+}
+
 // Do calls f on a thread that is inside the host; sockets f opens belong to it, and stay there. What
 // f starts in other goroutines is not inside.
 func (h *Host) Do(f func() error) error { return inNamespace(h.ns, f) }

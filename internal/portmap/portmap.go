@@ -1,0 +1,302 @@
+// Package portmap asks the router of the local network to forward a UDP port to this machine, by PCP
+// (RFC 6887), NAT-PMP (RFC 6886) or UPnP IGD, keeps the mapping alive and removes it at the end.
+//
+//	Open ── probe all three at once ── the first that maps, in that order ── found(Mapping)
+//	                                      └─ renewed at half its lifetime; lost and searched again
+//
+// The local network is taken for hostile: only the default gateway is talked to and believed, answers
+// must fit requests, descriptions are fetched from the gateway's own address without redirects or
+// proxies, and everything read is bounded.
+package portmap
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A Protocol is one of the three.
+type Protocol string
+
+const (
+	PCP    Protocol = "PCP"
+	NATPMP Protocol = "NAT-PMP"
+	UPnP   Protocol = "UPnP"
+)
+
+var (
+	// ErrNone is a gateway that speaks none of the protocols.
+	ErrNone = errors.New("the router offers no port mapping")
+	// ErrGateway is a machine without a default gateway.
+	ErrGateway = errors.New("there is no default gateway")
+	// ErrRefused is a router that speaks a protocol and does not map.
+	ErrRefused = errors.New("the router refuses to map the port")
+)
+
+// Config says what to map. Port is required.
+type Config struct {
+	Port    int        // local UDP port
+	Gateway netip.Addr // the router; the zero Addr looks the default gateway up
+	Logger  *slog.Logger
+}
+
+// A Mapping is a public UDP port that leads to the local one.
+type Mapping struct {
+	Protocol Protocol
+	External netip.AddrPort // it may lie behind a further NAT: see Public
+}
+
+// Public reports whether the external address is one that the internet can reach, as far as an address
+// can tell: a router behind a carrier's NAT maps to a private or shared one (RFC 6598).
+func (m Mapping) Public() bool {
+	a := m.External.Addr()
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !shared.Contains(a)
+}
+
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+const (
+	wantLifetime  = 2 * time.Hour
+	leastRenew    = 30 * time.Second
+	searchAgain   = 5 * time.Minute // after there was none
+	probeFor      = 3 * time.Second
+	preferFor     = 200 * time.Millisecond // how long a better protocol may answer after a worse one did
+	removeFor     = time.Second
+	portTries     = 4 // external ports tried with UPnP when the wanted one is taken
+	leastExternal = 1024
+)
+
+// A Mapper keeps one mapping.
+type Mapper struct {
+	cfg    Config
+	log    *slog.Logger
+	found  func(Mapping)
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// Open begins in the background and returns at once. found is called for the mapping and whenever its
+// external address changes, from one goroutine; it must not call Close.
+func Open(cfg Config, found func(Mapping)) *Mapper {
+	m := &Mapper{cfg: cfg, log: cfg.Logger, found: found}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = cancel
+	m.wg.Go(func() { m.run(ctx) })
+	return m
+}
+
+// Close removes the mapping, within a second, and waits for the Mapper's goroutines.
+func (m *Mapper) Close() error {
+	m.cancel()
+	m.wg.Wait()
+	return nil
+}
+
+// A method is a protocol that the gateway was seen to speak.
+type method interface {
+	protocol() Protocol
+	// add makes or renews the mapping and returns how long it lives.
+	add(ctx context.Context, port, external int) (netip.AddrPort, time.Duration, error)
+	remove(ctx context.Context, port, external int) error
+}
+
+func (m *Mapper) run(ctx context.Context) {
+	var last Mapping
+	for ctx.Err() == nil {
+		wait := searchAgain
+		gateway, local, err := route(m.cfg.Gateway)
+		if err == nil {
+			for _, x := range probe(ctx, gateway, local) {
+				if m.keep(ctx, x, &last) {
+					wait = leastRenew // it worked for a while
+					break
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// keep maps the port by x until that fails. It reports whether it ever worked.
+func (m *Mapper) keep(ctx context.Context, x method, last *Mapping) bool {
+	external := m.cfg.Port
+	worked := false
+	for {
+		limited, cancel := context.WithTimeout(ctx, probeFor)
+		addr, life, err := x.add(limited, m.cfg.Port, external)
+		cancel()
+		if err != nil {
+			m.log.Debug("port mapping failed", "protocol", x.protocol(), "err", err)
+			if worked || ctx.Err() != nil {
+				m.remove(x, external)
+			}
+			return worked
+		}
+		worked, external = true, int(addr.Port())
+		if now := (Mapping{x.protocol(), addr}); now != *last {
+			*last = now
+			m.log.Debug("port mapped", "protocol", x.protocol(), "external", addr, "lifetime", life)
+			m.found(now)
+		}
+		t := time.NewTimer(max(life/2, leastRenew))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			m.remove(x, external)
+			return worked
+		case <-t.C:
+		}
+	}
+}
+
+func (m *Mapper) remove(x method, external int) {
+	ctx, cancel := context.WithTimeout(context.Background(), removeFor)
+	defer cancel()
+	if err := x.remove(ctx, m.cfg.Port, external); err != nil {
+		m.log.Debug("port mapping not removed", "protocol", x.protocol(), "err", err) // it times out
+	}
+}
+
+// probe asks the gateway what it speaks and returns that, best first. Once one has answered, better
+// ones get a moment more.
+func probe(ctx context.Context, gateway, local netip.Addr) []method {
+	ctx, cancel := context.WithTimeout(ctx, probeFor)
+	defer cancel()
+	probes := []func(context.Context, netip.Addr, netip.Addr) (method, error){probePCP, probePMP, probeUPnP}
+	type answer struct {
+		rank int
+		m    method
+	}
+	answers := make(chan answer, len(probes))
+	for i, p := range probes {
+		go func() { // ends with ctx, which ends with this call
+			x, err := p(ctx, gateway, local)
+			if err != nil {
+				x = nil
+			}
+			answers <- answer{i, x}
+		}()
+	}
+	ranked := make([]method, len(probes))
+	var hurry <-chan time.Time
+	for range probes {
+		select {
+		case a := <-answers:
+			ranked[a.rank] = a.m
+			if a.m != nil && hurry == nil {
+				hurry = time.After(preferFor)
+			}
+		case <-hurry:
+			cancel()
+			hurry = nil
+			a := <-answers
+			ranked[a.rank] = a.m
+		}
+	}
+	got := ranked[:0]
+	for _, x := range ranked {
+		if x != nil {
+			got = append(got, x)
+		}
+	}
+	return got
+}
+
+// A Report says what a gateway speaks.
+type Report struct {
+	Gateway   netip.Addr
+	Protocols []Protocol
+}
+
+// Survey asks the gateway, the default one if it is the zero Addr, what it speaks. It takes up to three
+// seconds and maps nothing.
+func Survey(ctx context.Context, gateway netip.Addr) (Report, error) {
+	gateway, local, err := route(gateway)
+	if err != nil {
+		return Report{}, err
+	}
+	r := Report{Gateway: gateway}
+	for _, x := range probe(ctx, gateway, local) {
+		r.Protocols = append(r.Protocols, x.protocol())
+	}
+	if len(r.Protocols) == 0 {
+		return r, ErrNone
+	}
+	return r, nil
+}
+
+// route returns the gateway, looked up if it is not given, and the local address that it sees.
+func route(gateway netip.Addr) (_, local netip.Addr, err error) {
+	if !gateway.IsValid() {
+		if gateway, err = defaultGateway(); err != nil {
+			return gateway, local, err
+		}
+	}
+	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(gateway, pcpPort)))
+	if err != nil {
+		return gateway, local, fmt.Errorf("reach the gateway %v: %w", gateway, err)
+	}
+	defer c.Close()
+	return gateway, c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
+}
+
+// exchange sends a request to the gateway's port until accept takes an answer: three times, 250 ms
+// apart at first (RFC 6886 §3.1). Answers come from the gateway only: the socket is connected.
+func exchange(ctx context.Context, gateway netip.Addr, request []byte, accept func(b []byte) (done bool, err error)) error {
+	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(gateway, pcpPort)))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	buf := make([]byte, 1100) // RFC 6887 §7
+	wait := 250 * time.Millisecond
+	for range 3 {
+		if _, err = c.Write(request); err != nil && errors.Is(err, net.ErrClosed) {
+			break
+		}
+		_ = c.SetReadDeadline(time.Now().Add(wait)) // fails only when closed
+		wait *= 2
+		for {
+			var n int
+			if n, err = c.Read(buf); err != nil {
+				break
+			}
+			if done, err := accept(buf[:n]); done {
+				return err
+			}
+		}
+		if ne := net.Error(nil); !errors.As(err, &ne) || !ne.Timeout() {
+			break // nobody listens there
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func randomNonce() (n [12]byte) {
+	rand.Read(n[:])
+	return n
+}
+
+func randomPort() int {
+	var b [2]byte
+	rand.Read(b[:])
+	return leastExternal + int(binary.BigEndian.Uint16(b[:]))%(65536-leastExternal)
+}
