@@ -66,7 +66,28 @@ func (c *midConn) Read(b []byte) (int, error) {
 
 // TestShrinkingPath: a path that stops to carry packets of more than 1300 bytes in the middle of a copy,
 // without ICMP, goes on within 3 seconds.
+//
+// The same when it is the machine's own interface that shrinks, where the kernel refuses what is too large
+// (and whole runs of packets with it).
 func TestShrinkingPath(t *testing.T) {
+	t.Run("path", func(t *testing.T) {
+		shrinkingPath(t, func(h *netlab.Host) (string, error) {
+			return nft(t.Context(), h, shrinkDrop, "-f", "-")
+		})
+	})
+	t.Run("interface", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("the path will do with -short")
+		}
+		shrinkingPath(t, func(h *netlab.Host) (string, error) {
+			out, err := h.Command(t.Context(), "ip", "link", "set", "eth0", "mtu", "1300").CombinedOutput()
+			return string(out), err
+		})
+	})
+}
+
+func shrinkingPath(t *testing.T, shrink func(*netlab.Host) (string, error)) {
+	t.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Skip("needs nftables:", err)
 	}
@@ -85,8 +106,8 @@ func TestShrinkingPath(t *testing.T) {
 	c := &midConn{Conn: dial(t, right, port), at: size / 3}
 	c.call = func() {
 		for _, h := range []*netlab.Host{left, right} {
-			if out, err := nft(t.Context(), h, shrinkDrop, "-f", "-"); err != nil {
-				t.Errorf("nft: %v\n%s", err, out)
+			if out, err := shrink(h); err != nil {
+				t.Errorf("shrink: %v\n%s", err, out)
 			}
 		}
 	}
@@ -97,8 +118,8 @@ func TestShrinkingPath(t *testing.T) {
 	full, dropped := nftCount(t, right, "full"), nftCount(t, right, "dropped")
 	t.Logf("%d MiB in %.2f s, longest wait %d ms; %d packets of 1500 bytes, %d dropped after the path shrank",
 		size>>20, r.took.Seconds(), r.stall.Milliseconds(), full, dropped)
-	if full < size/3/1500/2 || dropped == 0 {
-		t.Errorf("%d packets of 1500 bytes in the first third, %d dropped", full, dropped)
+	if full < size/3/1500/2 || full > size/1500*2/3 {
+		t.Errorf("%d packets of 1500 bytes", full)
 	}
 	if r.stall > 3*time.Second {
 		t.Errorf("%v without a byte", r.stall)
