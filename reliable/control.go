@@ -8,6 +8,9 @@ const (
 
 	// maxBatch is how many bytes of messages are handed to kcp at a time.
 	maxBatch = 16 << 10
+
+	// maxInbox bounds what waits for receive, which nothing blocks. More is refused and comes again.
+	maxInbox = 1 << 20
 )
 
 // A control is the control conversation. What is to be said waits in a queue that no caller blocks
@@ -16,6 +19,10 @@ type control struct {
 	session *Session
 	conv    *conversation
 	wake    chan struct{} // capacity 1: it need not be told twice
+	came    chan struct{} // capacity 1: there is something in the inbox
+
+	inMu  sync.Mutex // after conversation.mu
+	inbox []byte     // messages of the peer, at most maxInbox bytes
 
 	mu       sync.Mutex
 	queue    []queued
@@ -30,12 +37,26 @@ type queued struct {
 }
 
 func newControl(s *Session) *control {
-	return &control{
+	c := &control{
 		session: s,
-		conv:    newConversation(s.link, 0),
 		wake:    make(chan struct{}, 1),
+		came:    make(chan struct{}, 1),
 		synced:  make(chan struct{}),
 	}
+	c.conv = newConversation(s.link, s.gov, &s.held, 0, c.take)
+	return c
+}
+
+// take is the conversation's sink.
+func (c *control) take(p []byte) bool {
+	c.inMu.Lock()
+	defer c.inMu.Unlock()
+	if len(c.inbox)+len(p) > maxInbox {
+		return false
+	}
+	c.inbox = append(c.inbox, p...)
+	signal(c.came)
+	return true
 }
 
 // say queues a message about st, which has not been released yet.
@@ -45,7 +66,7 @@ func (c *control) say(st *Stream, m message) {
 	st.unsent++
 	c.queue = append(c.queue, queued{m, st})
 	c.mu.Unlock()
-	c.signal()
+	signal(c.wake)
 }
 
 // leave is called once for each stream that was released, when it has nothing more to say.
@@ -68,7 +89,7 @@ func (c *control) refuse(id uint32) bool {
 	}
 	c.refusals++
 	c.queue = append(c.queue, queued{message: message{kind: msgReset, stream: id, value: uint64(CodeBusy)}})
-	c.signal()
+	signal(c.wake)
 	return true
 }
 
@@ -77,15 +98,8 @@ func (c *control) sync() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue = append(c.queue, queued{message: message{kind: msgSync}})
-	c.signal()
+	signal(c.wake)
 	return c.synced
-}
-
-func (c *control) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
 }
 
 // send runs until the session is done.
@@ -99,21 +113,27 @@ func (c *control) send() {
 		case <-c.wake:
 		}
 		for {
-			batch, out = c.take(batch[:0], out[:0])
+			batch, out = c.next(batch[:0], out[:0])
 			if len(batch) == 0 {
 				break
 			}
-			c.session.gov.touch(c.conv)
-			if _, err := c.conv.kcp.Write(batch); err != nil {
-				return // closed
+			for rest := batch; ; {
+				if rest = rest[c.conv.write(rest):]; len(rest) == 0 {
+					break
+				}
+				select {
+				case <-c.session.done:
+					return
+				case <-c.conv.room:
+				}
 			}
 			c.sent(out)
 		}
 	}
 }
 
-// take moves the first messages of the queue to b in their wire form, and to out.
-func (c *control) take(b []byte, out []queued) ([]byte, []queued) {
+// next moves the first messages of the queue to b in their wire form, and to out.
+func (c *control) next(b []byte, out []queued) ([]byte, []queued) {
 	c.mu.Lock()
 	n := 0
 	for n < len(c.queue) && n < maxBatch/(2+maxMessageSize) {
@@ -159,17 +179,24 @@ func (c *control) sent(out []queued) {
 
 // receive runs until the session is done. Nothing that it calls blocks.
 func (c *control) receive() {
-	buf := make([]byte, 4<<10)
-	n := 0
+	var buf, spare []byte // buf begins with the first part of a message
 	for {
-		m, err := c.conv.kcp.Read(buf[n:])
-		if err != nil {
-			return // closed
+		select {
+		case <-c.session.done:
+			return
+		case <-c.came:
 		}
-		n += m
+		c.inMu.Lock()
+		came := c.inbox
+		c.inbox = spare[:0]
+		c.inMu.Unlock()
+		buf = append(buf, came...)
+		if spare = came; cap(spare) > maxBatch {
+			spare = nil
+		}
 		at := 0
 		for {
-			msg, size, err := nextMessage(buf[at:n])
+			msg, size, err := nextMessage(buf[at:])
 			if err != nil {
 				c.session.CloseWithError(err)
 				return
@@ -180,7 +207,9 @@ func (c *control) receive() {
 			at += size
 			c.handle(msg)
 		}
-		n = copy(buf, buf[at:n])
+		if buf = buf[:copy(buf, buf[at:])]; cap(buf) > 2*maxBatch {
+			buf = append([]byte(nil), buf...)
+		}
 	}
 }
 
@@ -190,7 +219,7 @@ func (c *control) handle(m message) {
 		c.mu.Lock()
 		c.syncAck = &m.value
 		c.mu.Unlock()
-		c.signal()
+		signal(c.wake)
 		return
 	case msgSyncAck:
 		c.mu.Lock()

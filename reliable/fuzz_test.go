@@ -222,8 +222,8 @@ func TestReceiveBuffer(t *testing.T) {
 	buf := make([]byte, 7000)
 	for in := want; len(in) > 0 || q.bytes > 0; {
 		for range 5 {
-			n := copy(q.room(), in[:min(len(in), 1176)])
-			q.filled(0, n)
+			n := min(len(in), 1176)
+			q.write(in[:n])
 			in = in[n:]
 		}
 		got = append(got, buf[:q.read(buf)]...)
@@ -231,14 +231,17 @@ func TestReceiveBuffer(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Error("the bytes read differ from those written")
 	}
-	q.filled(2, copy(q.room(), "abcd"))
-	if n := q.read(buf); string(buf[:n]) != "cd" {
-		t.Errorf("got %q, want %q", buf[:n], "cd")
+	q.write([]byte("abcd"))
+	if n := q.read(buf[:3]); string(buf[:n]) != "abc" {
+		t.Errorf("got %q, want %q", buf[:n], "abc")
 	}
-	q.filled(0, 10)
+	q.write([]byte("ef"))
+	if n := q.read(buf); string(buf[:n]) != "def" || len(q.blocks) != 0 {
+		t.Errorf("got %q and %d blocks, want %q and none", buf[:n], len(q.blocks), "def")
+	}
+	q.write(want)
 	q.discard()
 	if q.bytes != 0 || q.read(buf) != 0 {
 		t.Error("there are bytes after discard")
 	}
-	q.release()
 }

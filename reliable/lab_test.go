@@ -17,21 +17,23 @@ type wire struct {
 	jitter  time.Duration // added at random, so that packets overtake each other
 	loss    float64
 	double  float64
-	rate    int // bytes a second, 0 for no limit
-	queue   int // bytes that wait for the rate; more are dropped. 0 for no limit
-	window  int // what the sender's Window says; 1 MiB if 0
+	rate    int  // bytes a second, 0 for no limit
+	queue   int  // bytes that wait for the rate; more are dropped. 0 for no limit
+	window  int  // what the sender's Window says; 1 MiB if 0
+	broken  bool // lost packets that have a key are not repaired
 	down    atomic.Bool
 	dropped atomic.Int64
 	sent    atomic.Int64 // packets
 	bytes   atomic.Int64
 }
 
-// A testLink is one end of a link in memory. A perfect one calls the peer's handler from Send.
+// A testLink is one end of a link in memory.
 type testLink struct {
 	peer    *testLink
 	wire    *wire
 	handler atomic.Pointer[func([]byte)]
 	sched   *schedule
+	pipe    *pipe // if there is no schedule
 	rtt     time.Duration
 }
 
@@ -44,6 +46,9 @@ func newLinks(t testing.TB, ab, ba *wire) (a, b *testLink) {
 		if w := l.wire; w.delay > 0 || w.jitter > 0 || w.rate > 0 {
 			l.sched = newSchedule(l.peer)
 			t.Cleanup(l.sched.stop)
+		} else {
+			l.pipe = newPipe(l.peer)
+			t.Cleanup(l.pipe.stop)
 		}
 	}
 	return a, b
@@ -52,6 +57,7 @@ func newLinks(t testing.TB, ab, ba *wire) (a, b *testLink) {
 func (l *testLink) Receive(f func([]byte)) { l.handler.Store(&f) }
 func (l *testLink) MTU() int               { return 1200 }
 func (l *testLink) RTT() time.Duration     { return l.rtt }
+func (l *testLink) Forget(uint32)          {}
 func (l *testLink) Window(uint32) int {
 	if l.wire.window > 0 {
 		return l.wire.window
@@ -65,13 +71,23 @@ func (l *testLink) deliver(p []byte) {
 	}
 }
 
-func (l *testLink) Send(_, _ uint32, p []byte) bool {
+func (l *testLink) Send(_, key uint32, p []byte) bool {
 	w := l.wire
 	w.sent.Add(1)
 	w.bytes.Add(int64(len(p)))
-	if w.down.Load() || w.loss > 0 && rand.Float64() < w.loss {
+	if w.down.Load() {
 		w.dropped.Add(1)
 		return true
+	}
+	var late time.Duration
+	for w.loss > 0 && rand.Float64() < w.loss {
+		if key == 0 || w.broken || l.sched == nil {
+			w.dropped.Add(1)
+			return true
+		}
+		w.sent.Add(1)
+		w.bytes.Add(int64(len(p)))
+		late += l.rtt + l.rtt/4 + time.Millisecond
 	}
 	n := 1
 	if w.double > 0 && rand.Float64() < w.double {
@@ -80,8 +96,8 @@ func (l *testLink) Send(_, _ uint32, p []byte) bool {
 	ok := true
 	for range n {
 		if l.sched == nil {
-			l.peer.deliver(p)
-		} else if !l.sched.put(w, p) {
+			l.pipe.put(p)
+		} else if !l.sched.put(w, p, late) {
 			w.dropped.Add(1)
 			ok = false
 		}
@@ -89,11 +105,74 @@ func (l *testLink) Send(_, _ uint32, p []byte) bool {
 	return ok
 }
 
+// A pipe delivers packets at once and in order, from a goroutine of its own.
+type pipe struct {
+	to    *testLink
+	mu    sync.Mutex
+	ready sync.Cond // on mu
+	idle  bool
+	quit  bool
+	b     []byte // packets
+	ends  []int  // where they end
+	wg    sync.WaitGroup
+}
+
+func newPipe(to *testLink) *pipe {
+	p := &pipe{to: to}
+	p.ready.L = &p.mu
+	p.wg.Go(p.run)
+	return p
+}
+
+func (q *pipe) put(p []byte) {
+	q.mu.Lock()
+	q.b = append(q.b, p...)
+	q.ends = append(q.ends, len(q.b))
+	if q.idle {
+		q.idle = false
+		q.ready.Signal()
+	}
+	q.mu.Unlock()
+}
+
+func (q *pipe) stop() {
+	q.mu.Lock()
+	q.quit = true
+	q.ready.Signal()
+	q.mu.Unlock()
+	q.wg.Wait()
+}
+
+func (q *pipe) run() {
+	var b []byte
+	var ends []int
+	for {
+		q.mu.Lock()
+		for len(q.ends) == 0 && !q.quit {
+			q.idle = true
+			q.ready.Wait()
+		}
+		if q.quit {
+			q.mu.Unlock()
+			return
+		}
+		b, q.b = q.b, b[:0]
+		ends, q.ends = q.ends, ends[:0]
+		q.mu.Unlock()
+		start := 0
+		for _, end := range ends {
+			q.to.deliver(b[start:end])
+			start = end
+		}
+	}
+}
+
 // A schedule delivers packets when their time has come.
 type schedule struct {
 	to   *testLink
 	mu   sync.Mutex
 	h    flights
+	seq  int       // of the last packet, so that those of the same time stay in order
 	free time.Time // when the rate lets the next packet go
 	wake chan struct{}
 	quit chan struct{}
@@ -101,16 +180,19 @@ type schedule struct {
 }
 
 type flight struct {
-	at time.Time
-	p  []byte
+	at  time.Time
+	seq int
+	p   []byte
 }
 
 type flights []flight
 
-func (h flights) Len() int           { return len(h) }
-func (h flights) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h flights) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *flights) Push(x any)        { *h = append(*h, x.(flight)) }
+func (h flights) Len() int { return len(h) }
+func (h flights) Less(i, j int) bool {
+	return h[i].at.Before(h[j].at) || h[i].at.Equal(h[j].at) && h[i].seq < h[j].seq
+}
+func (h flights) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *flights) Push(x any)   { *h = append(*h, x.(flight)) }
 func (h *flights) Pop() any {
 	old := *h
 	x := old[len(old)-1]
@@ -130,7 +212,7 @@ func (s *schedule) stop() {
 	s.wg.Wait()
 }
 
-func (s *schedule) put(w *wire, p []byte) bool {
+func (s *schedule) put(w *wire, p []byte, late time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := time.Now()
@@ -144,11 +226,12 @@ func (s *schedule) put(w *wire, p []byte) bool {
 		s.free = s.free.Add(time.Duration(float64(len(p)) / float64(w.rate) * 1e9))
 		at = s.free
 	}
-	at = at.Add(w.delay)
+	at = at.Add(w.delay + late)
 	if w.jitter > 0 {
 		at = at.Add(rand.N(w.jitter))
 	}
-	heap.Push(&s.h, flight{at, append([]byte(nil), p...)})
+	s.seq++
+	heap.Push(&s.h, flight{at, s.seq, append([]byte(nil), p...)})
 	signal(s.wake)
 	return true
 }

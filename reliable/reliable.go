@@ -1,8 +1,8 @@
 // Package reliable carries byte streams over a link of datagrams, one KCP conversation for each.
 //
-//	Stream ── conversation ── kcp.UDPSession ── packetConn ──┐
-//	Stream ── conversation ── kcp.UDPSession ── packetConn ──┼── Session ── Link
-//	control ─ conversation ── kcp.UDPSession ── packetConn ──┘
+//	Stream ── conversation: sender (kcp.KCP), receiver ──┐
+//	Stream ── conversation: sender (kcp.KCP), receiver ──┼── Session ── Link
+//	control ─ conversation: sender (kcp.KCP), receiver ──┘
 //
 // There is no multiplexer above KCP: streams share no queue, so a lost packet or a slow reader holds
 // up its own stream only. The side that Config calls the initiator gives its streams odd numbers, the
@@ -18,10 +18,20 @@
 // reader that stops makes the peer's Write block; KCP's own receive window stays open meanwhile, so
 // that nothing depends on its probes, which wait for up to two minutes.
 //
-// Each stream costs three goroutines and 290 KiB, most of it queues of kcp-go that are never touched:
-// 200 idle streams take about 50 KiB of resident memory each. An idle stream wakes up twice a second
-// and sends nothing. kcp-go has a global scheduler (kcp.SystemTimedSched) whose goroutines start with
-// the program and never end.
+// The link repairs losses. KCP's timeout is the safety net for what the link had no room for, or this
+// side for what overtook other packets.
+//
+// A stream has no goroutine; an idle one has no timer, sends nothing and takes 35 KiB, most of it empty
+// rings of kcp-go. What wakes whom:
+//
+//  1. A write cuts segments, sends what the window has room for, and puts the conversation on the
+//     governor's list, which looks at it every 20 ms while something is on its way.
+//  2. The link's handler takes in packets: acknowledgements make room, wake a Write that waits for it
+//     and send what waited; data goes to the stream's buffer and wakes a Read that waits.
+//  3. A timer, armed by data that came, acknowledges what was not acknowledged by then.
+//
+// kcp-go has a global scheduler (kcp.SystemTimedSched), not used here, whose goroutines start with the
+// program and never end.
 //
 // Errors: [StreamError] (a stream was reset or refused), [ErrTooManyStreams], [ErrHeaderTooLong],
 // [ErrProtocol] (the peer broke the rules of the control conversation; the session ends).
@@ -37,10 +47,13 @@ import (
 // A Link carries datagrams to one peer and back. They may be lost, repeated and reordered, but not
 // forged: a Link authenticates.
 type Link interface {
-	// Send queues a copy of p on a flow and never blocks; false says that it was dropped. A packet with
+	// Send queues a copy of p on a flow. It never blocks, nor calls a handler; false says that it was dropped. A packet with
 	// key 0 is sent once. One with another key, which names it within its flow, may be sent again by the
 	// link until the peer has it; another Send of that key meanwhile may be dropped, which is no failure.
 	Send(flow, key uint32, p []byte) bool
+
+	// Forget drops what is queued on a flow and ends the repair of what was sent on it.
+	Forget(flow uint32)
 
 	// Receive sets the handler of packets, which may use p for the duration of the call only. NewSession
 	// calls it once; a session that has ended drops what still comes.
@@ -67,7 +80,7 @@ type Config struct {
 
 	// MaxBuffer bounds the bytes that one stream holds for its reader, default 4 MiB and no less than
 	// 256 KiB. That much is held only if the reader is fast and falls behind; one that is slow from the
-	// beginning gets 256 KiB. What KCP holds of segments that came out of order is bounded by 3 MiB.
+	// beginning gets 256 KiB. Segments that came out of order take 64 MiB at most in all streams together.
 	MaxBuffer int
 
 	// Logger may be nil. Nothing is logged per packet.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,6 +15,7 @@ import (
 type Session struct {
 	link    Link
 	cfg     Config
+	held    atomic.Int64 // bytes of segments that wait for those before them
 	gov     *governor
 	control *control
 	accepts chan *Stream  // headers are there; when it is full, streams are refused
@@ -47,7 +49,7 @@ func NewSession(l Link, cfg Config) *Session {
 	if cfg.Initiator {
 		s.next, s.peerIDs = 1, newIDSet(2)
 	}
-	s.gov = newGovernor(l, s.done)
+	s.gov = newGovernor(s.done)
 	s.control = newControl(s)
 	s.wg.Go(s.gov.run)
 	s.wg.Go(s.control.send)
@@ -80,7 +82,7 @@ func (s *Session) Open(ctx context.Context, header []byte) (*Stream, error) {
 	st := newStream(s, s.next, true)
 	s.next += 2
 	s.local++
-	s.addLocked(st)
+	s.streams[st.id] = st
 	s.mu.Unlock()
 
 	prefix := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(header)), uint16(len(header)))
@@ -233,21 +235,19 @@ func (s *Session) deliver(p []byte) {
 	if !ok || isClosed(s.done) {
 		return
 	}
-	conv := s.control.conv
-	if id != 0 {
-		s.mu.RLock()
-		st := s.streams[id]
-		s.mu.RUnlock()
-		if st == nil && push {
-			st = s.opened(id)
-		}
-		if st == nil {
-			return
-		}
-		conv = st.conv
+	if id == 0 {
+		s.control.conv.deliver(p)
+		return
 	}
-	conv.pc.deliver(p)
-	s.gov.touch(conv)
+	s.mu.RLock()
+	st := s.streams[id]
+	s.mu.RUnlock()
+	if st == nil && push {
+		st = s.opened(id)
+	}
+	if st != nil && st.conv.deliver(p) {
+		st.came()
+	}
 }
 
 // opened returns a new stream for a number that the peer has not used before, or nil. A number beyond
@@ -267,17 +267,12 @@ func (s *Session) opened(id uint32) *Stream {
 	s.peerIDs.use(id)
 	s.remote++
 	st := newStream(s, id, false)
-	s.addLocked(st)
+	s.streams[st.id] = st
 	return st
 }
 
 // fromPeer reports whether id is of those that the peer gives its streams.
 func (s *Session) fromPeer(id uint32) bool { return id != 0 && (id&1 == 0) == s.cfg.Initiator }
-
-func (s *Session) addLocked(st *Stream) {
-	s.streams[st.id] = st
-	s.wg.Go(st.receive)
-}
 
 // released takes a stream off that has ended for both sides. It counts on until its messages are out,
 // so that opening and resetting streams cannot pile them up.

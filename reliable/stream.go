@@ -53,7 +53,6 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 		session:   s,
 		id:        id,
 		opener:    opener,
-		conv:      newConversation(s.link, id),
 		done:      make(chan struct{}),
 		accepted:  make(chan struct{}),
 		readStop:  make(chan struct{}),
@@ -63,7 +62,9 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 		readable:  make(chan struct{}, 1),
 		credited:  make(chan struct{}, 1),
 	}
+	st.conv = newConversation(s.link, s.gov, &s.held, id, st.take)
 	st.in.window, st.in.limit = initialCredit, initialCredit
+	st.in.inHeader = !opener
 	st.out.limit = initialCredit
 	return st
 }
@@ -72,13 +73,10 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 // stream's calls return it.
 func (s *Stream) start(prefix []byte) error {
 	s.header = prefix[2:]
-	s.session.gov.touch(s.conv)
-	_, err := s.conv.kcp.Write(prefix) // never blocks: the window is empty
+	s.conv.write(prefix) // all of it: the window is empty
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
-		s.out.sent = uint64(len(prefix))
-	}
+	s.out.sent = uint64(len(prefix))
 	if _, reset := s.err.(*StreamError); reset {
 		return nil
 	}
@@ -104,7 +102,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	for {
-		if n, err, ready := s.take(p); ready {
+		if n, err, ready := s.readNow(p); ready {
 			return n, err
 		}
 		select {
@@ -271,12 +269,6 @@ func (s *Stream) SetWriteDeadline(t time.Time) error {
 		return net.ErrClosed
 	}
 	s.writeBy.set(t)
-	if s.out.err == nil { // else kcp keeps the deadline that stopped its writer
-		if t.IsZero() {
-			t = forever
-		}
-		_ = s.conv.kcp.SetWriteDeadline(t) // never fails
-	}
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
 )
 
 // An outgoing is the direction from this side. Stream.mu guards it.
@@ -30,6 +29,12 @@ type incoming struct {
 	hasFinal  bool
 	over      bool // all is there, or no more is wanted
 	lost      bool // what was there was dropped
+	wanted    bool // Read waits
+
+	inHeader bool   // the header is not there yet
+	header   []byte // with its length, as far as it is there
+	arrived  bool   // the header is there and nobody was told
+	broken   bool   // the peer sent what it may not
 }
 
 // complete reports whether all that the peer wrote has arrived.
@@ -55,19 +60,15 @@ func (s *Stream) put(p []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		}
 	}
-	s.session.gov.touch(s.conv)
-	n, err = s.conv.kcp.Write(p[:n]) // all or nothing
-	if err != nil {
-		if isClosed(s.writeStop) {
+	if n = s.conv.write(p[:n]); n == 0 {
+		select {
+		case <-s.conv.room:
+			return 0, nil
+		case <-s.writeStop:
 			return 0, s.writeFailure()
-		}
-		if isClosed(s.writeBy.wait()) {
+		case <-s.writeBy.wait():
 			return 0, os.ErrDeadlineExceeded
 		}
-		if isClosed(s.conv.ended) {
-			return 0, net.ErrClosed
-		}
-		return 0, nil // the deadline was moved meanwhile, or our timer is a moment behind kcp's
 	}
 	s.mu.Lock()
 	s.out.sent += uint64(n)
@@ -86,15 +87,14 @@ func (s *Stream) writeFailure() error {
 func (s *Stream) stopWritesLocked(err error) {
 	if s.out.err == nil {
 		close(s.writeStop)
-		_ = s.conv.kcp.SetWriteDeadline(time.Unix(1, 0)) // never fails
 	} else if _, reset := s.out.err.(*StreamError); reset {
 		return
 	}
 	s.out.err = err
 }
 
-// take moves bytes to p and gives credit for them. It is not ready if Read has to wait.
-func (s *Stream) take(p []byte) (n int, err error, ready bool) {
+// readNow moves bytes to p and gives credit for them. It is not ready if Read has to wait.
+func (s *Stream) readNow(p []byte) (n int, err error, ready bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := &s.in
@@ -113,6 +113,7 @@ func (s *Stream) take(p []byte) (n int, err error, ready bool) {
 	case in.complete():
 		return 0, io.EOF, true
 	}
+	in.wanted = true
 	return 0, nil, false
 }
 
@@ -141,46 +142,72 @@ func (s *Stream) takeCredit() uint64 {
 	return s.in.limit
 }
 
-// receive moves what kcp has into the buffer until the conversation ends. The credit bounds it, so
-// kcp's own window is never shut.
-func (s *Stream) receive() {
-	defer func() {
-		s.mu.Lock()
-		s.in.buf.release()
-		s.mu.Unlock()
-	}()
-	var header []byte // with its length, as far as it is there
-	reading := !s.opener
-	for {
-		s.mu.Lock()
-		room := s.in.buf.room()
-		s.mu.Unlock()
-		n, err := s.conv.kcp.Read(room)
-		if err != nil {
-			return // closed
+// take is the conversation's sink. Credit bounds what it keeps.
+func (s *Stream) take(p []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in
+	if s.err != nil || in.broken {
+		return true
+	}
+	in.received += uint64(len(p))
+	if in.received > in.limit && !in.over || in.hasFinal && in.received > in.final {
+		in.broken = true
+		return true
+	}
+	if in.inHeader {
+		var n int
+		var ok bool
+		if in.header, n, ok = readHeader(in.header, p); !ok {
+			in.broken = true
+			return true
 		}
-		skip := 0
-		if reading {
-			var ok bool
-			if header, skip, ok = readHeader(header, room[:n]); !ok {
-				_ = s.Reset(CodeProtocol)
-				return
-			}
-			reading = len(header) < 2 || len(header) < 2+int(binary.BigEndian.Uint16(header))
+		p = p[n:]
+		in.consumed += uint64(n)
+		if len(in.header) >= 2 && len(in.header) == 2+int(binary.BigEndian.Uint16(in.header)) {
+			s.header = in.header[2:]
+			in.inHeader, in.arrived, in.header = false, true, nil
 		}
-		if !s.arrived(skip, n) {
-			_ = s.Reset(CodeProtocol)
+	}
+	if in.over { // Close does not want it
+		in.consumed += uint64(len(p))
+		return true
+	}
+	in.buf.write(p)
+	s.completeLocked()
+	return true
+}
+
+// came is called after take, without locks, and deals with what it found.
+func (s *Stream) came() {
+	s.mu.Lock()
+	in := &s.in
+	broken, arrived, over := in.broken && s.err == nil, in.arrived, in.over && s.out.over
+	in.arrived = false
+	s.wakeReaderLocked()
+	s.mu.Unlock()
+	if broken {
+		_ = s.Reset(CodeProtocol)
+		return
+	}
+	if arrived {
+		select {
+		case s.session.accepts <- s:
+		default:
+			_ = s.Reset(CodeBusy)
 			return
 		}
-		if skip > 0 && !reading {
-			s.header = header[2:]
-			select {
-			case s.session.accepts <- s:
-			default:
-				_ = s.Reset(CodeBusy)
-				return
-			}
-		}
+	}
+	if over {
+		s.releaseIfOver()
+	}
+}
+
+// wakeReaderLocked wakes a Read that waits if there is something for it.
+func (s *Stream) wakeReaderLocked() {
+	if in := &s.in; in.wanted && (in.buf.bytes > 0 || in.complete()) {
+		in.wanted = false
+		signal(s.readable)
 	}
 }
 
@@ -210,34 +237,6 @@ func readHeader(header, p []byte) (_ []byte, taken int, ok bool) {
 	return header, taken, true
 }
 
-// arrived publishes n bytes in the room, of which the first skip are the header's. It reports false if
-// the peer may not have sent them.
-func (s *Stream) arrived(skip, n int) bool {
-	s.mu.Lock()
-	in := &s.in
-	if s.err != nil {
-		s.mu.Unlock()
-		return true
-	}
-	in.received += uint64(n)
-	if in.received > in.limit && !in.over || in.hasFinal && in.received > in.final {
-		s.mu.Unlock()
-		return false
-	}
-	if in.over { // Close does not want it
-		in.consumed += uint64(n)
-		s.mu.Unlock()
-		return true
-	}
-	in.buf.filled(skip, n)
-	in.consumed += uint64(skip)
-	s.completeLocked()
-	s.mu.Unlock()
-	signal(s.readable)
-	s.releaseIfOver()
-	return true
-}
-
 // finished notes the size of the peer's direction.
 func (s *Stream) finished(size uint64) {
 	s.mu.Lock()
@@ -253,8 +252,8 @@ func (s *Stream) finished(size uint64) {
 	}
 	in.hasFinal, in.final = true, size
 	s.completeLocked()
+	s.wakeReaderLocked()
 	s.mu.Unlock()
-	signal(s.readable)
 	s.releaseIfOver()
 }
 

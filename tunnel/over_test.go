@@ -36,6 +36,7 @@ func (w *wire) Receive(f func([]byte)) {
 	w.handler = f
 }
 
+func (w *wire) Forget(uint32)      {}
 func (w *wire) MTU() int           { return 1200 }
 func (w *wire) Window(uint32) int  { return 1 << 20 }
 func (w *wire) RTT() time.Duration { return time.Millisecond }

@@ -1,0 +1,1 @@
+// This file lets flush in kcp.go have no body.

@@ -1,0 +1,251 @@
+package reliable
+
+import (
+	"time"
+
+	kcp "github.com/xtaci/kcp-go/v5"
+)
+
+const (
+	// ackEvery is after how many segments an acknowledgement is due: half of the smallest window.
+	ackEvery = minWindow / 2
+
+	// One goes out an eighth of a round trip after the last at the earliest, which is enough for any
+	// window, and for a segment that nothing follows no sooner than minAckDelay: it may travel with
+	// an answer.
+	ackShare    = 8
+	minAckDelay = time.Millisecond
+	maxAckDelay = 10 * time.Millisecond
+
+	// holeDelay, or two round trips, is how long the link may take to repair a loss before the
+	// sender is told what else is here, lest it send that again when its time is out.
+	holeDelay = 100 * time.Millisecond
+
+	// reportPackets bounds the packets of such a report, which come every maxAckDelay.
+	reportPackets = 16
+
+	// keepHeld is the largest ring for such segments that is kept when they are gone.
+	keepHeld = 1024
+
+	// heldBytes bounds the buffers of segments that wait for those before them, in a session.
+	heldBytes = 64 << 20
+)
+
+// A receiver is the receiving half of a conversation. It puts segments in order and acknowledges them.
+// Guarded by conversation.mu.
+type receiver struct {
+	next     uint32          // the segment that must come next
+	held     []*packetBuffer // by number, a ring; nil while there is no hole
+	holding  int
+	holeAt   time.Time // since when next is missing while others are here
+	fresh    int       // segments to be acknowledged
+	again    bool      // one came again, so an acknowledgement may be lost
+	waiting  bool      // the timer will acknowledge
+	ackAt    time.Time // of the last acknowledgement
+	lastTS   uint32    // of the segment that came last
+	freshest uint32    // its number
+	ack      [kcp.IKCP_OVERHEAD]byte
+}
+
+// deliver takes in a packet that conversationOf found well formed. It reports whether data came in
+// order, which the sink has then.
+func (c *conversation) deliver(p []byte) (came bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	for len(p) > 0 {
+		h := header(p)
+		n := kcp.IKCP_OVERHEAD + h.size()
+		switch h.cmd() {
+		case kcp.IKCP_CMD_PUSH:
+			c.acknowledgedLocked(h.una(), false, 0, 0)
+			came = c.pushLocked(h, p[kcp.IKCP_OVERHEAD:n]) || came
+		case kcp.IKCP_CMD_ACK:
+			c.acknowledgedLocked(h.una(), true, h.sn(), h.ts())
+		}
+		p = p[n:]
+	}
+	r := &c.in
+	if r.fresh < ackEvery && (r.waiting || r.fresh == 0 && r.holding == 0 && !r.again) {
+		return came
+	}
+	now := time.Now()
+	gap := min(c.link.RTT()/ackShare, maxAckDelay)
+	switch {
+	case r.fresh >= ackEvery && now.Sub(r.ackAt) >= gap:
+		c.ackLocked(now)
+	case !r.waiting:
+		r.waiting = true
+		c.wakeLocked(now, now.Add(max(gap, minAckDelay)))
+	}
+	return came
+}
+
+// pushLocked takes in a segment of data and reports whether it was the next.
+func (c *conversation) pushLocked(h header, data []byte) bool {
+	r := &c.in
+	sn := h.sn()
+	switch ahead := int32(sn - r.next); {
+	case ahead < 0:
+		r.again = true
+		return false
+	case ahead >= receiveWindow:
+		return false
+	case ahead > 0:
+		c.holdLocked(sn, h.ts(), data)
+		return false
+	}
+	if !c.sink(data) {
+		return false // it comes again
+	}
+	r.lastTS, r.freshest = h.ts(), sn
+	r.next++
+	r.fresh++
+	if r.holding == 0 {
+		return true
+	}
+	for r.holding > 0 {
+		slot := &r.held[r.next%uint32(len(r.held))]
+		b := *slot
+		if b == nil {
+			r.holeAt = time.Time{} // another hole
+			break
+		}
+		if !c.sink(b.b[:b.n]) {
+			break
+		}
+		*slot = nil
+		c.releaseLocked(b)
+		r.next++
+		r.fresh++
+	}
+	if r.holding == 0 && len(r.held) > keepHeld {
+		r.held = nil
+	}
+	return true
+}
+
+// holdLocked keeps a copy of a segment that overtook others.
+func (c *conversation) holdLocked(sn, ts uint32, data []byte) {
+	r := &c.in
+	ahead := int(sn - r.next)
+	if ahead >= len(r.held) {
+		size := max(64, len(r.held))
+		for size <= ahead {
+			size *= 2
+		}
+		held := make([]*packetBuffer, size)
+		for i := range r.held {
+			if n := r.next + uint32(i); r.held[n%uint32(len(r.held))] != nil {
+				held[n%uint32(size)] = r.held[n%uint32(len(r.held))]
+			}
+		}
+		r.held = held
+	}
+	slot := &r.held[sn%uint32(len(r.held))]
+	if b := *slot; b != nil {
+		r.again = r.again || b.reported // so the report was lost
+		b.reported = false
+		return
+	}
+	if c.held.Add(int64(maxPacket)) > heldBytes {
+		c.held.Add(-int64(maxPacket))
+		return // it comes again
+	}
+	b := packetBuffers.Get().(*packetBuffer)
+	b.n, b.ts, b.reported = copy(b.b[:], data), ts, false
+	*slot = b
+	r.holding++
+}
+
+func (c *conversation) releaseLocked(b *packetBuffer) {
+	c.in.holding--
+	c.held.Add(-int64(maxPacket))
+	packetBuffers.Put(b)
+}
+
+// acked notes that the peer is told of all that came in order.
+func (r *receiver) acked(now time.Time) {
+	r.fresh, r.again, r.ackAt = 0, false, now
+}
+
+func (c *conversation) ackLocked(now time.Time) {
+	r := &c.in
+	r.acked(now)
+	c.link.Send(c.id, 0, appendHeader(r.ack[:0], c.id, kcp.IKCP_CMD_ACK, r.lastTS, r.freshest, r.next))
+}
+
+// tick is run by the timer.
+func (c *conversation) tick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timerAt, c.in.waiting = time.Time{}, false
+	if c.closed {
+		return
+	}
+	now := time.Now()
+	if c.out.later {
+		c.flushLocked(now)
+	}
+	r := &c.in
+	if r.fresh > 0 || r.again {
+		if at := r.ackAt.Add(min(c.link.RTT()/ackShare, maxAckDelay)); now.Before(at) {
+			r.waiting = true // one went out since the timer was set
+			c.wakeLocked(now, at)
+		} else {
+			c.ackLocked(now)
+		}
+	}
+	if r.holding == 0 {
+		r.holeAt = time.Time{}
+		return
+	}
+	if r.holeAt.IsZero() {
+		r.holeAt = now
+	}
+	at := r.holeAt.Add(max(holeDelay, 2*c.link.RTT()))
+	if !now.Before(at) {
+		c.reportLocked()
+		at = now.Add(maxAckDelay)
+	}
+	c.wakeLocked(now, at)
+}
+
+// reportLocked acknowledges segments behind a hole, each once unless it comes again.
+func (c *conversation) reportLocked() {
+	r := &c.in
+	limit := c.mtuLocked() / kcp.IKCP_OVERHEAD * kcp.IKCP_OVERHEAD
+	var b []byte
+	packets := 0
+	for i := range uint32(len(r.held)) {
+		sn := r.next + i
+		p := r.held[sn%uint32(len(r.held))]
+		if p == nil || p.reported {
+			continue
+		}
+		if len(b) == limit {
+			c.link.Send(c.id, 0, b)
+			b = b[:0]
+			if packets++; packets == reportPackets {
+				return
+			}
+		}
+		p.reported = true
+		b = appendHeader(b, c.id, kcp.IKCP_CMD_ACK, p.ts, sn, r.next)
+	}
+	if len(b) > 0 {
+		c.link.Send(c.id, 0, b)
+	}
+}
+
+// dropLocked gives back what is held.
+func (c *conversation) dropLocked() {
+	for _, b := range c.in.held {
+		if b != nil {
+			c.releaseLocked(b)
+		}
+	}
+	c.in.held = nil
+}

@@ -1,0 +1,259 @@
+package reliable
+
+import (
+	"time"
+
+	kcp "github.com/xtaci/kcp-go/v5"
+)
+
+const (
+	// Segments in flight. KCP goes through all of them whenever it sends.
+	minWindow = 32
+	maxWindow = receiveWindow - 1 // 36 MiB in packets of 1,200 bytes
+
+	// receiveWindow is how far ahead of the next segment one may be.
+	receiveWindow = 1 << 15
+
+	// KCP's timeout is the safety net under the link's repairs: the smoothed round trip and at least this
+	// or three round trips more.
+	minTimeout = 200 * time.Millisecond
+
+	// applyShare of the window must be acknowledged before it is worth a look through all of it.
+	applyShare = 32
+
+	// From so many segments in flight on writers do not cause a flush each, but one in flushGap for each
+	// segment in flight: about a twentieth of the time that flushes take.
+	manySegments = 2048
+	flushGap     = 64 * time.Nanosecond
+
+	// writeChunk is how many bytes are handed to kcp at a time.
+	writeChunk = 64 << 10
+)
+
+// A sender is the sending half of a conversation: kcp cuts what is written into segments, keeps to the
+// window and sends again what was not acknowledged in time. Guarded by conversation.mu.
+type sender struct {
+	kcp    *kcp.KCP // nil until something is written
+	mtu    int      // bytes
+	window int      // segments
+	rto    time.Duration
+
+	una, next uint32    // the oldest segment that kcp waits for; behind the newest
+	known     uint32    // from una on: the peer has all before it
+	reported  bitmap    // segments from una on that the peer has although some before them are missing
+	due       time.Time // when kcp looks for segments to send again
+	flushed   time.Time
+	later     bool // a flush waits for the timer
+	rttTold   bool // kcp knows the link's round trip
+	lastTS    uint32
+	input     [kcp.IKCP_OVERHEAD]byte // what kcp is told, reused
+}
+
+// write hands the first bytes of p to kcp, and sends what the window has room for. It returns how many
+// bytes it took, 0 if the caller must wait for room.
+func (c *conversation) write(p []byte) int {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return len(p) // nobody will miss it
+	}
+	s := &c.out
+	wake := !c.active
+	if s.kcp == nil {
+		s.kcp = kcp.NewKCP(c.id, c.output)
+	}
+	now := time.Now()
+	if wake {
+		c.active = true
+		c.fitLocked(now)
+	}
+	mss := s.mtu - kcp.IKCP_OVERHEAD
+	// A little more than the window, so that acknowledgements find something to send.
+	n := min(len(p), (s.window+s.window/8+16-s.kcp.WaitSnd())*mss)
+	if n <= 0 {
+		c.mu.Unlock()
+		return 0
+	}
+	for rest := p[:n]; len(rest) > 0; {
+		m := min(len(rest), mss)
+		s.kcp.Send(rest[:m]) // cannot fail: it is one segment
+		rest = rest[m:]
+	}
+	if flight := int(s.next - s.una); flight < s.window {
+		if at := s.flushed.Add(time.Duration(flight) * flushGap); flight > manySegments && now.Before(at) {
+			s.later = true
+			c.wakeLocked(now, at)
+		} else {
+			c.flushLocked(now)
+		}
+	}
+	c.mu.Unlock()
+	if wake {
+		c.gov.add(c)
+	}
+	return n
+}
+
+func (c *conversation) flushLocked(now time.Time) {
+	s := &c.out
+	s.later = false
+	s.flushed = now
+	next := flush(s.kcp, kcp.IKCP_FLUSH_FULL)
+	s.due = now.Add(time.Duration(next) * time.Millisecond)
+	if rtt := c.link.RTT(); !s.rttTold && s.next != 0 && rtt > 0 {
+		// An acknowledgement of nothing: kcp takes the round trip from it and knows none before the first.
+		s.rttTold = true
+		c.tellLocked(kcp.IKCP_CMD_ACK, s.lastTS-uint32(rtt/time.Millisecond), s.una)
+	}
+}
+
+// tellLocked tells kcp that the peer has all segments before una. kcp sends more if that is news.
+func (c *conversation) tellLocked(cmd byte, ts, una uint32) {
+	s := &c.out
+	s.kcp.Input(appendHeader(s.input[:0], c.id, cmd, ts, una-1, una), kcp.IKCP_PACKET_REGULAR, false) // well formed
+}
+
+// output sends a packet of kcp's, without the segments that the peer is known to have.
+func (c *conversation) output(b []byte, size int) {
+	s := &c.out
+	kept, first := 0, uint32(0)
+	for rest := b[:size]; len(rest) >= kcp.IKCP_OVERHEAD; {
+		h := header(rest)
+		n := kcp.IKCP_OVERHEAD + h.size()
+		sn := h.sn()
+		if int32(sn-s.next) >= 0 {
+			s.next = sn + 1
+		} else if int32(sn-s.known) < 0 || s.reported.has(sn, s.una) {
+			rest = rest[n:]
+			continue
+		}
+		if kept == 0 {
+			first = sn
+		}
+		h.stamp(c.in.next)
+		s.lastTS = h.ts()
+		kept += copy(b[kept:], rest[:n])
+		rest = rest[n:]
+	}
+	if kept > 0 {
+		c.in.fresh, c.in.again = 0, false    // acknowledged by una
+		c.link.Send(c.id, first+1, b[:kept]) // what is refused is sent again when its time is out
+	}
+}
+
+// acknowledgedLocked takes in what the peer says about segments sent: it has all before una, and also
+// sn if ack is set.
+func (c *conversation) acknowledgedLocked(una uint32, ack bool, sn, ts uint32) {
+	s := &c.out
+	if s.kcp == nil {
+		return
+	}
+	flight := s.next - s.una
+	if ack && int32(sn-una) > 0 && sn-s.una < flight {
+		s.reported.set(sn, s.una)
+	}
+	news := una - s.una
+	if news <= s.known-s.una || news > flight {
+		return
+	}
+	s.known = una
+	// KCP looks at all segments in flight, so a little news waits for more; more will come unless this
+	// is all.
+	if news != flight && int(news) < s.window/applyShare {
+		return
+	}
+	cmd := byte(kcp.IKCP_CMD_WINS)
+	if ack {
+		cmd = kcp.IKCP_CMD_ACK
+	}
+	c.applyLocked(cmd, ts)
+}
+
+// applyLocked tells kcp what is known.
+func (c *conversation) applyLocked(cmd byte, ts uint32) {
+	s := &c.out
+	s.reported.forget(s.una, s.known)
+	s.una = s.known
+	c.tellLocked(cmd, ts, s.una)
+	signal(c.room)
+}
+
+// fitLocked takes over what the link says.
+func (c *conversation) fitLocked(now time.Time) {
+	s := &c.out
+	if mtu := min(max(c.link.MTU(), minMTU), maxPacket); mtu != s.mtu {
+		s.mtu = mtu
+		s.kcp.SetMtu(mtu)
+	}
+	if w := min(max(c.link.Window(c.id)/s.mtu, minWindow), maxWindow); w != s.window {
+		more := w > s.window
+		s.window = w
+		s.kcp.WndSize(w, openWindow)
+		if more {
+			signal(c.room)
+			if s.kcp.WaitSnd() > int(s.next-s.una) {
+				c.flushLocked(now)
+			}
+		}
+	}
+	if rto := max(minTimeout, 3*c.link.RTT()); rto-s.rto > s.rto/8 || s.rto-rto > s.rto/8 {
+		s.rto = rto
+		s.kcp.NoDelay(1, int(rto/time.Millisecond), 0, 1)
+	}
+}
+
+// look is called by the governor now and then while there is something on its way. It reports whether
+// there still is.
+func (c *conversation) look(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.out
+	if c.closed || s.kcp.WaitSnd() == 0 {
+		c.active = false
+		return false
+	}
+	c.fitLocked(now)
+	if s.known != s.una {
+		c.applyLocked(kcp.IKCP_CMD_WINS, 0)
+	}
+	if !now.Before(s.due) {
+		c.flushLocked(now)
+	}
+	return true
+}
+
+// A bitmap remembers segments by number, as far as receiveWindow from the base of the moment.
+type bitmap struct {
+	words []uint64 // a ring; nil while there is nothing to remember
+	n     int
+}
+
+func (m *bitmap) has(sn, base uint32) bool {
+	if m.n == 0 || sn-base >= receiveWindow {
+		return false
+	}
+	i := sn % receiveWindow
+	return m.words[i/64]&(1<<(i%64)) != 0
+}
+
+func (m *bitmap) set(sn, base uint32) {
+	if sn-base >= receiveWindow || m.has(sn, base) {
+		return
+	}
+	if m.words == nil {
+		m.words = make([]uint64, receiveWindow/64)
+	}
+	i := sn % receiveWindow
+	m.words[i/64] |= 1 << (i % 64)
+	m.n++
+}
+
+// forget clears what lies from base to before end.
+func (m *bitmap) forget(base, end uint32) {
+	for ; m.n > 0 && base != end; base++ {
+		if i := base % receiveWindow; m.words[i/64]&(1<<(i%64)) != 0 {
+			m.words[i/64] &^= 1 << (i % 64)
+			m.n--
+		}
+	}
+}
