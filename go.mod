@@ -6,6 +6,7 @@ require (
 	github.com/BurntSushi/toml v1.5.0
 	github.com/flynn/noise v1.1.0
 	github.com/gtank/ristretto255 v0.2.0
+	github.com/jackpal/gateway v1.0.16
 	github.com/mattn/go-isatty v0.0.20
 	github.com/pion/ice/v2 v2.3.38
 	github.com/pion/logging v0.2.2
@@ -28,7 +29,6 @@ require (
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/davecgh/go-spew v1.1.1 // indirect
 	github.com/google/uuid v1.3.1 // indirect
-	github.com/jackpal/gateway v1.0.16 // indirect
 	github.com/klauspost/cpuid/v2 v2.2.6 // indirect
 	github.com/klauspost/reedsolomon v1.12.0 // indirect
 	github.com/pion/dtls/v2 v2.2.7 // indirect

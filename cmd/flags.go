@@ -23,6 +23,7 @@ func commonFlags(categories ...string) []cli.Flag {
 			&cli.StringFlag{Name: "signal", Usage: "`HOW` the two find each other: paste, the URL of a rendezvous (adit serve), or exec:CMD", DefaultText: "paste"},
 			&cli.StringSliceFlag{Name: "stun", Usage: "`HOST:PORT` of a STUN server, several times if you like, or none", DefaultText: "the rendezvous' own, else public ones"},
 			&cli.IntFlag{Name: "port", Usage: "fixed UDP port `N`", DefaultText: "any"},
+			&cli.BoolFlag{Name: "no-port-mapping", Usage: "do not ask the router to forward the port (PCP, NAT-PMP, UPnP)"},
 			&cli.DurationFlag{Name: "timeout", Usage: "give up if there is no path after `D`, say 30s", DefaultText: "wait for the peer"},
 			&cli.BoolFlag{Name: "loopback", Usage: "both peers are on this machine", Hidden: true},
 		},

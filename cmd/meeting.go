@@ -27,12 +27,13 @@ const stunPort = "3478" // RFC 8489 section 18.6
 // meeting turns the meeting flags of c into a peer's configuration.
 func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 	cfg := peer.Config{
-		Signal:   c.String("signal"),
-		Port:     c.Int("port"),
-		Loopback: c.Bool("loopback"),
-		Timeout:  c.Duration("timeout"),
-		Events:   u.event,
-		Logger:   u.logger(),
+		Signal:      c.String("signal"),
+		Port:        c.Int("port"),
+		PortMapping: !c.Bool("no-port-mapping"),
+		Loopback:    c.Bool("loopback"),
+		Timeout:     c.Duration("timeout"),
+		Events:      u.event,
+		Logger:      u.logger(),
 	}
 	if cfg.Signal == "" {
 		cfg.Signal = "paste"

@@ -13,6 +13,7 @@ import (
 	"adit/internal/event"
 	"adit/internal/handshake"
 	"adit/internal/link"
+	"adit/internal/portmap"
 	"adit/internal/punch"
 	"adit/reliable"
 	"adit/signal"
@@ -27,7 +28,9 @@ type endpoint struct {
 	seed  [16]byte // ICE user fragment and password derive from it
 	wg    sync.WaitGroup
 
-	gathered chan struct{} // closed when no further candidate will come
+	gathered chan struct{} // closed when no further candidate will come but of the router
+	mapper   *portmap.Mapper
+	mapped   chan struct{} // capacity 1: the router has mapped the port
 
 	mu         sync.Mutex
 	candidates []punch.Candidate
@@ -46,7 +49,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 	if err != nil {
 		return nil, failf(ClassOther, "choose another --port, or none", err, "%v", err)
 	}
-	e := &endpoint{cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{})}
+	e := &endpoint{cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{}), mapped: make(chan struct{}, 1)}
 	host.SetHandler(e.mux.Deliver)
 	if e.index, err = e.mux.Reserve(); err != nil {
 		host.Close()
@@ -62,7 +65,24 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 			cfg.Logger.Info("gathering ended early", "err", err)
 		}
 	})
+	if cfg.PortMapping && !cfg.Loopback {
+		e.mapper = portmap.Open(portmap.Config{Port: host.Port(), Logger: cfg.Logger}, e.portMapped)
+	}
 	return e, nil
+}
+
+// portMapped is told of the public port that the router forwards to this side's. To ICE it is like an
+// address that a STUN server saw, only that everybody may send to it.
+func (e *endpoint) portMapped(m portmap.Mapping) {
+	if !m.Public() {
+		e.cfg.Logger.Info("the router's own address is not public: it is behind another NAT", "protocol", m.Protocol, "external", m.External)
+		return
+	}
+	e.found(punch.Candidate{Type: punch.ServerReflexive, Addr: m.External})
+	select {
+	case e.mapped <- struct{}{}:
+	default:
+	}
 }
 
 func (e *endpoint) found(c punch.Candidate) {
@@ -88,14 +108,25 @@ func (e *endpoint) description(tell func(punch.Candidate)) signal.Description {
 	return d
 }
 
-// settle waits until gathering is over.
+// settle waits until gathering is over, and a moment for the router.
 func (e *endpoint) settle(ctx context.Context) error {
 	select {
 	case <-e.gathered:
-		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	if e.mapper != nil {
+		t := time.NewTimer(mapFor)
+		defer t.Stop()
+		select {
+		case <-e.mapped:
+			e.mapped <- struct{}{} // for who asks next
+		case <-t.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // settleFor waits for the end of gathering, but no longer than d.
@@ -246,6 +277,9 @@ func (e *endpoint) closeAgent() {
 // started.
 func (e *endpoint) Close() error {
 	e.cancel()
+	if e.mapper != nil {
+		e.wg.Go(func() { e.mapper.Close() }) // it may take a second to remove the mapping
+	}
 	e.closeAgent()
 	e.mu.Lock()
 	l, streams := e.link, e.streams

@@ -35,6 +35,9 @@ const (
 	// meetFor is how long an offer may be answered: codes and pasted lines alike.
 	meetFor = 10 * time.Minute
 
+	// mapFor is how long a line that is about to be shown waits for the router, after everything else.
+	mapFor = 300 * time.Millisecond
+
 	// checkFor is how long connectivity checks may take once both sides know each other, where no
 	// timeout was given. The peer's checks start at the same moment, give or take one delivery, so a
 	// path that has not shown itself by then does not exist.
@@ -48,17 +51,18 @@ const (
 // Config says whom to meet and how. The zero value pastes through nothing and finds only host
 // candidates; cmd fills it from flags and the config file.
 type Config struct {
-	Role     Role
-	Signal   string             // "paste", "exec:CMD", or the http(s) URL of a rendezvous
-	Code     string             // the connecter's code; only with a rendezvous
-	STUN     []string           // host:port; nil asks a rendezvous for its list, and is none otherwise
-	Port     int                // fixed UDP port; 0 picks one
-	Loopback bool               // use loopback candidates too: both peers on one machine
-	Timeout  time.Duration      // for the whole meeting; 0 waits for a person, and checkFor for checks
-	Targets  []string           // what an exposer offers, the default first
-	Paste    signal.PasteConfig // where a pasted line is read and written
-	Events   event.Sink
-	Logger   *slog.Logger // nil is silent
+	Role        Role
+	Signal      string             // "paste", "exec:CMD", or the http(s) URL of a rendezvous
+	Code        string             // the connecter's code; only with a rendezvous
+	STUN        []string           // host:port; nil asks a rendezvous for its list, and is none otherwise
+	Port        int                // fixed UDP port; 0 picks one
+	PortMapping bool               // ask the router to forward the port
+	Loopback    bool               // use loopback candidates too: both peers on one machine
+	Timeout     time.Duration      // for the whole meeting; 0 waits for a person, and checkFor for checks
+	Targets     []string           // what an exposer offers, the default first
+	Paste       signal.PasteConfig // where a pasted line is read and written
+	Events      event.Sink
+	Logger      *slog.Logger // nil is silent
 }
 
 // A Session is one peer within reach.

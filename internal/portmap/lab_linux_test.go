@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -56,24 +54,21 @@ func helper() {
 // it is gone afterwards.
 func TestRouter(t *testing.T) {
 	netlab.Skip(t)
-	if _, err := exec.LookPath("miniupnpd"); err != nil {
-		t.Skip("miniupnpd is not installed")
-	}
 	for _, c := range []struct {
-		name, config string
-		want         Protocol
-		survey       string
+		name      string
+		upnp, pmp bool
+		want      Protocol
+		survey    string
 	}{
-		{"all", "enable_upnp=yes\nenable_natpmp=yes\n", PCP, "[PCP NAT-PMP UPnP]"},
-		{"pcp", "enable_upnp=no\nenable_natpmp=yes\n", PCP, "[PCP NAT-PMP]"},
-		{"upnp", "enable_upnp=yes\nenable_natpmp=no\n", UPnP, "[UPnP]"},
+		{"all", true, true, PCP, "[PCP NAT-PMP UPnP]"},
+		{"pcp", false, true, PCP, "[PCP NAT-PMP]"},
+		{"upnp", true, false, UPnP, "[UPnP]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			lab := netlab.New(t)
 			host := lab.Host(netlab.Symmetric, netlab.HostOptions{})
 			outside := lab.Public("outside")
-			startRouter(t, host, c.config)
-			address(t, outside, host)
+			public := host.MapPorts(c.upnp, c.pmp)
 
 			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 			defer cancel()
@@ -127,63 +122,6 @@ func TestRouter(t *testing.T) {
 			}
 		})
 	}
-}
-
-// public is the router's address as it tells it: miniupnpd does not map on a documentation address,
-// which is what routers have here.
-var public = netip.MustParseAddr("20.0.0.1")
-
-// address gives the router that address and lets the outside find it.
-func address(t *testing.T, outside, host *netlab.Host) {
-	t.Helper()
-	for _, cmd := range []*exec.Cmd{
-		host.RouterCommand(t.Context(), "ip", "address", "add", public.String()+"/32", "dev", "wan"),
-		outside.Command(t.Context(), "ip", "route", "add", public.String(), "via", host.PublicAddr().String()),
-	} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v: %s", cmd.Args, err, out)
-		}
-	}
-}
-
-// startRouter runs miniupnpd in the host's router, with the tables that Debian's package makes.
-func startRouter(t *testing.T, host *netlab.Host, config string) {
-	t.Helper()
-	tables := host.RouterCommand(t.Context(), "nft", "-f", "-")
-	tables.Stdin = strings.NewReader(`
-table inet filter {
-	chain forward { type filter hook forward priority 0; policy accept; jump miniupnpd; }
-	chain miniupnpd { }
-	chain prerouting { type nat hook prerouting priority -100; policy accept; jump prerouting_miniupnpd; }
-	chain postrouting { type nat hook postrouting priority 90; policy accept; jump postrouting_miniupnpd; }
-	chain prerouting_miniupnpd { }
-	chain postrouting_miniupnpd { }
-}
-`)
-	if out, err := tables.CombinedOutput(); err != nil {
-		t.Fatalf("nft: %v: %s", err, out)
-	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "conf")
-	config += "ext_ifname=wan\nlistening_ip=lan\nsecure_mode=yes\nsystem_uptime=yes\nuuid=00000000-0000-0000-0000-000000000001\n" +
-		"ext_ip=" + public.String() + "\nallow 1024-65535 0.0.0.0/0 1024-65535\n" +
-		"lease_file=" + filepath.Join(dir, "leases") + "\n"
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var log strings.Builder
-	cmd := host.RouterCommand(t.Context(), "miniupnpd", "-d", "-f", file, "-P", filepath.Join(dir, "pid"))
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(log.String())
-		}
-	})
 }
 
 // echoes sends until something comes back, so many times.
