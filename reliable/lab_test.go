@@ -27,6 +27,11 @@ type wire struct {
 	bytes   atomic.Int64
 }
 
+func (w *wire) clone() *wire {
+	return &wire{delay: w.delay, jitter: w.jitter, loss: w.loss, double: w.double, rate: w.rate, queue: w.queue,
+		window: w.window, broken: w.broken}
+}
+
 // A testLink is one end of a link in memory.
 type testLink struct {
 	peer    *testLink

@@ -78,10 +78,13 @@ type Config struct {
 	// has; default 1024. A stream counts until the peer has all of it or it was reset.
 	MaxStreams int
 
-	// MaxBuffer bounds the bytes that one stream holds for its reader, default 4 MiB and no less than
-	// 256 KiB. That much is held only if the reader is fast and falls behind; one that is slow from the
-	// beginning gets 256 KiB. Segments that came out of order take 64 MiB at most in all streams together.
+	// MaxBuffer bounds the bytes that one stream holds for its reader, default 32 MiB and no less than
+	// 256 KiB. The bound grows towards it with the path as long as the reader keeps up, and shrinks to
+	// 256 KiB again when it falls behind and reads on.
 	MaxBuffer int
+
+	// MaxBuffers bounds what all streams together hold beyond 256 KiB each, default 64 MiB. Segments that came out of order take 64 MiB at most in all streams together.
+	MaxBuffers int
 
 	// Logger may be nil. Nothing is logged per packet.
 	Logger *slog.Logger
@@ -94,7 +97,8 @@ const (
 	maxReason = 256 // bytes of a reason that are sent
 
 	defaultMaxStreams = 1024
-	defaultMaxBuffer  = 4 << 20
+	defaultMaxBuffer  = 32 << 20
+	defaultMaxBuffers = 64 << 20
 
 	// initialCredit is how many bytes of a stream, header included, its sender may send before the
 	// peer gives more. Part of the wire format.
@@ -118,6 +122,9 @@ func (c Config) withDefaults() Config {
 		c.MaxBuffer = defaultMaxBuffer
 	}
 	c.MaxBuffer = max(c.MaxBuffer, initialCredit)
+	if c.MaxBuffers <= 0 {
+		c.MaxBuffers = defaultMaxBuffers
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

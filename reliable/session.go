@@ -16,6 +16,7 @@ type Session struct {
 	link    Link
 	cfg     Config
 	held    atomic.Int64 // bytes of segments that wait for those before them
+	credit  budget       // what streams may hold for their readers beyond their initial credits
 	gov     *governor
 	control *control
 	accepts chan *Stream  // headers are there; when it is full, streams are refused
@@ -45,6 +46,7 @@ func NewSession(l Link, cfg Config) *Session {
 		done:    make(chan struct{}),
 		streams: make(map[uint32]*Stream),
 	}
+	s.credit.most = int64(cfg.MaxBuffers)
 	s.next, s.peerIDs = 2, newIDSet(1)
 	if cfg.Initiator {
 		s.next, s.peerIDs = 1, newIDSet(2)

@@ -170,6 +170,8 @@ func (s *Stream) Close() error {
 	s.mu.Lock()
 	if s.closed || s.err != nil {
 		s.closed = true
+		s.in.buf.discard()
+		s.shrinkLocked(initialCredit)
 		s.mu.Unlock()
 		return nil
 	}
@@ -180,11 +182,16 @@ func (s *Stream) Close() error {
 	s.closed = true
 	close(s.readStop)
 	s.in.buf.discard()
+	if s.released {
+		s.shrinkLocked(initialCredit)
+	}
 	if !s.in.over {
 		s.in.over = true
 		s.session.control.say(s, message{kind: msgStop})
 	}
-	s.linger = time.AfterFunc(lingerLimit, func() { s.end(&StreamError{Code: CodeTimeout}, true) })
+	if !s.released {
+		s.linger = time.AfterFunc(lingerLimit, func() { s.end(&StreamError{Code: CodeTimeout}, true) })
+	}
 	s.mu.Unlock()
 	s.readBy.stop()
 	s.writeBy.stop()
@@ -354,6 +361,7 @@ func (s *Stream) releaseIfOver() {
 		return
 	}
 	s.released = true
+	s.shrinkLocked(max(s.in.buf.bytes, initialCredit))
 	if s.linger != nil {
 		s.linger.Stop()
 	}

@@ -98,7 +98,7 @@ func TestBothWays(t *testing.T) {
 }
 
 // waitFor polls: there is no event for what happens at the peer's end of a session.
-func waitFor(t *testing.T, ok func() bool) {
+func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
 	limit := time.NewTimer(20 * time.Second)
 	defer limit.Stop()
@@ -319,6 +319,78 @@ func TestSlowReader(t *testing.T) {
 	})
 	if m, err := io.Copy(io.Discard, to); m != int64(n+8<<20) || err != nil {
 		t.Errorf("got %d bytes and %v, want %d", m, err, n+8<<20)
+	}
+	wg.Wait()
+}
+
+// Credit follows the path while readers keep up, within the session's budget, and comes back.
+func TestCreditGrows(t *testing.T) {
+	w := func() *wire { return &wire{delay: 10 * time.Millisecond, window: 8 << 20} }
+	a, b := newSessions(t, w(), w(), Config{}, Config{MaxBuffers: 3 << 20})
+	var streams []*Stream
+	var wg sync.WaitGroup
+	p := data(12<<20, 9)
+	for range 4 {
+		from, to := newStreams(t, a, b)
+		streams = append(streams, to)
+		sends(t, &wg, from, p)
+		receives(t, &wg, to, p)
+	}
+	wg.Wait()
+	most := 0
+	for _, st := range streams {
+		st.mu.Lock()
+		most = max(most, st.in.window)
+		st.mu.Unlock()
+		_ = st.Close()
+	}
+	if most < 1<<20 {
+		t.Errorf("credit grew to %d bytes, want 1 MiB or more", most)
+	}
+	waitFor(t, func() bool { return b.NumStreams() == 0 })
+	if got := b.credit.used.Load(); got != 0 {
+		t.Errorf("%d bytes of the budget are used by nobody", got)
+	}
+}
+
+// Many streams whose readers stop after a fast start hold what Config says, and all go on.
+func TestManySlowReaders(t *testing.T) {
+	const streams, total = 64, 8 << 20
+	a, b := newSessions(t, new(wire), new(wire), Config{}, Config{MaxBuffers: total})
+	var from, to []*Stream
+	for range streams {
+		f, g := newStreams(t, a, b)
+		from, to = append(from, f), append(to, g)
+	}
+	// A fast start.
+	var wg sync.WaitGroup
+	for i := range streams {
+		wg.Go(func() { _, _ = from[i].Write(make([]byte, 1<<20)) })
+		wg.Go(func() { _, _ = io.ReadFull(to[i], make([]byte, 1<<20)) })
+	}
+	wg.Wait()
+	written := make([]int, streams)
+	for i := range streams {
+		wg.Go(func() {
+			_ = from[i].SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+			written[i], _ = from[i].Write(make([]byte, 64<<20))
+		})
+	}
+	wg.Wait()
+	held := 0
+	for _, n := range written {
+		held += n
+	}
+	if most := streams*initialCredit + total; held > most {
+		t.Errorf("%d bytes are held, want at most %d", held, most)
+	}
+	for i := range streams {
+		_ = from[i].CloseWrite()
+		wg.Go(func() {
+			if n, err := io.Copy(io.Discard, struct{ io.Reader }{to[i]}); int(n) != written[i] || err != nil {
+				t.Errorf("got %d bytes and %v, want %d", n, err, written[i])
+			}
+		})
 	}
 	wg.Wait()
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 )
 
 // An outgoing is the direction from this side. Stream.mu guards it.
@@ -19,17 +20,18 @@ type outgoing struct {
 
 // An incoming is the direction from the peer. Stream.mu guards it.
 type incoming struct {
-	buf       receiveBuffer
-	received  uint64 // bytes from kcp, header included
-	consumed  uint64 // of these, what was read or was the header
-	limit     uint64 // credit given: what received may grow to
-	window    int    // how much credit to give beyond consumed
-	crediting bool   // a message with limit is queued
-	final     uint64 // size of all, once FIN came
-	hasFinal  bool
-	over      bool // all is there, or no more is wanted
-	lost      bool // what was there was dropped
-	wanted    bool // Read waits
+	buf        receiveBuffer
+	received   uint64    // bytes from kcp, header included
+	consumed   uint64    // of these, what was read or was the header
+	limit      uint64    // credit given: what received may grow to
+	window     int       // how much credit to give beyond consumed
+	crediting  bool      // a message with limit is queued
+	creditedAt time.Time // when limit grew last
+	final      uint64    // size of all, once FIN came
+	hasFinal   bool
+	over       bool // all is there, or no more is wanted
+	lost       bool // what was there was dropped
+	wanted     bool // Read waits
 
 	inHeader bool   // the header is not there yet
 	header   []byte // with its length, as far as it is there
@@ -115,31 +117,6 @@ func (s *Stream) readNow(p []byte) (n int, err error, ready bool) {
 	}
 	in.wanted = true
 	return 0, nil, false
-}
-
-// creditLocked lets the peer send more when half of its credit is used. As long as the reader keeps up
-// with what comes, the credit grows, so that it does not limit a fast path; a slow reader gets no more
-// than it began with.
-func (s *Stream) creditLocked() {
-	in := &s.in
-	if in.over || in.hasFinal || in.limit-in.consumed > uint64(in.window/2) {
-		return
-	}
-	if in.buf.bytes < in.window/4 {
-		in.window = min(2*in.window, s.session.cfg.MaxBuffer)
-	}
-	in.limit = in.consumed + uint64(in.window)
-	if !in.crediting {
-		in.crediting = true
-		s.session.control.say(s, message{kind: msgCredit}) // with the limit of the moment it is sent
-	}
-}
-
-func (s *Stream) takeCredit() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.in.crediting = false
-	return s.in.limit
 }
 
 // take is the conversation's sink. Credit bounds what it keeps.
