@@ -30,7 +30,6 @@ type endpoint struct {
 
 	gathered chan struct{} // closed when no further candidate will come but of the router
 	mapper   *portmap.Mapper
-	mapped   chan struct{} // capacity 1: the router has mapped the port
 
 	mu         sync.Mutex
 	candidates []punch.Candidate
@@ -49,7 +48,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 	if err != nil {
 		return nil, failf(ClassOther, "choose another --port, or none", err, "%v", err)
 	}
-	e := &endpoint{cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{}), mapped: make(chan struct{}, 1)}
+	e := &endpoint{cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{})}
 	host.SetHandler(e.mux.Deliver)
 	if e.index, err = e.mux.Reserve(); err != nil {
 		host.Close()
@@ -79,10 +78,6 @@ func (e *endpoint) portMapped(m portmap.Mapping) {
 		return
 	}
 	e.found(punch.Candidate{Type: punch.ServerReflexive, Addr: m.External})
-	select {
-	case e.mapped <- struct{}{}:
-	default:
-	}
 }
 
 func (e *endpoint) found(c punch.Candidate) {
@@ -108,23 +103,28 @@ func (e *endpoint) description(tell func(punch.Candidate)) signal.Description {
 	return d
 }
 
-// settle waits until gathering is over, and a moment for the router.
+// settle waits until gathering is over.
 func (e *endpoint) settle(ctx context.Context) error {
 	select {
 	case <-e.gathered:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if e.mapper != nil {
-		t := time.NewTimer(mapFor)
-		defer t.Stop()
-		select {
-		case <-e.mapped:
-			e.mapped <- struct{}{} // for who asks next
-		case <-t.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	return nil
+}
+
+// settleAll is settle for a line that cannot be amended later: it gives the router a moment too.
+func (e *endpoint) settleAll(ctx context.Context) error {
+	if err := e.settle(ctx); err != nil || e.mapper == nil {
+		return err
+	}
+	t := time.NewTimer(mapFor)
+	defer t.Stop()
+	select {
+	case <-e.mapper.Tried():
+	case <-t.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	return nil
 }

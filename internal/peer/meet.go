@@ -58,7 +58,7 @@ func byLine(ctx context.Context, cfg Config, ch signal.Channel, patient bool) (_
 }
 
 func offerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint) (*Session, error) {
-	if err := end.settle(ctx); err != nil {
+	if err := end.settleAll(ctx); err != nil {
 		return nil, err
 	}
 	noise, err := handshake.NewInitiator(handshake.Config{Mode: handshake.ModePaste})
@@ -119,7 +119,7 @@ func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoin
 	if err != nil {
 		return nil, failf(ClassSignal, "use the same version of adit on both sides", err, "the peer's offer makes no sense: %v", err)
 	}
-	if err := end.settle(ctx); err != nil {
+	if err := end.settleAll(ctx); err != nil {
 		return nil, err
 	}
 	answer, keys, err := noise.Answer(marshal(end.description(nil)))

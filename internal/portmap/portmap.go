@@ -80,12 +80,14 @@ type Mapper struct {
 	found  func(Mapping)
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	once   sync.Once
+	tried  chan struct{}
 }
 
 // Open begins in the background and returns at once. found is called for the mapping and whenever its
 // external address changes, from one goroutine; it must not call Close.
 func Open(cfg Config, found func(Mapping)) *Mapper {
-	m := &Mapper{cfg: cfg, log: cfg.Logger, found: found}
+	m := &Mapper{cfg: cfg, log: cfg.Logger, found: found, tried: make(chan struct{})}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -94,6 +96,9 @@ func Open(cfg Config, found func(Mapping)) *Mapper {
 	m.wg.Go(func() { m.run(ctx) })
 	return m
 }
+
+// Tried is closed when there is a mapping, or none was to be had at the first try.
+func (m *Mapper) Tried() <-chan struct{} { return m.tried }
 
 // Close removes the mapping, within a second, and waits for the Mapper's goroutines.
 func (m *Mapper) Close() error {
@@ -123,10 +128,13 @@ func (m *Mapper) run(ctx context.Context) {
 				}
 			}
 		}
+		m.once.Do(func() { close(m.tried) })
+		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait):
+		case <-t.C:
 		}
+		t.Stop()
 	}
 }
 
@@ -150,6 +158,7 @@ func (m *Mapper) keep(ctx context.Context, x method, last *Mapping) bool {
 			*last = now
 			m.log.Debug("port mapped", "protocol", x.protocol(), "external", addr, "lifetime", life)
 			m.found(now)
+			m.once.Do(func() { close(m.tried) })
 		}
 		t := time.NewTimer(max(life/2, leastRenew))
 		select {
