@@ -15,6 +15,7 @@ type fallback struct {
 	gso     unix.Errno // what the kernel says to a run
 	noGRO   bool       // UDP_GRO is unknown
 	noMmsg  bool       // sendmmsg and recvmmsg are
+	sandbox bool       // which refuses them in its own way
 	gsoLeft bool       // runs are tried again afterwards
 }
 
@@ -30,6 +31,7 @@ var fallbacks = []fallback{
 	{name: "no mmsg", noMmsg: true, gsoLeft: true},
 	{name: "no mmsg nor UDP_SEGMENT", noMmsg: true, noGSO: true},
 	{name: "no mmsg nor UDP_GRO", noMmsg: true, noGRO: true, gsoLeft: true},
+	{name: "no mmsg in a sandbox", noMmsg: true, sandbox: true, gsoLeft: true},
 	{name: "no checksum offload nor mmsg", noMmsg: true, gso: unix.EIO},
 	{name: "nothing", noMmsg: true, noGSO: true, noGRO: true},
 }
@@ -53,6 +55,9 @@ func (f fallback) set(t testing.TB, h *Host) {
 		}
 		if f.noMmsg {
 			b.testOnlyMmsg.Store(int32(unix.ENOSYS))
+		}
+		if f.sandbox {
+			b.testOnlyMmsg.Store(int32(unix.EPERM))
 		}
 		b.testOnlyGSO.Store(int32(f.gso))
 	}

@@ -67,7 +67,7 @@ func (r *reader) read() ([]run, error) {
 	if err := r.b.raw.Read(r.try); err != nil {
 		return nil, err
 	}
-	if r.err == unix.ENOSYS {
+	if r.err == unix.ENOSYS || r.err == unix.EPERM { // some sandboxes say that of what they do not know
 		r.b.mmsg.Store(false)
 		return r.readOne()
 	}
