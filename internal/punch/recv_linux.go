@@ -13,12 +13,16 @@ const (
 	recvSlots = 64      // messages of one recvmmsg, each a datagram
 	slotBytes = 2 << 10 // for one datagram: Ethernet's and a bit
 
-	groSlots     = 2        // messages of one recvmmsg that may be runs themselves; more gain nothing
+	// Messages that may be runs themselves. One call asks for few while runs come, for they are better
+	// handled while they are in the processor's cache, and for many while datagrams come one by one:
+	// 720 ns each with 2 a call, 590 with 16.
+	groSlots     = 16
+	groRuns      = 2
 	groSlotBytes = 64 << 10 // for the largest run
 )
 
-// A reader receives for one goroutine. It has a buffer of groSlots runs, or of recvSlots datagrams
-// where the kernel does not merge them. It allocates nothing when it reads.
+// A reader receives for one goroutine. Its buffer is 1 MiB, of which only what was ever written to
+// takes up memory: 4 KiB a slot as long as no runs come. It allocates nothing when it reads.
 type reader struct {
 	b    *batch
 	buf  []byte
@@ -26,10 +30,11 @@ type reader struct {
 	try  func(fd uintptr) bool
 
 	// Of the newest call.
-	slot  int // bytes
-	count int // messages asked for
-	got   int // messages that came
-	err   error
+	slot   int  // bytes
+	merged bool // a run came
+	count  int  // messages asked for
+	got    int  // messages that came
+	err    error
 
 	iov   [recvSlots]unix.Iovec
 	msgs  [recvSlots]mmsghdr
@@ -74,6 +79,7 @@ func (r *reader) read() ([]run, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
+	r.merged = false
 	for i := range r.got {
 		m := &r.msgs[i]
 		if m.n == 0 || m.hdr.Flags&unix.MSG_TRUNC != 0 {
@@ -81,6 +87,7 @@ func (r *reader) read() ([]run, error) {
 		}
 		n := int(m.n)
 		segment := segmentOf(r.oob[i][:m.hdr.Controllen], n)
+		r.merged = r.merged || segment < n
 		r.runs = join(r.runs, run{r.buf[i*r.slot:][:n], segment, r.source(&r.names[i])})
 	}
 	return r.runs, nil
@@ -88,13 +95,17 @@ func (r *reader) read() ([]run, error) {
 
 // prepare lays out the buffer, and undoes what the last call wrote to the headers of its messages.
 func (r *reader) prepare() {
-	slot, count := slotBytes, recvSlots
+	slot := slotBytes
+	r.count = recvSlots
 	if r.b.gro.Load() {
-		slot, count = groSlotBytes, groSlots
+		slot, r.count = groSlotBytes, groSlots
+		if r.merged {
+			r.count = groRuns
+		}
 	}
 	if slot != r.slot {
-		r.slot, r.count, r.got = slot, count, count
-		for i := range count {
+		r.slot, r.got = slot, min(len(r.buf)/slot, recvSlots)
+		for i := range r.got {
 			r.iov[i].Base = &r.buf[i*slot]
 			r.iov[i].SetLen(slot)
 		}
