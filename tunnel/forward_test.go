@@ -87,7 +87,7 @@ func TestParseForward(t *testing.T) {
 
 func TestHeader(t *testing.T) {
 	for _, h := range []header{
-		{kind: kindDefault}, {kind: kindPipe},
+		{kind: kindDefault}, {kind: kindPipe}, {kind: kindBench}, {kind: kindBench, request: strings.Repeat("x", maxRequestBytes)},
 		headerTo(Target{Host: "::1", Port: 1}), headerTo(Target{Path: "/" + strings.Repeat("x", maxPathBytes-1)}), headerTo(Target{}),
 	} {
 		b := h.encode()
@@ -96,7 +96,7 @@ func TestHeader(t *testing.T) {
 			t.Errorf("parseHeader(%q) = %+v, %v; want %+v", b, got, err, h)
 		}
 	}
-	for _, b := range []string{"", "\x00", "\x04", "\x01x", "\x03x", "\x02", "\x0222", "\x02LOCALHOST:22", "\x02/run/a", "\x02" + strings.Repeat("x", 512)} {
+	for _, b := range []string{"", "\x00", "\x05", "\x04" + strings.Repeat("x", maxRequestBytes+1), "\x01x", "\x03x", "\x02", "\x0222", "\x02LOCALHOST:22", "\x02/run/a", "\x02" + strings.Repeat("x", 512)} {
 		if got, err := parseHeader([]byte(b)); !errors.Is(err, ErrHeader) {
 			t.Errorf("parseHeader(%q) = %+v, %v; want ErrHeader", b, got, err)
 		}
@@ -136,7 +136,7 @@ func FuzzForward(f *testing.F) {
 }
 
 func FuzzHeader(f *testing.F) {
-	for _, s := range []string{"\x01", "\x02localhost:22", "\x02unix:/a", "\x03", "\x02[::1]:22"} {
+	for _, s := range []string{"\x01", "\x02localhost:22", "\x02unix:/a", "\x03", "\x04source", "\x02[::1]:22"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -16,7 +16,11 @@ const (
 	kindDefault byte = 1 // to the default target
 	kindTarget  byte = 2 // to the named target
 	kindPipe    byte = 3 // standard input and output of the two sides
+	kindBench   byte = 4 // to measure the path
 )
+
+// maxRequestBytes bounds the request of a stream of kindBench.
+const maxRequestBytes = 64
 
 // A header says what a stream is for. The opener sends it once, in front of the data:
 //
@@ -25,10 +29,12 @@ const (
 //	| kind   | target, canonical text |   n <= 512; the text only with kind 2
 //	+--------+------------------------+
 //
-// There is one way to write each header: a target that is not canonical is refused.
+// With kind 4 a request of at most 64 bytes follows, which Policy.Bench understands. There is one way
+// to write each header: a target that is not canonical is refused.
 type header struct {
-	kind   byte
-	target Target // of kindTarget
+	kind    byte
+	target  Target // of kindTarget
+	request string // of kindBench
 }
 
 // headerTo returns the header of a stream to t.
@@ -41,8 +47,11 @@ func headerTo(t Target) header {
 
 func (h header) encode() []byte {
 	b := []byte{h.kind}
-	if h.kind == kindTarget {
+	switch h.kind {
+	case kindTarget:
 		b = append(b, h.target.String()...)
+	case kindBench:
+		b = append(b, h.request...)
 	}
 	return b
 }
@@ -60,6 +69,11 @@ func parseHeader(b []byte) (header, error) {
 		if len(b) > 1 {
 			return header{}, fmt.Errorf("%w: %d bytes too many", ErrHeader, len(b)-1)
 		}
+	case kindBench:
+		if len(b) > 1+maxRequestBytes {
+			return header{}, fmt.Errorf("%w: a request of %d bytes, at most %d are allowed", ErrHeader, len(b)-1, maxRequestBytes)
+		}
+		h.request = string(b[1:])
 	case kindTarget:
 		t, err := ParseTarget(string(b[1:]))
 		if err != nil {

@@ -37,6 +37,10 @@ type Policy struct {
 	// returns when ctx is done.
 	Pipe func(ctx context.Context, st Stream)
 
+	// Bench, if set, serves streams that measure the path, with the request of their opener. It owns
+	// the stream, has to accept or refuse it, and returns when ctx is done.
+	Bench func(ctx context.Context, st Stream, request []byte)
+
 	testOnlyDial func(ctx context.Context, t Target) (conn, error)
 }
 
@@ -45,6 +49,8 @@ func (p *Policy) choose(h header) (Target, *RefusedError) {
 	switch {
 	case h.kind == kindPipe:
 		return Target{}, &RefusedError{CodeRefused, "this side does not run adit pipe"}
+	case h.kind == kindBench:
+		return Target{}, &RefusedError{CodeRefused, "this side does not let the path be measured"}
 	case h.kind == kindDefault && len(p.Targets) == 0:
 		return Target{}, &RefusedError{CodeRefused, "this side has no default target, name one: -L port:host:hostport"}
 	case h.kind == kindDefault:
@@ -92,6 +98,13 @@ func Serve(ctx context.Context, s Session, p Policy, opts Options) error {
 			continue
 		}
 		e := StreamEvent{Target: h.target.String()}
+		if h.kind == kindBench {
+			e.Target = benchTarget
+		}
+		if h.kind == kindBench && p.Bench != nil {
+			wg.Go(func() { serveBench(ctx, st, []byte(h.request), p.Bench, e, &opts) })
+			continue
+		}
 		t, no := p.choose(h)
 		if no != nil {
 			refuse(st, e, no, &opts)
