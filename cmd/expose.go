@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 
+	"adit/internal/bench"
 	"adit/internal/peer"
 	"adit/tunnel"
 
@@ -12,6 +14,9 @@ import (
 )
 
 func exposeCommand(u *ui) *cli.Command {
+	allow := &cli.BoolFlag{Name: "allow-bench", Usage: `let the peer measure the path with "adit bench"`}
+	own := ownFlags("expose", allow)
+	allow.EnvVars = append(allow.EnvVars, variable("", allow.Name)) // ADIT_ALLOW_BENCH says enough
 	return &cli.Command{
 		Name:      "expose",
 		Usage:     "offer services of this machine to one peer",
@@ -22,8 +27,9 @@ one is what a plain "-L 2222" means.
 
   adit expose 22                            port 22 of this machine
   adit expose 22 db.lan:5432 /run/app.sock  several: ports, hosts, unix sockets
-  adit expose 22 --signal https://meet.example.org`,
-		Flags: commonFlags(meetingFlags, outputFlags),
+  adit expose 22 --signal https://meet.example.org
+  adit expose --allow-bench                 nothing but "adit bench"`,
+		Flags: append(own, commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
 			cfg, err := meeting(u, c)
 			if err != nil {
@@ -38,7 +44,7 @@ one is what a plain "-L 2222" means.
 				policy.Targets = append(policy.Targets, t)
 				cfg.Targets = append(cfg.Targets, t.String())
 			}
-			if len(policy.Targets) == 0 {
+			if len(policy.Targets) == 0 && !c.Bool("allow-bench") {
 				return usagef("for example: adit expose 22", "expose wants at least one target: a port, host:port or the path of a unix socket")
 			}
 			cfg.Role = peer.Exposer
@@ -48,15 +54,25 @@ one is what a plain "-L 2222" means.
 }
 
 func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy tunnel.Policy) error {
-	u.onCode = func(code string) string { return invitation(c, "connect", code) }
-	u.onToken = fmt.Sprintf("On the other machine run %q and paste this line:", joinCommand(cfg, "connect"))
+	join, offers := "connect", slices.Clone(cfg.Targets)
+	if c.Bool("allow-bench") {
+		offers = append(offers, "adit bench")
+	}
+	if len(cfg.Targets) == 0 {
+		join = "bench"
+	}
+	u.onCode = func(code string) string { return invitation(c, join, code) }
+	u.onToken = fmt.Sprintf("On the other machine run %q and paste this line:", joinCommand(cfg, join))
 	s, end, err := meet(ctx, u, cfg, false)
 	if err != nil {
 		return err
 	}
 	defer end()
 	if u.redraw {
-		u.say("serving %s; Ctrl-C to stop", list(cfg.Targets))
+		u.say("serving %s; Ctrl-C to stop", list(offers))
+	}
+	if c.Bool("allow-bench") {
+		policy.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	served := make(chan error, 1) // the one result of Serve

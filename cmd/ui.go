@@ -40,6 +40,7 @@ type ui struct {
 	mu      sync.Mutex
 	status  string    // what the status line says
 	shown   bool      // whether it is on the screen
+	vivid   bool      // whether it is there to be looked at
 	started time.Time // when the path came up
 	path    string
 	streams int
@@ -288,7 +289,11 @@ func (u *ui) showLocked() {
 	if u.status == "" || u.quiet {
 		return
 	}
-	fmt.Fprint(u.err, u.paint(faint, fit(u.status, u.width()-1)))
+	how := faint
+	if u.vivid {
+		how = green
+	}
+	fmt.Fprint(u.err, u.paint(how, fit(u.status, u.width()-1)))
 	u.shown = true
 }
 

@@ -21,6 +21,8 @@ const (
 	Closed      = "closed"      // the session ended
 	Ping        = "ping"        // a ping was answered, or not
 	PingSummary = "pings"       // what became of all of them
+	Sample      = "sample"      // what a measurement sees at this moment
+	Bench       = "bench"       // what it found
 )
 
 // An Event is one thing that happened. Only the fields that its Name calls for are set.

@@ -1,0 +1,156 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"adit/internal/bench"
+	"adit/internal/event"
+	"adit/internal/peer"
+	"adit/tunnel"
+
+	"github.com/urfave/cli/v2"
+)
+
+func benchCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "bench",
+		Usage:     "measure throughput, round trips and loss to a peer that allows it",
+		ArgsUsage: "[CODE]",
+		Description: `Meet a peer that runs "adit expose --allow-bench" and measure the encrypted path: round trips
+while idle, then data to this side, then data to the peer, with round trips beside them. What is
+found is printed as a table. The session ends with it.
+
+  adit expose --allow-bench          on one machine
+  adit bench CODE                    on the other: about 13 seconds
+  adit bench CODE --time 30s --json  longer, for a script`,
+		Flags: append(ownFlags("bench",
+			&cli.DurationFlag{Name: "time", Usage: "send data for `D` each way, at most 60s", Value: bench.DefaultDuration},
+			&cli.IntFlag{Name: "parallel", Aliases: []string{"P"}, Usage: fmt.Sprintf("send over `N` streams at the same time, at most %d", bench.MaxParallel), Value: 1},
+		), commonFlags(meetingFlags, outputFlags)...),
+		Action: action(u, func(ctx context.Context, c *cli.Context) error {
+			cfg, err := measured(u, c, "bench")
+			if err != nil {
+				return err
+			}
+			how := bench.Config{Duration: c.Duration("time"), Parallel: c.Int("parallel")}
+			if how.Duration < leastBenchTime || how.Duration > bench.MaxDuration {
+				return usagef("for example --time 10s", "--time %s is not between %s and %s", how.Duration, leastBenchTime, bench.MaxDuration)
+			}
+			if how.Parallel < 1 || how.Parallel > bench.MaxParallel {
+				return usagef("for example --parallel 4", "--parallel %d is not between 1 and %d", how.Parallel, bench.MaxParallel)
+			}
+			return measure(ctx, u, cfg, how)
+		}),
+	}
+}
+
+// leastBenchTime is enough for a few samples.
+const leastBenchTime = 200 * time.Millisecond
+
+func measure(ctx context.Context, u *ui, cfg peer.Config, how bench.Config) error {
+	s, end, err := meet(ctx, u, cfg, false)
+	if err != nil {
+		return err
+	}
+	defer end()
+	live := newLiveGraph(u, how.Duration)
+	how.Counters = func() bench.Counters { return countersOf(s) }
+	how.OnSample = func(x bench.Sample) {
+		if u.json {
+			u.sample(x)
+		} else {
+			live.add(x)
+		}
+	}
+	path := s.Path()
+	found, err := bench.Run(ctx, tunnel.Over(s.Streams()), how)
+	live.end()
+	if len(found.Phases) > 0 {
+		u.found(found, path)
+	}
+	var refused *tunnel.RefusedError
+	if errors.As(err, &refused) && refused.Code == tunnel.CodeRefused && len(found.Phases) == 0 {
+		return &failure{code: exitRefused, message: "the other side does not let the path be measured", hint: `have it run "adit expose --allow-bench"`}
+	}
+	return streamEnded(ctx, s, err)
+}
+
+// countersOf returns what this side's half of the link has counted.
+func countersOf(s *peer.Session) bench.Counters {
+	l := s.LinkStats()
+	return bench.Counters{Sent: l.SentPackets, Lost: l.Lost, Resent: l.Resent, Spurious: l.Spurious, PacketBytes: s.PacketBytes()}
+}
+
+// sample prints what goes on as JSON.
+func (u *ui) sample(x bench.Sample) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.jsonLocked(struct {
+		Name  string    `json:"event"`
+		Time  time.Time `json:"time"`
+		Phase string    `json:"phase"`
+		At    float64   `json:"at_s"`
+		Rate  float64   `json:"mbit_s"`
+		RTT   float64   `json:"rtt_ms,omitempty"`
+	}{event.Sample, time.Now(), x.Phase, inMilliseconds(x.At) / 1000, megabits(x.Bits), inMilliseconds(x.RTT)})
+}
+
+// found prints what was measured.
+func (u *ui) found(r bench.Result, path peer.Path) {
+	if !u.json {
+		for _, line := range benchTable(r, path) {
+			u.answer("%s", line)
+		}
+		return
+	}
+	e := benchJSON{
+		Name: event.Bench, Time: time.Now(), Path: path.Kind, Local: path.Local, Remote: path.Remote,
+		PacketBytes: r.PacketBytes, PeerPacketBytes: r.PeerPacketBytes,
+	}
+	for _, p := range r.Phases {
+		x := &phaseJSON{
+			Seconds: p.Elapsed.Seconds(), Bytes: p.Bytes, Rate: megabits(p.Bits), RTT: roundTripsOf(p.RTT),
+			Packets: p.Sent, Lost: p.Lost, Resent: p.Resent,
+		}
+		switch p.Name {
+		case bench.Idle:
+			e.Idle = x
+		case bench.Down:
+			e.Down = x
+		case bench.Up:
+			e.Up = x
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.jsonLocked(e)
+}
+
+type benchJSON struct {
+	Name            string     `json:"event"`
+	Time            time.Time  `json:"time"`
+	Path            string     `json:"path"`
+	Local           string     `json:"local"`
+	Remote          string     `json:"remote"`
+	PacketBytes     int        `json:"packet_bytes"`
+	PeerPacketBytes int        `json:"peer_packet_bytes"`
+	Idle            *phaseJSON `json:"idle,omitempty"`
+	Down            *phaseJSON `json:"down,omitempty"`
+	Up              *phaseJSON `json:"up,omitempty"`
+}
+
+type phaseJSON struct {
+	Seconds float64     `json:"seconds,omitempty"`
+	Bytes   uint64      `json:"bytes,omitempty"`
+	Rate    float64     `json:"mbit_s,omitempty"`
+	RTT     *roundTrips `json:"rtt_ms,omitempty"`
+	Packets uint64      `json:"packets"`
+	Lost    uint64      `json:"lost"`
+	Resent  uint64      `json:"resent"`
+}
+
+// megabits is exact to the kilobit.
+func megabits(bits float64) float64 { return float64(int64(bits/1e3+0.5)) / 1e3 }
