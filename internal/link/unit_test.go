@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -306,12 +307,18 @@ func directPair(t testing.TB) (a, b *Link) {
 }
 
 func TestAllocs(t *testing.T) {
+	for _, size := range []int{mtuBytes, mostMTU} { // whole and in fragments
+		t.Run(fmt.Sprint(size), func(t *testing.T) { testAllocs(t, size) })
+	}
+}
+
+func testAllocs(t *testing.T, size int) {
 	a, b := directPair(t)
 	defer b.Close("")
 	defer a.Close("")
 	got := make(chan struct{}, 1000)
 	b.Receive(func([]byte) { got <- struct{}{} })
-	p := make([]byte, mtuBytes)
+	p := make([]byte, size)
 	const packets = 100
 	key := uint32(0)
 	run := func() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -167,6 +168,26 @@ func TestCode(t *testing.T) {
 	}
 	a.event(t, event.Closed)
 	b.event(t, event.Closed)
+}
+
+// TestPacketBytes: loopback carries the largest packets, and that is found out within a second.
+func TestPacketBytes(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the path's MTU is not probed everywhere")
+	}
+	url := meetingPlace(t)
+	a := dial(t.Context(), Config{Role: Exposer, Signal: url})
+	b := dial(t.Context(), Config{Role: Connecter, Signal: url, Code: a.event(t, event.Code).Code})
+	sb, sa := b.session(t), a.session(t)
+	defer sa.Close()
+	defer sb.Close()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for start := time.Now(); sa.PacketBytes() < 1424 || sb.PacketBytes() < 1424; <-tick.C {
+		if time.Since(start) > time.Second {
+			t.Fatalf("packets carry %d and %d bytes, want 1424 or more", sa.PacketBytes(), sb.PacketBytes())
+		}
+	}
 }
 
 func TestWrongCode(t *testing.T) {
