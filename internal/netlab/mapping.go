@@ -1,11 +1,13 @@
 package netlab
 
 import (
+	"bufio"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // mappedAddr is what a router that maps ports tells as its address: miniupnpd does not map on a
@@ -48,18 +50,47 @@ func (h *Host) MapPorts(upnp, pmp bool) netip.Addr {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var log strings.Builder
 	cmd := h.RouterCommand(t.Context(), "miniupnpd", "-d", "-f", file, "-P", filepath.Join(dir, "pid"))
-	cmd.Stdout, cmd.Stderr = &log, &log
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	var log strings.Builder
+	ready, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		ready := ready
+		waiting := map[string]bool{"Listening for NAT-PMP/PCP": pmp, "HTTP listening on port": upnp}
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			log.WriteString(lines.Text() + "\n")
+			for text, wanted := range waiting {
+				if wanted && strings.Contains(lines.Text(), text) {
+					delete(waiting, text)
+				}
+			}
+			if !waiting["Listening for NAT-PMP/PCP"] && !waiting["HTTP listening on port"] && ready != nil {
+				close(ready)
+				ready = nil
+			}
+		}
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
+		<-over
 		_ = cmd.Wait()
 		if t.Failed() {
 			t.Log(log.String())
 		}
 	})
+	select {
+	case <-ready:
+	case <-over:
+		t.Fatal("netlab: miniupnpd ended")
+	case <-time.After(10 * time.Second):
+		t.Fatal("netlab: miniupnpd does not listen")
+	}
 	return public
 }
