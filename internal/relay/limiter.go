@@ -37,15 +37,21 @@ func newLimiter() *limiter {
 	}
 }
 
-// allow says whether one more response may go to addr at the time now.
-func (l *limiter) allow(addr netip.Addr, now time.Time) bool {
+// sourceOf returns what counts as one address: an IPv4 address, or an IPv6 /56.
+func sourceOf(addr netip.Addr) (netip.Prefix, bool) {
 	addr = addr.Unmap().WithZone("")
 	bits := 32
 	if addr.Is6() {
 		bits = 56
 	}
 	p, err := addr.Prefix(bits)
-	if err != nil {
+	return p, err == nil
+}
+
+// allow says whether one more response may go to addr at the time now.
+func (l *limiter) allow(addr netip.Addr, now time.Time) bool {
+	p, ok := sourceOf(addr)
+	if !ok {
 		return false
 	}
 	e, ok := l.known[p]

@@ -8,9 +8,6 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 )
 
 // samePortTries is how often a free port is looked for that both families have, if none is asked for.
@@ -22,6 +19,9 @@ type Config struct {
 	// ports on both sides (as of a cloud) stands in front. A client on this very machine is told it,
 	// for it comes from an address that means nothing elsewhere. It may be left out.
 	ExternalIP netip.Addr
+	// TURN takes in what is not for the STUN server; nil drops it. The caller closes it after the STUN
+	// server, which may have a port on which it is reached.
+	TURN *TURN
 	// Logger hears when the server ends by itself; nil is silent. Nothing is logged per packet.
 	Logger *slog.Logger
 }
@@ -82,10 +82,15 @@ func (s *STUN) Close() error {
 // serve answers what comes in at one socket.
 func (s *STUN) serve(k *socket) {
 	limit := newLimiter()
-	var in [maxRequestBytes + 1]byte // one more, so that what is too long shows
-	var out [maxResponse]byte
+	var buf [headroom + maxDatagram + padding]byte
+	var out [maxAnswer]byte
+	c := client{sock: k}
+	if s.cfg.TURN != nil {
+		_ = k.conn.SetReadBuffer(socketBuffer * 4) // the system's default will do
+		_ = k.conn.SetWriteBuffer(socketBuffer)
+	}
 	for {
-		n, from, to, err := k.read(in[:])
+		n, from, to, err := k.read(buf[headroom : headroom+maxDatagram])
 		if err != nil {
 			select {
 			case <-s.closed:
@@ -98,14 +103,20 @@ func (s *STUN) serve(k *socket) {
 			}
 			// A packet of ours was refused somewhere, or one was too long for the buffer (Windows
 			// reports both here); or memory is short. None of it lasts, and none may spin.
-			select {
-			case <-s.closed:
+			if !pause(s.closed) {
 				return
-			case <-time.After(time.Millisecond):
 			}
 			continue
 		}
-		answer := respond(out[:0], in[:n], s.seen(from))
+		b := buf[headroom : headroom+n]
+		if s.cfg.TURN != nil && n < maxDatagram && !isBinding(b) {
+			c.addr, c.local = from, to.ip
+			if answer := s.cfg.TURN.packet(&c, buf[:headroom+n], out[:], limit); len(answer) > 0 {
+				k.write(answer, from, to)
+			}
+			continue
+		}
+		answer := respond(out[:0], b, s.seen(from))
 		if len(answer) > 0 && limit.allow(from.Addr(), time.Now()) {
 			k.write(answer, from, to)
 		}
@@ -188,75 +199,4 @@ func listenBoth(addr string) (conns []*net.UDPConn, taken bool, err error) {
 		return nil, false, err4
 	}
 	return conns, false, nil // a family that the system does not have is no error
-}
-
-// A socket reads and writes packets, each with the local address it came to: on a machine with several
-// addresses an answer from another one would not pass the client's NAT.
-type socket struct {
-	conn *net.UDPConn
-	p4   *ipv4.PacketConn // nil unless control messages work
-	p6   *ipv6.PacketConn
-}
-
-func newSocket(c *net.UDPConn) *socket {
-	k := &socket{conn: c}
-	local := c.LocalAddr().(*net.UDPAddr)
-	if !local.IP.IsUnspecified() {
-		return k // there is only one address
-	}
-	if local.IP.To4() != nil {
-		if p := ipv4.NewPacketConn(c); p.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true) == nil {
-			k.p4 = p
-		}
-	} else if p := ipv6.NewPacketConn(c); p.SetControlMessage(ipv6.FlagDst|ipv6.FlagInterface, true) == nil {
-		k.p6 = p
-	}
-	return k
-}
-
-// destination is where a packet came to, as far as the system tells.
-type destination struct {
-	ip      net.IP
-	ifIndex int
-}
-
-func (k *socket) read(b []byte) (n int, from netip.AddrPort, to destination, err error) {
-	var addr net.Addr
-	switch {
-	case k.p4 != nil:
-		var cm *ipv4.ControlMessage
-		if n, cm, addr, err = k.p4.ReadFrom(b); cm != nil {
-			to = destination{cm.Dst, cm.IfIndex}
-		}
-	case k.p6 != nil:
-		var cm *ipv6.ControlMessage
-		if n, cm, addr, err = k.p6.ReadFrom(b); cm != nil {
-			to = destination{cm.Dst, cm.IfIndex}
-		}
-	default:
-		n, from, err = k.conn.ReadFromUDPAddrPort(b)
-		return n, from, to, err
-	}
-	if u, ok := addr.(*net.UDPAddr); ok && err == nil {
-		from = u.AddrPort()
-	}
-	return n, from, to, err
-}
-
-// write sends a response. A client that does not get it asks again, so errors do not matter.
-func (k *socket) write(b []byte, from netip.AddrPort, to destination) {
-	switch {
-	case to.ip == nil || to.ip.IsUnspecified():
-		_, _ = k.conn.WriteToUDPAddrPort(b, from)
-	case to.ip.IsMulticast() || to.ip.Equal(net.IPv4bcast):
-		// One request shall not make a whole network answer.
-	case k.p4 != nil:
-		_, _ = k.p4.WriteTo(b, &ipv4.ControlMessage{Src: to.ip}, net.UDPAddrFromAddrPort(from))
-	case k.p6 != nil:
-		cm := &ipv6.ControlMessage{Src: to.ip}
-		if to.ip.IsLinkLocalUnicast() {
-			cm.IfIndex = to.ifIndex
-		}
-		_, _ = k.p6.WriteTo(b, cm, net.UDPAddrFromAddrPort(from))
-	}
 }

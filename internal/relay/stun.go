@@ -34,6 +34,7 @@ const (
 	fingerprint     = 0x8028
 	fingerprintXOR  = 0x5354554e
 	maxRequestBytes = 548    // RFC 8489 section 6.1: where the path's MTU is not known
+	maxAnswer       = 256    // the largest of TURN's
 	maxResponse     = 44     // the largest of our responses, to an IPv6 source
 	maxUnknown      = 6      // attributes named in an error response, which then has 44 bytes too
 	comprehension   = 0x8000 // attributes from here on may be ignored
@@ -91,6 +92,9 @@ func respond(dst, packet []byte, from netip.AddrPort) []byte {
 	}
 	return succeed(dst, packet, from)
 }
+
+// isBinding says whether a packet is none for a TURN server.
+func isBinding(b []byte) bool { return len(b) >= 2 && binary.BigEndian.Uint16(b) == bindingRequest }
 
 // succeed appends a response with the address that the packet came from.
 func succeed(dst, packet []byte, from netip.AddrPort) []byte {

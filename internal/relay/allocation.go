@@ -1,0 +1,352 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	permissionLife = 5 * time.Minute // RFC 8656 sections 9 and 12
+	channelLife    = 10 * time.Minute
+	maxPeers       = 128 // permissions, and channels, of an allocation
+
+	// headroom is what a Data indication needs in front of its data: header, XOR-PEER-ADDRESS for IPv6,
+	// and the header of DATA. Data is read behind that much room, and never copied.
+	headroom     = headerBytes + 4 + 20 + 4
+	maxDatagram  = 2048 // larger than any path to a relay carries whole, with the header of its message
+	padding      = 3
+	socketBuffer = 1 << 20
+)
+
+// A client is how somebody is reached who asked for an allocation.
+type client struct {
+	addr  netip.AddrPort
+	local netip.Addr // that it reached, if known
+	sock  *socket    // of UDP
+	oob   []byte     // of UDP: sends from local
+	conn  *stream    // of TCP and TLS
+}
+
+func (c *client) key() fiveTuple {
+	if c.conn != nil {
+		return fiveTuple{conn: c.conn}
+	}
+	return fiveTuple{sock: c.sock, remote: c.addr, local: c.local}
+}
+
+func (c *client) transport() string {
+	if c.conn != nil {
+		return c.conn.transport
+	}
+	return "udp"
+}
+
+// send sends one message; on a stream it is padded, or dropped if the client reads too slowly.
+func (c *client) send(b []byte) {
+	if c.conn != nil {
+		c.conn.write(b)
+		return
+	}
+	c.sock.writeFrom(b, c.addr, c.oob)
+}
+
+// An allocation is a relayed address and who may send to it.
+type allocation struct {
+	t       *TURN
+	client  client
+	user    string
+	id      [16]byte // of the request that made it
+	relayed netip.AddrPort
+	conn    *net.UDPConn
+	up      *rate.Limiter // to peers; nil is no bound
+	down    *rate.Limiter // to the client
+	expires atomic.Int64  // Unix nanoseconds
+	active  atomic.Int64  // when something was relayed last
+	bytes   atomic.Int64  // relayed, both ways
+
+	mu          sync.RWMutex
+	permissions map[netip.Addr]time.Time // when they end
+	channels    map[uint16]*channel
+	byPeer      map[netip.AddrPort]*channel
+}
+
+// A channel is a number that stands for a peer.
+type channel struct {
+	number uint16
+	peer   netip.AddrPort
+	ends   time.Time // guarded by the allocation's mu
+}
+
+func newAllocation(t *TURN, c *client, user string, conn *net.UDPConn, relayed netip.AddrPort, now time.Time) *allocation {
+	a := &allocation{
+		t: t, client: *c, user: user, conn: conn, relayed: relayed,
+		up: newRate(t.cfg.Rate), down: newRate(t.cfg.Rate),
+		permissions: make(map[netip.Addr]time.Time),
+		channels:    make(map[uint16]*channel),
+		byPeer:      make(map[netip.AddrPort]*channel),
+	}
+	a.client.oob = append([]byte(nil), c.oob...) // the socket writes over its own
+	a.active.Store(now.UnixNano())
+	return a
+}
+
+func isChannelData(b []byte) bool { return len(b) >= channelHeader && b[0]&0xf0 == 0x40 }
+
+// mayReach says whether the allocation may send to a peer. A port of 0 stands for any, as in a
+// permission: of our own relayed addresses that opens none but those of other allocations.
+func (a *allocation) mayReach(peer netip.AddrPort, now time.Time) bool {
+	a.t.mu.RLock()
+	_, ours := a.t.relayIPs[peer.Addr()]
+	a.t.mu.RUnlock()
+	if ours && (peer.Port() == 0 || peer.Port() >= a.t.cfg.MinPort && peer.Port() <= a.t.cfg.MaxPort) {
+		return true
+	}
+	return a.t.policy.allows(peer.Addr(), now)
+}
+
+// check says why a peer of a request is not one that the allocation can have, or 0.
+func (a *allocation) check(peer netip.AddrPort, now time.Time) int {
+	switch {
+	case !a.mayReach(netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), now):
+		return codeForbidden
+	case peer.Addr().Is4() != a.relayed.Addr().Is4() || peer.Addr().Is4In6():
+		return codePeerFamily
+	}
+	return 0
+}
+
+// createPermissions opens the allocation to addresses (RFC 8656 section 10.2): all that are asked for,
+// or none.
+func (a *allocation) createPermissions(m *message, now time.Time) int {
+	if m.npeers == 0 {
+		return codeBadRequest
+	}
+	peers := m.peers[:m.npeers]
+	for _, p := range peers {
+		if code := a.check(p, now); code != 0 {
+			return code
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range peers {
+		if !a.permitLocked(p.Addr(), now) {
+			return codeCapacity
+		}
+	}
+	return 0
+}
+
+func (a *allocation) permitLocked(ip netip.Addr, now time.Time) bool {
+	if _, known := a.permissions[ip]; !known && len(a.permissions) >= maxPeers {
+		for old, ends := range a.permissions {
+			if !now.Before(ends) {
+				delete(a.permissions, old)
+			}
+		}
+		if len(a.permissions) >= maxPeers {
+			return false
+		}
+	}
+	a.permissions[ip] = now.Add(permissionLife)
+	return true
+}
+
+// bindChannel binds a number to a peer, or renews it (RFC 8656 section 12.2).
+func (a *allocation) bindChannel(m *message, now time.Time) int {
+	if m.channel < minChannel || m.channel > maxChannel || m.npeers != 1 || m.peers[0].Port() == 0 {
+		return codeBadRequest
+	}
+	peer := m.peers[0]
+	if code := a.check(peer, now); code != 0 {
+		return code
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.channels) >= maxPeers {
+		a.dropChannelsLocked(now)
+	}
+	byNumber, byPeer := a.channels[m.channel], a.byPeer[peer]
+	if byNumber != byPeer {
+		a.dropChannelsLocked(now)
+		byNumber, byPeer = a.channels[m.channel], a.byPeer[peer]
+	}
+	switch {
+	case byNumber != byPeer:
+		return codeBadRequest // the number is another's, or the peer has another
+	case byNumber == nil && len(a.channels) >= maxPeers, !a.permitLocked(peer.Addr(), now):
+		return codeCapacity
+	case byNumber == nil:
+		byNumber = &channel{number: m.channel, peer: peer}
+		a.channels[m.channel], a.byPeer[peer] = byNumber, byNumber
+	}
+	byNumber.ends = now.Add(channelLife)
+	return 0
+}
+
+func (a *allocation) dropChannelsLocked(now time.Time) {
+	for n, c := range a.channels {
+		if !now.Before(c.ends) {
+			delete(a.channels, n)
+			delete(a.byPeer, c.peer)
+		}
+	}
+}
+
+// channelData relays a ChannelData message, data[headroom:], to its peer.
+func (a *allocation) channelData(data []byte, now time.Time) {
+	b := data[headroom:]
+	n := int(binary.BigEndian.Uint16(b[2:]))
+	if n > len(b)-channelHeader {
+		return
+	}
+	a.mu.RLock()
+	c := a.channels[binary.BigEndian.Uint16(b)]
+	ok := c != nil && now.Before(c.ends)
+	a.mu.RUnlock()
+	if ok {
+		a.toPeer(data[channelHeader:headroom+channelHeader+n], c.peer, now)
+	}
+}
+
+// sendIndication relays the data of a Send indication (RFC 8656 section 11.2).
+func (a *allocation) sendIndication(data []byte, m *message, now time.Time) {
+	if m.bad || m.nunknown > 0 || m.npeers != 1 || !m.hasData || m.peers[0].Port() == 0 {
+		return
+	}
+	peer := m.peers[0]
+	if peer.Addr().Is4In6() {
+		return // no permission is for one
+	}
+	a.mu.RLock()
+	ok := now.Before(a.permissions[peer.Addr()])
+	a.mu.RUnlock()
+	if ok {
+		// What lies before the data in its packet is room enough: a header and an address at least.
+		at := cap(data) - cap(m.data)
+		a.toPeer(data[at-headroom:at+len(m.data)], peer, now)
+	}
+}
+
+// toPeer sends data[headroom:] to a peer that the client may reach.
+func (a *allocation) toPeer(data []byte, peer netip.AddrPort, now time.Time) {
+	b := data[headroom:]
+	if !a.spend(a.up, len(b), now) {
+		return
+	}
+	a.t.mu.RLock()
+	other := a.t.relayed[peer]
+	_, ours := a.t.relayIPs[peer.Addr()]
+	a.t.mu.RUnlock()
+	if other != nil {
+		// Both are clients here. Going through the sockets would work too, except behind NATs that do
+		// not turn packets around.
+		other.fromPeer(data, a.relayed, now)
+		return
+	}
+	if ours && !a.t.policy.allows(peer.Addr(), now) {
+		return // this machine's own ports
+	}
+	_, _ = a.conn.WriteToUDPAddrPort(b, peer) // an error is a loss
+}
+
+// spend takes n bytes out of a bucket and the common one.
+func (a *allocation) spend(bucket *rate.Limiter, n int, now time.Time) bool {
+	if bucket != nil && !bucket.AllowN(now, n) || a.t.total != nil && !a.t.total.AllowN(now, n) {
+		return false
+	}
+	a.active.Store(now.UnixNano())
+	a.bytes.Add(int64(n))
+	return true
+}
+
+// serve takes in what peers send until the socket is closed.
+func (a *allocation) serve() {
+	buf := make([]byte, headroom+maxDatagram+padding)
+	for {
+		n, from, err := a.conn.ReadFromUDPAddrPort(buf[headroom : headroom+maxDatagram])
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			if !pause(a.t.closed) {
+				return
+			}
+			continue
+		case n == maxDatagram:
+			continue // cut off
+		}
+		a.fromPeer(buf[:headroom+n], netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port()), a.t.now())
+	}
+}
+
+// pause waits a moment after an error that must not spin; false if the server has ended.
+func pause(closed <-chan struct{}) bool {
+	select {
+	case <-closed:
+		return false
+	case <-time.After(time.Millisecond):
+		return true
+	}
+}
+
+// fromPeer relays data[headroom:] to the client, if its sender may. It writes over the headroom, and
+// over three bytes behind the data.
+func (a *allocation) fromPeer(data []byte, from netip.AddrPort, now time.Time) {
+	a.mu.RLock()
+	c := a.byPeer[from]
+	channel := c != nil && now.Before(c.ends)
+	ok := channel || now.Before(a.permissions[from.Addr()])
+	a.mu.RUnlock()
+	n := len(data) - headroom
+	if !ok || !a.spend(a.down, n, now) {
+		return
+	}
+	var b []byte
+	if channel {
+		b = data[headroom-channelHeader:]
+		binary.BigEndian.PutUint16(b, c.number)
+		binary.BigEndian.PutUint16(b[2:], uint16(n))
+	} else {
+		b = dataIndication(data, from)
+	}
+	if channel && a.client.conn == nil {
+		a.client.send(b) // padding is for streams (RFC 8656 section 12.5)
+		return
+	}
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	a.client.send(b)
+}
+
+// dataIndication writes the header of a Data indication in front of data[headroom:] and returns the
+// message, without padding.
+func dataIndication(data []byte, from netip.AddrPort) []byte {
+	size := 4
+	if from.Addr().Is6() {
+		size = 16
+	}
+	n := len(data) - headroom
+	at := headroom - (headerBytes + 8 + size + 4)
+	b := data[at:]
+	binary.BigEndian.PutUint16(b, methodData|classIndication)
+	binary.BigEndian.PutUint16(b[2:], uint16(8+size+4+(n+3)&^3))
+	binary.BigEndian.PutUint32(b[4:], magicCookie)
+	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
+	binary.BigEndian.PutUint32(b[16:], rand.Uint32())
+	binary.BigEndian.PutUint16(b[20:], attrPeerAddress)
+	binary.BigEndian.PutUint16(b[22:], uint16(4+size))
+	appendXORAddress(b[24:24], from, b[4:20])
+	binary.BigEndian.PutUint16(b[28+size:], attrData)
+	binary.BigEndian.PutUint16(b[30+size:], uint16(n))
+	return b
+}

@@ -1,0 +1,228 @@
+package relay
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	streamQueue   = 128 << 10        // bytes that wait for a client
+	streamBuffer  = 16 << 10         // bytes read at once
+	streamSpare   = 16               // connections of an address besides its allocations
+	streamsSpare  = 1024             // and in all
+	streamGrace   = 15 * time.Second // how long a connection may be without an allocation
+	streamFlush   = time.Second      // what waits at the end may take
+	streamAnswers = 16               // to requests of a connection without an allocation
+)
+
+// A stream is a client's connection over TCP or TLS (RFC 8656 section 2.1). Messages follow each other
+// without anything between them.
+type stream struct {
+	conn      net.Conn
+	transport string
+	source    netip.Prefix
+
+	mu    sync.Mutex
+	work  sync.Cond
+	queue []byte
+	ended bool
+	over  chan struct{} // closed when the writer has ended
+}
+
+// Serve takes clients in from a listener, of TCP or TLS, until it or the server is closed, and closes it.
+// It returns nil if the server was closed.
+func (t *TURN) Serve(l net.Listener) error {
+	t.mu.Lock()
+	if t.ended {
+		t.mu.Unlock()
+		_ = l.Close() // the server's end counts
+		return nil
+	}
+	t.listeners[l] = struct{}{}
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		delete(t.listeners, l)
+		t.mu.Unlock()
+		_ = l.Close() // closed already, or no use any more
+	}()
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			t.ServeConn(c)
+		case errors.Is(err, net.ErrClosed):
+			select {
+			case <-t.closed:
+				return nil
+			default:
+				return err
+			}
+		default: // memory or file descriptors are short, or the client has left
+			if !pause(t.closed) {
+				return nil
+			}
+		}
+	}
+}
+
+// ServeConn takes in one client. It returns at once; the connection is the server's from here on.
+func (t *TURN) ServeConn(c net.Conn) {
+	remote, ok1 := addrPort(c.RemoteAddr())
+	local, ok2 := addrPort(c.LocalAddr())
+	source, ok3 := sourceOf(remote.Addr())
+	s := &stream{conn: c, transport: "tcp", source: source, over: make(chan struct{})}
+	s.work.L = &s.mu
+	if _, secure := c.(interface{ ConnectionState() tls.ConnectionState }); secure {
+		s.transport = "tls"
+	}
+	t.mu.Lock()
+	if !ok1 || !ok2 || !ok3 || t.ended || len(t.streams) >= t.cfg.Allocations+streamsSpare ||
+		t.streamsFrom[source] >= t.cfg.PerSource+streamSpare {
+		t.mu.Unlock()
+		_ = c.Close() // there is no room for it
+		return
+	}
+	t.streams[s] = struct{}{}
+	t.streamsFrom[source]++
+	t.wg.Go(func() { t.stream(s, &client{addr: remote, local: local.Addr(), conn: s}) })
+	t.mu.Unlock()
+}
+
+func addrPort(a net.Addr) (netip.AddrPort, bool) {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()), ap.IsValid()
+}
+
+// stream serves one connection until it ends.
+func (t *TURN) stream(s *stream, c *client) {
+	go s.run()
+	defer func() {
+		if a := t.find(c.key()); a != nil {
+			t.end(a, "the connection ended")
+		}
+		s.close()
+		t.mu.Lock()
+		delete(t.streams, s)
+		if t.streamsFrom[s.source]--; t.streamsFrom[s.source] <= 0 {
+			delete(t.streamsFrom, s.source)
+		}
+		t.mu.Unlock()
+	}()
+	r := bufio.NewReaderSize(s.conn, streamBuffer)
+	buf := make([]byte, headroom+maxDatagram+padding)
+	var out [maxAnswer]byte
+	allocated, answers := false, 0
+	_ = s.conn.SetReadDeadline(time.Now().Add(streamGrace)) // fails only when closed
+	for {
+		n, err := readFrame(r, buf[headroom:headroom+maxDatagram])
+		if err != nil {
+			return
+		}
+		response := t.packet(c, buf[:headroom+n], out[:], nil)
+		if response == nil {
+			continue
+		}
+		s.write(response)
+		for holds := t.find(c.key()) != nil; holds != allocated; holds = t.find(c.key()) != nil {
+			allocated, answers = holds, 0
+			var until time.Time // none while there is an allocation: that has a time of its own
+			if !holds {
+				until = time.Now().Add(streamGrace)
+			}
+			_ = s.conn.SetReadDeadline(until) // fails only when closed
+		}
+		select {
+		case <-t.closed:
+			return // Close may have set a deadline before this did
+		default:
+		}
+		if answers++; !allocated && answers >= streamAnswers {
+			return
+		}
+	}
+}
+
+var errFrame = errors.New("neither STUN nor ChannelData")
+
+// readFrame reads the next message of a stream into buf. One that is too long ends the stream: what a
+// client may send fits.
+func readFrame(r *bufio.Reader, buf []byte) (int, error) {
+	head, err := r.Peek(channelHeader)
+	if err != nil {
+		return 0, err
+	}
+	size := int(binary.BigEndian.Uint16(head[2:]))
+	switch {
+	case isChannelData(head):
+		size = (channelHeader + size + 3) &^ 3
+	case head[0] <= 3 && size%4 == 0:
+		size += headerBytes
+	default:
+		return 0, errFrame
+	}
+	if size > len(buf) {
+		return 0, errFrame
+	}
+	return io.ReadFull(r, buf[:size])
+}
+
+// write queues a message, whole or not at all: a relay is a path like any other, which loses what it
+// cannot carry.
+func (s *stream) write(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || len(s.queue)+len(b) > streamQueue {
+		return
+	}
+	s.queue = append(s.queue, b...)
+	s.work.Signal()
+}
+
+// run writes what is queued until the stream is closed.
+func (s *stream) run() {
+	defer close(s.over)
+	var spare []byte
+	for {
+		s.mu.Lock()
+		for len(s.queue) == 0 && !s.ended {
+			s.work.Wait()
+		}
+		b := s.queue
+		s.queue = spare[:0]
+		s.mu.Unlock()
+		if len(b) == 0 {
+			return
+		}
+		if _, err := s.conn.Write(b); err != nil {
+			s.mu.Lock()
+			s.ended, s.queue = true, nil
+			s.mu.Unlock()
+			_ = s.conn.Close() // the reader hears of it
+			return
+		}
+		spare = b
+	}
+}
+
+// close lets what is queued go out, for a second at most, and closes the connection.
+func (s *stream) close() {
+	s.mu.Lock()
+	s.ended = true
+	s.work.Signal()
+	s.mu.Unlock()
+	_ = s.conn.SetWriteDeadline(time.Now().Add(streamFlush)) // fails only when closed
+	<-s.over
+	_ = s.conn.Close() // may be closed already
+}

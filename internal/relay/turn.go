@@ -1,0 +1,320 @@
+package relay
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// What a TURN server allows if its TURNConfig does not say.
+const (
+	DefaultMinPort       = 49152
+	DefaultMaxPort       = 65535
+	DefaultPerCredential = 4  // IPv4 and IPv6, and the next ones while the last ones end
+	DefaultPerSource     = 32 // people behind one address
+	DefaultAllocations   = 4096
+	DefaultIdle          = 30 * time.Minute
+)
+
+const (
+	realm = "adit"
+
+	defaultLifetime = 10 * time.Minute // RFC 8656 section 3.2
+	maxLifetime     = time.Hour
+	sweepEvery      = 5 * time.Second
+	portTries       = 64 // random ports that are tried for an allocation
+	minSecret       = 16
+
+	givenBack = "given back" // why an allocation ended whose client asked for it
+)
+
+// ErrSecret is a secret that can be guessed.
+var ErrSecret = fmt.Errorf("a secret has at least %d bytes", minSecret)
+
+// TURNConfig says how a TURN server behaves. Secret is required.
+type TURNConfig struct {
+	// Secret makes the passwords: see Password. At least 16 bytes.
+	Secret []byte
+	// Addrs are the addresses that relayed addresses are on, as clients and peers know them: one of a
+	// family at most. One that no interface has is that of a NAT with the same ports on both sides. For a
+	// family that is missing it is the address that the client reached, or one that an interface has.
+	Addrs []netip.Addr
+	// MinPort and MaxPort bound the ports of relayed addresses; 49152 and 65535 if 0.
+	MinPort, MaxPort uint16
+	// Allow opens ranges that nothing is relayed to otherwise: private networks, say. This machine's own
+	// addresses have to be named one by one, or as a loopback range.
+	Allow []netip.Prefix
+	// PerCredential, PerSource and Allocations bound how many allocations there are for a username, for
+	// an IPv4 address or IPv6 /56 of clients, and in all; 4, 32 and 4096 if 0.
+	PerCredential, PerSource, Allocations int
+	// Rate bounds what one allocation relays each way, and TotalRate what all relay together, in bytes of
+	// payload a second. What is above it is dropped. 0 is no bound.
+	Rate, TotalRate int
+	// Idle is how long an allocation that relays nothing lives; 30 minutes if 0.
+	Idle time.Duration
+	// Logger hears of allocations (debug), and when there is no room for more; nil is silent. Nothing is
+	// logged per packet, and no address.
+	Logger *slog.Logger
+}
+
+// TURN is a TURN server (RFC 8656) for UDP relayed addresses. Clients reach it over UDP at a STUN server
+// whose Config names it, and over TCP and TLS at the listeners that are given to Serve. Its methods may be
+// called from any goroutine.
+type TURN struct {
+	cfg    TURNConfig
+	log    *slog.Logger
+	policy *peerPolicy
+	nonces nonces
+	total  *rate.Limiter // nil is no bound
+	now    func() time.Time
+
+	closed chan struct{}
+	close  sync.Once
+	wg     sync.WaitGroup
+	full   sync.Once // the log line about no room
+
+	mu          sync.RWMutex
+	ended       bool
+	allocations map[fiveTuple]*allocation
+	relayed     map[netip.AddrPort]*allocation
+	relayIPs    map[netip.Addr]int // addresses that relayed are on, and how many allocations of each
+	count       int                // allocations, and those being made
+	users       map[string]int
+	sources     map[netip.Prefix]int
+	streams     map[*stream]struct{}
+	streamsFrom map[netip.Prefix]int
+	listeners   map[net.Listener]struct{}
+}
+
+// NewTURN returns a TURN server that nobody can reach yet. The caller closes it, and whatever it passed it
+// to before. Errors: ErrSecret, or what is wrong with the configuration.
+func NewTURN(cfg TURNConfig) (*TURN, error) {
+	if len(cfg.Secret) < minSecret {
+		return nil, fmt.Errorf("start turn: %w", ErrSecret)
+	}
+	or := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	or(&cfg.PerCredential, DefaultPerCredential)
+	or(&cfg.PerSource, DefaultPerSource)
+	or(&cfg.Allocations, DefaultAllocations)
+	if cfg.MinPort == 0 {
+		cfg.MinPort = DefaultMinPort
+	}
+	if cfg.MaxPort == 0 {
+		cfg.MaxPort = DefaultMaxPort
+	}
+	if cfg.MinPort > cfg.MaxPort {
+		return nil, fmt.Errorf("start turn: ports %d-%d are no range", cfg.MinPort, cfg.MaxPort)
+	}
+	if cfg.Idle <= 0 {
+		cfg.Idle = DefaultIdle
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	t := &TURN{
+		cfg: cfg, log: cfg.Logger, policy: newPeerPolicy(cfg.Allow, cfg.Addrs), total: newRate(cfg.TotalRate), now: time.Now,
+		closed:      make(chan struct{}),
+		allocations: make(map[fiveTuple]*allocation),
+		relayed:     make(map[netip.AddrPort]*allocation),
+		relayIPs:    make(map[netip.Addr]int),
+		users:       make(map[string]int),
+		sources:     make(map[netip.Prefix]int),
+		streams:     make(map[*stream]struct{}),
+		streamsFrom: make(map[netip.Prefix]int),
+		listeners:   make(map[net.Listener]struct{}),
+	}
+	for i, ip := range cfg.Addrs {
+		if !ip.IsValid() || ip.IsUnspecified() || ip.Zone() != "" || i > 0 && ip.Unmap().Is4() == cfg.Addrs[0].Unmap().Is4() || i > 1 {
+			return nil, fmt.Errorf("start turn: relayed addresses %v: want one of a family at most", cfg.Addrs)
+		}
+		t.relayIPs[ip.Unmap()]++ // never back to 0
+	}
+	rand.Read(t.nonces.key[:])
+	t.wg.Go(t.sweep)
+	return t, nil
+}
+
+func newRate(bytes int) *rate.Limiter {
+	if bytes <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(bytes), max(bytes/8, 64<<10))
+}
+
+// Allocations returns how many there are.
+func (t *TURN) Allocations() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.allocations)
+}
+
+// Close ends all allocations, closes what was given to Serve, and waits for its goroutines.
+func (t *TURN) Close() error {
+	var errs []error
+	t.close.Do(func() {
+		close(t.closed)
+		t.mu.Lock()
+		t.ended = true
+		var ending []*allocation
+		for _, a := range t.allocations {
+			ending = append(ending, a)
+		}
+		for s := range t.streams {
+			_ = s.conn.SetReadDeadline(time.Now()) // its reader ends and does the rest
+		}
+		for l := range t.listeners {
+			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+		t.mu.Unlock()
+		for _, a := range ending {
+			t.end(a, "the server ends")
+		}
+	})
+	t.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// sweep ends allocations whose time is over.
+func (t *TURN) sweep() {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-t.closed:
+			return
+		case <-tick.C:
+			t.expire(t.now())
+		}
+	}
+}
+
+func (t *TURN) expire(now time.Time) {
+	var over, idle []*allocation
+	t.mu.RLock()
+	for _, a := range t.allocations {
+		if now.UnixNano() >= a.expires.Load() {
+			over = append(over, a)
+		} else if now.UnixNano()-a.active.Load() > int64(t.cfg.Idle) {
+			idle = append(idle, a)
+		}
+	}
+	t.mu.RUnlock()
+	for _, a := range over {
+		t.end(a, "expired")
+	}
+	for _, a := range idle {
+		t.end(a, "idle")
+	}
+}
+
+// A fiveTuple is what an allocation belongs to (RFC 8656 section 2): the socket or the connection, and
+// for a socket the addresses at both ends.
+type fiveTuple struct {
+	sock   *socket
+	conn   *stream
+	remote netip.AddrPort
+	local  netip.Addr
+}
+
+// find returns the allocation of a five-tuple, or nil.
+func (t *TURN) find(k fiveTuple) *allocation {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.allocations[k]
+}
+
+// packet takes in one packet of a client: data[headroom:] is the packet, and data has room for
+// padding behind it. It returns a response, made in out, or nothing. limit is for those who have not
+// shown that they are where they say; nil is no limit.
+func (t *TURN) packet(c *client, data, out []byte, limit *limiter) []byte {
+	b := data[headroom:]
+	now := t.now()
+	if isChannelData(b) {
+		if a := t.find(c.key()); a != nil {
+			a.channelData(data, now)
+		}
+		return nil
+	}
+	if response := respond(out[:0], b, c.addr); len(response) > 0 {
+		return response // over a stream: of the rest Config.TURN's server has seen to it
+	}
+	var m message
+	if !parse(b, &m) {
+		return nil
+	}
+	switch {
+	case m.class == classIndication && m.method == methodSend:
+		if a := t.find(c.key()); a != nil {
+			a.sendIndication(data, &m, now)
+		}
+		return nil
+	case m.class != classRequest:
+		return nil
+	}
+	switch m.method {
+	case methodAllocate, methodRefresh, methodCreatePermission, methodChannelBind:
+	default:
+		return nil
+	}
+	user, key, refusal := t.authenticate(c, &m, b, now)
+	if refusal != 0 {
+		if limit != nil && !limit.allow(c.addr.Addr(), now) {
+			return nil
+		}
+		r := answer(out, &m, classFailure)
+		r.fail(refusal)
+		if refusal == codeUnauthorized || refusal == codeStaleNonce {
+			nonce := t.nonces.make(c.addr, now)
+			r.attr(attrRealm, []byte(realm))
+			r.attr(attrNonce, nonce[:])
+		}
+		return r.done(nil)
+	}
+	r := answer(out, &m, classSuccess)
+	if code := t.serve(c, &m, string(user), now, &r); code != 0 {
+		r = answer(out, &m, classFailure)
+		r.fail(code)
+		if code == codeUnknownAttribute {
+			r.unknown(m.unknown[:m.nunknown])
+		}
+	}
+	return r.done(&key)
+}
+
+// serve does what an authenticated request asks for. It returns an error code, or 0 and the attributes of
+// the success in r.
+func (t *TURN) serve(c *client, m *message, user string, now time.Time, r *reply) int {
+	switch {
+	case m.nunknown > 0:
+		return codeUnknownAttribute
+	case m.bad:
+		return codeBadRequest
+	case m.method == methodAllocate:
+		return t.allocate(c, m, user, now, r)
+	}
+	a := t.find(c.key())
+	switch {
+	case a == nil:
+		return codeMismatch
+	case a.user != user:
+		return codeWrongCredentials
+	case m.method == methodRefresh:
+		return t.refresh(a, m, now, r)
+	case m.method == methodCreatePermission:
+		return a.createPermissions(m, now)
+	}
+	return a.bindChannel(m, now)
+}
