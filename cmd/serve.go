@@ -23,26 +23,28 @@ const serveGrace = 3 * time.Second
 func serveCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
-		Usage: "run a rendezvous and a STUN server for others",
+		Usage: "run a rendezvous, a STUN server and a relay for others",
 		Description: `Run what peers meet at, on a host that both can reach: an HTTP rendezvous, which passes on
-sealed messages and can read none, and a STUN server, which tells a peer its public address.
+sealed messages and can read none, and a STUN server, which tells a peer its public address. With
+--turn also a relay, which carries the encrypted packets of peers that find no path of their own.
 
   adit serve --http :8080 --stun :3478
-  adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --stun :3478 --external-ip 203.0.113.7`,
-		Flags: append(ownFlags("serve",
+  adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --stun :3478 --external-ip 203.0.113.7
+  adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --turn`,
+		Flags: append(append(ownFlags("serve",
 			&cli.StringFlag{Name: "http", Usage: "`ADDR` the rendezvous listens at", Value: ":8080"},
 			&cli.StringFlag{Name: "stun", Usage: "`ADDR` the STUN server listens at, or none", Value: ":3478"},
-			&cli.StringFlag{Name: "external-ip", Usage: "public `IP` of this host, if peers reach it at another than they ask for"},
+			&cli.StringFlag{Name: "external-ip", Usage: "public `IP` of this host, if peers reach it at another than they ask for; IPv4,IPv6 if it has both"},
 			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
 			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
-		), commonFlags(outputFlags)...),
+		), turnFlags()...), commonFlags(outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
 			if c.NArg() > 0 {
 				return usagef("for example: adit serve --http :8080 --stun :3478", "serve takes no arguments, only flags")
 			}
 			return serve(ctx, u, serveConfig{
 				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
-				cert: c.String("tls-cert"), key: c.String("tls-key"),
+				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turnSettings(c),
 			})
 		}),
 	}
@@ -50,53 +52,74 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 
 type serveConfig struct {
 	http, stun, externalIP, cert, key string
+	turn                              turnConfig
 }
 
 // serve listens until ctx ends, which is how a server is meant to end: it returns errInterrupted.
 func serve(ctx context.Context, u *ui, cfg serveConfig) error {
-	var external netip.Addr
-	if cfg.externalIP != "" {
-		var err error
-		if external, err = netip.ParseAddr(cfg.externalIP); err != nil {
-			return usagef("for example --external-ip 203.0.113.7", "--external-ip %q is no IP address", cfg.externalIP)
-		}
+	external, err := externalIPs(cfg.externalIP)
+	if err != nil {
+		return err
 	}
 	secure, err := certificate(cfg.cert, cfg.key)
 	if err != nil {
 		return err
 	}
+	relays, err := startRelay(cfg, external, secure, u)
+	if err != nil {
+		return err
+	}
+	defer relays.close()
+	host := "" // the one that the client asked for
+	var first netip.Addr
+	if len(external) > 0 {
+		first = external[0]
+		host = first.String()
+	}
 	var advertised []string
 	if cfg.stun != "none" {
-		stun, err := relay.ListenSTUN(cfg.stun, relay.Config{ExternalIP: external, Logger: u.logger()})
+		stun, err := relay.ListenSTUN(cfg.stun, relay.Config{ExternalIP: first, TURN: relays.turn, Logger: u.logger()})
 		if err != nil {
 			return cannotListen(err, "stop what else uses the port, or choose another with --stun")
 		}
 		defer stun.Close()
 		u.event(event.Event{Name: event.Listening, Addr: stun.Addr().String(), Target: "stun"})
-		host := "" // the one that the client asked for
-		if external.IsValid() {
-			host = external.String()
+		port := int(stun.Addr().Port())
+		advertised = append(advertised, net.JoinHostPort(host, strconv.Itoa(port)))
+		if relays.turn != nil {
+			u.event(event.Event{Name: event.Listening, Addr: stun.Addr().String(), Target: "turn"})
+			relays.advertise("turn", host, port, "udp")
+			if err := relays.listen(stun.Addr(), cfg.turn.tcp, cfg.turn.tls, host, secure, u); err != nil {
+				return err
+			}
 		}
-		advertised = append(advertised, net.JoinHostPort(host, strconv.Itoa(int(stun.Addr().Port()))))
 	}
 
-	meet := rendezvous.New(rendezvous.Config{STUN: advertised, Logger: u.logger()})
-	defer meet.Close()
 	l, err := net.Listen("tcp", cfg.http)
 	if err != nil {
 		return cannotListen(err, "stop what else uses the port, or choose another with --http")
 	}
+	httpPort := l.Addr().(*net.TCPAddr).Port
+	if relays.turn != nil && secure != nil {
+		relays.advertise("turns", "", httpPort, "tcp")
+	}
+	meet := rendezvous.New(rendezvous.Config{STUN: advertised, TURN: relays.handOut(), Logger: u.logger()})
+	defer meet.Close()
 	server := meet.HTTPServer(cfg.http)
 	scheme := "http"
-	if secure != nil {
+	switch {
+	case secure != nil && relays.turn != nil:
+		shared := relay.Share(l, secure, relays.turn)
+		defer shared.Close()
+		l, scheme = shared, "https"
+	case secure != nil:
 		l, scheme = tls.NewListener(l, secure), "https"
 	}
 	u.event(event.Event{Name: event.Listening, Addr: l.Addr().String(), Target: scheme})
-	host, port := "HOST", l.Addr().(*net.TCPAddr).Port
-	if external.IsValid() {
-		host = external.String()
+	if host == "" {
+		host = "HOST"
 	}
-	u.say("peers use --signal %s://%s; Ctrl-C to stop", scheme, net.JoinHostPort(host, strconv.Itoa(port)))
+	u.say("peers use --signal %s://%s; Ctrl-C to stop", scheme, net.JoinHostPort(host, strconv.Itoa(httpPort)))
 	served := make(chan error, 1) // the one result of Serve
 	go func() { served <- server.Serve(l) }()
 	select {

@@ -119,6 +119,8 @@ type roomReply struct {
 	Token     string `json:"token"`
 	Seconds   int    `json:"seconds"`
 	Message   string `json:"message"`
+
+	TURN []TURNServer `json:"turn"`
 }
 
 // newRoom starts a room from the server's reply, which is checked here.
@@ -137,6 +139,9 @@ func (c *Client) newRoom(nameplate string, made roomReply) (*Room, error) {
 		token:     made.Token,
 		nameplate: nameplate,
 		expires:   time.Now().Add(time.Duration(made.Seconds) * time.Second),
+	}
+	if len(made.TURN) > 0 {
+		r.turn = usable(made.TURN)
 	}
 	if len(first) > 0 {
 		m, err := ParseMessage(first)

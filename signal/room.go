@@ -35,6 +35,9 @@ type Room struct {
 	failed   error
 	leave    sync.Once
 
+	turnMu sync.Mutex
+	turn   []TURNServer // nil if not known; guarded by turnMu
+
 	sending   chan struct{} // holds one: a lock that a context can give up on
 	next      int           // number of the next message; guarded by sending
 	uncertain bool          // number next may have arrived although its Send failed; guarded by sending

@@ -1,10 +1,22 @@
-// Package relay is the embedded STUN server: it tells a peer from which address its packets come.
+// Package relay is the embedded STUN and TURN server: it tells a peer from which address its packets come,
+// and lends those that have no path an address of its own.
 //
-// It answers binding requests (RFC 8489 section 6.3) over UDP and nothing else. Since a source address
+//	          UDP                 STUN: binding requests
+//	client ─────────> STUN ──┬──────────────────────────
+//	          TCP, TLS       └──> TURN ── allocation ── peer
+//	client ─────────> Serve, Share ─┘        │
+//	                                     allocation ── client of the same relay
+//
+// STUN answers binding requests (RFC 8489 section 6.3) over UDP and nothing else. Since a source address
 // can be forged, what it sends is no larger than what any STUN server must: a header and one
 // XOR-MAPPED-ADDRESS, 32 bytes for IPv4 and 44 for IPv6, to a request of 20 bytes or more; to the source
-// only, and only so many a second. There are no long-term or short-term credentials, no alternate
-// server, no RESPONSE-PORT and no CHANGE-REQUEST.
+// only, and only so many a second. There is no alternate server, no RESPONSE-PORT and no CHANGE-REQUEST.
+//
+// TURN (RFC 8656) takes time-limited credentials, keeps nothing for those who have none, holds everybody
+// to a quota, and relays to nothing that is not public unless it is told to. It offers UDP relayed
+// addresses of both families over UDP, TCP and TLS.
+//
+// Errors: [ErrSecret].
 package relay
 
 import (

@@ -166,6 +166,20 @@ func (m *Memory) Get(_ context.Context, id, token string, seq int) ([]byte, <-ch
 	return nil, r.changed, nil
 }
 
+// Place implements Store.
+func (m *Memory) Place(_ context.Context, id, token string) (Place, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, mine, err := m.findLocked(id, token)
+	if err != nil {
+		return Place{}, err
+	}
+	if r.side[1-mine].left {
+		return Place{}, ErrPeerGone
+	}
+	return Place{Side: mine, Both: r.joined, Expires: r.Expires}, nil
+}
+
 // Leave implements Store.
 func (m *Memory) Leave(_ context.Context, id, token string) error {
 	m.mu.Lock()

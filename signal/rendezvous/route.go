@@ -17,6 +17,7 @@ const (
 	actJoin           // POST   /v1/room/{nameplate}/join
 	actPut            // PUT    /v1/room/{id}/{seq}
 	actGet            // GET    /v1/room/{id}/{seq}
+	actTURN           // GET    /v1/room/{id}/turn
 	actLeave          // DELETE /v1/room/{id}
 	actBadVerb        // a path of ours, but not with this method
 )
@@ -64,6 +65,8 @@ func parseRoute(method, path string) route {
 		return verbs(http.MethodPost, route{action: actJoin, name: part[1]})
 	case len(part) == 2 && isHex(part[1]):
 		return verbs(http.MethodDelete, route{action: actLeave, name: part[1]})
+	case len(part) == 3 && isHex(part[1]) && part[2] == "turn":
+		return verbs(http.MethodGet, route{action: actTURN, name: part[1]})
 	case len(part) == 3 && isHex(part[1]) && len(part[2]) <= 4 && isDigits(part[2]):
 		seq, err := strconv.Atoi(part[2])
 		if err != nil || strconv.Itoa(seq) != part[2] {

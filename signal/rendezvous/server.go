@@ -35,6 +35,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"adit/signal"
 )
 
 const (
@@ -54,6 +56,8 @@ type Config struct {
 	// STUN lists the STUN servers to advertise, as host:port. An empty host stands for the host that
 	// the client asked for.
 	STUN []string
+	// TURN says which relays to hand out credentials for.
+	TURN TURN
 	// TTL is how long a room lives; 10 minutes if 0.
 	TTL time.Duration
 	// Limits bounds what is spent on anybody and in all.
@@ -83,6 +87,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	if cfg.TTL <= 0 {
 		cfg.TTL = defaultTTL
+	}
+	if cfg.TURN.Life <= 0 {
+		cfg.TURN.Life = defaultTURNLife
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -174,6 +181,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
 		return s.put(w, r, addr, to)
 	case actGet:
 		return s.get(w, r, addr, to)
+	case actTURN:
+		return s.turn(w, r, to)
 	case actLeave:
 		return s.leave(w, r, to)
 	case actBadVerb:
@@ -227,6 +236,8 @@ type created struct {
 	Expires   time.Time `json:"expires"`
 	Seconds   int       `json:"seconds"`           // until Expires, for those whose clock is wrong
 	Message   string    `json:"message,omitempty"` // base64
+	// TURN is for a joiner; null from a server that knows of none.
+	TURN []signal.TURNServer `json:"turn,omitempty"`
 }
 
 // nameplate returns a random number of at least four digits, and of as many more as it takes that not
@@ -275,6 +286,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, addr netip.Prefix,
 		Expires: t.Expires.UTC().Truncate(time.Second),
 		Seconds: int(t.Expires.Sub(s.cfg.Now()) / time.Second),
 		Message: base64.StdEncoding.EncodeToString(t.First),
+		TURN:    s.turnFor(r.Host, t.ID, joiner, t.Expires).TURN,
 	})
 	return nil
 }
@@ -374,10 +386,7 @@ func (s *Server) storeProblem(err error) *problem {
 // stunFor returns the advertised STUN servers for a client that asked for host.
 func (s *Server) stunFor(host string) []string {
 	out := make([]string, 0, len(s.cfg.STUN))
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.Trim(host, "[]")
+	host = hostOf(host)
 	for _, hp := range s.cfg.STUN {
 		h, port, err := net.SplitHostPort(hp)
 		if err != nil {

@@ -35,6 +35,13 @@ type Ticket struct {
 	First   []byte // the creator's message 0, or nil if it is not there yet; not to be modified
 }
 
+// A Place is what a Store knows of a side of a room.
+type Place struct {
+	Side    int  // 0 is the creator's
+	Both    bool // both peers are in the room
+	Expires time.Time
+}
+
 // A Store keeps rooms and their messages until they expire. Each room has two sides, told apart by
 // their tokens; the messages of a side are numbered from 0 without gaps. All methods may be called at
 // once from any goroutine. Messages are retained as they are: neither side modifies them afterwards.
@@ -55,6 +62,10 @@ type Store interface {
 	// channel is closed at the room's next change. It returns ErrNoRoom, ErrToken, or ErrPeerGone if
 	// the other side left without sending so many.
 	Get(ctx context.Context, id, token string, seq int) ([]byte, <-chan struct{}, error)
+
+	// Place tells the side that holds token about its room. It returns ErrNoRoom or ErrToken, and
+	// ErrPeerGone if the other side left.
+	Place(ctx context.Context, id, token string) (Place, error)
 
 	// Leave ends one side of a room; once both have left, or if nobody ever joined, its messages are
 	// forgotten. The nameplate of a room that was used stays taken until the room expires.

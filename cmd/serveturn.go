@@ -1,0 +1,261 @@
+package cmd
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"adit/internal/event"
+	"adit/internal/relay"
+	"adit/signal"
+	"adit/signal/rendezvous"
+
+	"github.com/urfave/cli/v2"
+)
+
+// secretBytes bounds the file with the secret: a wrong path must not fill the memory.
+const secretBytes = 4096
+
+// turnFlags returns the flags of serve that are about relays.
+func turnFlags() []cli.Flag {
+	return ownFlags("serve",
+		&cli.BoolFlag{Name: "turn", Usage: "relay for peers that find no path: TURN at the STUN server's port, over UDP and TCP, and over TLS at that of HTTPS"},
+		&cli.StringFlag{Name: "turn-tcp", Usage: "`ADDR` for TURN over TCP, or none", DefaultText: "the STUN server's"},
+		&cli.StringFlag{Name: "turn-tls", Usage: "one more `ADDR` for TURN over TLS", DefaultText: "that of HTTPS alone"},
+		&cli.StringFlag{Name: "turn-ports", Usage: "`RANGE` of UDP ports for relayed addresses", Value: fmt.Sprintf("%d-%d", relay.DefaultMinPort, relay.DefaultMaxPort)},
+		&cli.StringFlag{Name: "turn-rate", Usage: "what a peer may relay each way, in `BITS` a second, say 50M, or none", Value: "300M"},
+		&cli.StringFlag{Name: "turn-total-rate", Usage: "what all may relay together, in `BITS` a second, say 1G", DefaultText: "no bound"},
+		&cli.IntFlag{Name: "turn-allocations", Usage: "how many relayed addresses there may be, `N`", Value: relay.DefaultAllocations},
+		&cli.StringSliceFlag{Name: "turn-allow", Usage: "relay to `CIDR` too, a private network say; several times if you like"},
+		&cli.StringSliceFlag{Name: "turn-url", Usage: "hand out another relay's `URL`, say turn:relay.example.org:3478?transport=udp; several times if you like"},
+		&cli.StringFlag{Name: "turn-secret", Usage: "the relays' common secret in `FILE`", DefaultText: "a new one at each start", TakesFile: true},
+	)
+}
+
+type turnConfig struct {
+	on                                     bool
+	tcp, tls, ports, rate, totalRate, file string
+	allocations                            int
+	allow, urls                            []string
+}
+
+func turnSettings(c *cli.Context) turnConfig {
+	return turnConfig{
+		on: c.Bool("turn"), tcp: c.String("turn-tcp"), tls: c.String("turn-tls"), ports: c.String("turn-ports"),
+		rate: c.String("turn-rate"), totalRate: c.String("turn-total-rate"), file: c.String("turn-secret"),
+		allocations: c.Int("turn-allocations"), allow: c.StringSlice("turn-allow"), urls: c.StringSlice("turn-url"),
+	}
+}
+
+// relays is the TURN server of this process, if any, and what peers are told of it and of others.
+type relays struct {
+	turn   *relay.TURN // nil if there is none here
+	secret []byte
+	urls   []string
+	served []<-chan error // of the listeners
+}
+
+// startRelay reads the settings and starts the TURN server, which listens nowhere yet.
+func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *ui) (*relays, error) {
+	r := &relays{}
+	t := cfg.turn
+	for _, s := range t.urls {
+		if err := signal.CheckTURNURL(s); err != nil {
+			return nil, usagef("for example --turn-url turn:relay.example.org:3478?transport=udp", "--turn-url: %v", err)
+		}
+		r.urls = append(r.urls, s)
+	}
+	switch {
+	case t.file != "":
+		var err error
+		if r.secret, err = readSecret(t.file); err != nil {
+			return nil, usagef("one line, the same as the relay's static-auth-secret", "read --turn-secret: %v", err)
+		}
+	case len(t.urls) > 0:
+		return nil, usagef("put what its operator set as static-auth-secret into a file", "--turn-url needs --turn-secret")
+	default:
+		r.secret = make([]byte, 32)
+		rand.Read(r.secret)
+	}
+	if !t.on {
+		if t.tcp != "" || t.tls != "" || len(t.allow) > 0 {
+			return nil, usagef("give --turn as well", "there is no relay to configure")
+		}
+		return r, nil
+	}
+	if cfg.stun == "none" {
+		return nil, usagef("leave out --stun none", "--turn shares the port of the STUN server")
+	}
+	if t.tls != "" && secure == nil {
+		return nil, usagef("give --tls-cert and --tls-key", "--turn-tls needs a certificate")
+	}
+	low, high, err := portRange(t.ports)
+	if err != nil {
+		return nil, err
+	}
+	rate, err := bitRate("--turn-rate", t.rate)
+	if err != nil {
+		return nil, err
+	}
+	total, err := bitRate("--turn-total-rate", t.totalRate)
+	if err != nil {
+		return nil, err
+	}
+	if t.allocations < 1 {
+		return nil, usagef("a number of at least 1", "--turn-allocations %d leaves no room", t.allocations)
+	}
+	var allow []netip.Prefix
+	for _, s := range t.allow {
+		p, err := relay.ParsePrefix(s)
+		if err != nil {
+			return nil, usagef("for example --turn-allow 10.0.0.0/8", "--turn-allow: %v", err)
+		}
+		allow = append(allow, p)
+	}
+	r.turn, err = relay.NewTURN(relay.TURNConfig{
+		Secret: r.secret, Addrs: external, MinPort: low, MaxPort: high, Allow: allow,
+		Allocations: t.allocations, Rate: rate, TotalRate: total, Logger: u.logger(),
+	})
+	if err != nil {
+		return nil, usagef("", "%v", err)
+	}
+	return r, nil
+}
+
+// listen starts TURN over TCP, at the STUN server's address if nothing else is said, and over TLS.
+func (r *relays) listen(stun netip.AddrPort, tcp, secureAddr, host string, secure *tls.Config, u *ui) error {
+	if tcp == "" {
+		tcp = stun.String()
+		if stun.Addr().IsUnspecified() {
+			tcp = net.JoinHostPort("", strconv.Itoa(int(stun.Port())))
+		}
+	}
+	if tcp != "none" {
+		l, err := net.Listen("tcp", tcp)
+		if err != nil {
+			return cannotListen(err, "stop what else uses the port, or choose another with --turn-tcp, or none")
+		}
+		u.event(event.Event{Name: event.Listening, Addr: l.Addr().String(), Target: "turn-tcp"})
+		r.advertise("turn", host, l.Addr().(*net.TCPAddr).Port, "tcp")
+		r.serve(l)
+	}
+	if secureAddr != "" {
+		l, err := net.Listen("tcp", secureAddr)
+		if err != nil {
+			return cannotListen(err, "stop what else uses the port, or choose another with --turn-tls")
+		}
+		u.event(event.Event{Name: event.Listening, Addr: l.Addr().String(), Target: "turn-tls"})
+		r.advertise("turns", "", l.Addr().(*net.TCPAddr).Port, "tcp")
+		plain := secure.Clone()
+		plain.NextProtos = nil
+		r.serve(tls.NewListener(l, plain))
+	}
+	return nil
+}
+
+func (r *relays) serve(l net.Listener) {
+	done := make(chan error, 1)
+	r.served = append(r.served, done)
+	go func() { done <- r.turn.Serve(l) }()
+}
+
+// advertise adds a URL. For TLS the host is left out: the one that the client asked for, which the
+// certificate is for.
+func (r *relays) advertise(scheme, host string, port int, transport string) {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	r.urls = append(r.urls, fmt.Sprintf("%s:%s:%d?transport=%s", scheme, host, port, transport))
+}
+
+// handOut returns what the rendezvous tells its peers.
+func (r *relays) handOut() rendezvous.TURN { return rendezvous.TURN{URLs: r.urls, Secret: r.secret} }
+
+func (r *relays) close() {
+	if r.turn == nil {
+		return
+	}
+	_ = r.turn.Close() // the process ends
+	for _, done := range r.served {
+		<-done
+	}
+}
+
+// externalIPs reads --external-ip: one address, or one of each family.
+func externalIPs(s string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for f := range strings.SplitSeq(s, ",") {
+		if f = strings.TrimSpace(f); f == "" && s == "" {
+			continue
+		}
+		ip, err := netip.ParseAddr(f)
+		if err != nil {
+			return nil, usagef("for example --external-ip 203.0.113.7", "--external-ip %q is no IP address", f)
+		}
+		if ip = ip.Unmap(); len(out) > 1 || len(out) == 1 && out[0].Is4() == ip.Is4() {
+			return nil, usagef("for example --external-ip 203.0.113.7,2001:db8::7", "--external-ip %q has more than one address of a family", s)
+		}
+		out = append(out, ip)
+	}
+	return out, nil
+}
+
+func portRange(s string) (low, high uint16, err error) {
+	a, b, ok := strings.Cut(s, "-")
+	l, err1 := strconv.ParseUint(strings.TrimSpace(a), 10, 16)
+	h, err2 := strconv.ParseUint(strings.TrimSpace(b), 10, 16)
+	if !ok || err1 != nil || err2 != nil || l == 0 || l > h {
+		return 0, 0, usagef("for example --turn-ports 49152-65535", "--turn-ports %q is no range of ports", s)
+	}
+	return uint16(l), uint16(h), nil
+}
+
+// bitRate reads bits a second with k, M or G, and returns bytes a second; 0 for none.
+func bitRate(flag, s string) (int, error) {
+	if s == "" || s == "none" {
+		return 0, nil
+	}
+	unit := 1
+	number := s
+	switch s[len(s)-1] {
+	case 'k', 'K':
+		unit, number = 1e3, s[:len(s)-1]
+	case 'm', 'M':
+		unit, number = 1e6, s[:len(s)-1]
+	case 'g', 'G':
+		unit, number = 1e9, s[:len(s)-1]
+	}
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil || n == 0 || n > uint64(1e12)/uint64(unit) {
+		return 0, usagef("for example "+flag+" 50M", "%s %q is no rate", flag, s)
+	}
+	return max(1, int(min(n*uint64(unit)/8, 1<<31-1))), nil
+}
+
+// readSecret reads one line.
+func readSecret(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, secretBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	b = bytes.TrimRight(b, "\r\n")
+	switch {
+	case len(b) > secretBytes || bytes.ContainsAny(b, "\r\n"):
+		return nil, fmt.Errorf("%s is more than one line", path)
+	case len(b) < 16:
+		return nil, fmt.Errorf("%s: %w", path, relay.ErrSecret)
+	}
+	return b, nil
+}
