@@ -77,6 +77,7 @@ type congestion struct {
 	recentMin time.Duration // lowest of the current round
 	srtt      time.Duration
 	lastRTT   time.Duration
+	floor     floor
 	noise     time.Duration // mean decrease from sample to sample
 	rttvar    time.Duration
 
@@ -96,6 +97,7 @@ type congestion struct {
 	roundAt      time.Duration
 	roundSent    uint64 // ackedPackets at its start
 	roundArrived uint64
+	crowd        crowd
 	drainOnce    bool // after a lossy round
 	drained      bool // once in this cycle: a path that loses anyway must not end the probing
 
@@ -112,6 +114,9 @@ func (c *congestion) reset(rtt, now time.Duration) {
 		gain: cruiseGain, minRTT: rtt, minAt: now, srtt: rtt, rttvar: rtt / 2,
 		roundAt: now, roundEnd: c.sent.last, roundSent: c.ackedPackets, roundArrived: c.arrived,
 		limited: c.sent.last, progressAt: now,
+	}
+	if rtt > 0 {
+		c.floor.add(rtt, now)
 	}
 }
 
@@ -188,6 +193,7 @@ func (c *congestion) onRTT(rtt, now time.Duration) {
 	if c.minRTT == 0 || rtt <= c.minRTT {
 		c.minRTT, c.minAt = rtt, now
 	}
+	c.floor.add(rtt, now)
 }
 
 // onRate takes in a sample of the delivery rate. Samples of a sender with nothing to send can only
@@ -216,6 +222,7 @@ func (c *congestion) onRound(r record, now time.Duration) {
 	if sent >= lossSample && arrived < sent {
 		loss = 1 - float64(arrived)/float64(sent)
 	}
+	c.onCrowd(loss, now)
 	if sent >= lossSample {
 		c.lossRounds = min(c.lossRounds+1, 8)
 		c.loss += (loss - c.loss) / float64(c.lossRounds)
@@ -308,6 +315,9 @@ func (c *congestion) pace() float64 {
 	case phaseDrain:
 		return c.rate / startGain
 	case phaseCruise:
+		if c.crowd.window > 0 {
+			return max(1.25*c.crowd.window/c.srtt.Seconds(), packetBytes)
+		}
 		gain := cycle[c.cycleIndex] * 0.99
 		if c.cycleIndex == 0 {
 			gain *= c.makeUp() // what is lost on the way must not hide that there is room
@@ -348,9 +358,15 @@ func (c *congestion) steadyWindow() float64 {
 		}
 		gain = gain*c.makeUp() + feedbackInterval(c.minRTT).Seconds()/max(c.minRTT, leastRound).Seconds()
 	}
+	if c.crowd.window > 0 {
+		return min(c.crowd.window, c.crowd.window/2+room+leastWindow)
+	}
 	// What arrived but was not reported yet must not keep the pacer from its rate, probing included.
 	need := cycle[0]*c.makeUp()*c.bdp() + c.rate*feedbackInterval(c.minRTT).Seconds()
 	w := max(max(gain*c.bdp(), need)+c.rate*timerSlack.Seconds(), leastWindow)
+	if c.phase == phaseCruise && c.cycleIndex > 0 && c.crowd.rounds >= yieldRounds {
+		w = max(min(w, c.yieldWindow()), leastWindow)
+	}
 	network := c.rate * max(c.minRTT, min(c.srtt, 2*c.minRTT)).Seconds()
 	reported := float64(feedbackPackets(buffer) * packetBytes)
 	return min(w, network+reported+max(room, leastWindow))
@@ -408,5 +424,6 @@ func (c *congestion) makeUp() float64 { return 1 / (1 - min(c.loss, mostLoss)) }
 // standing reports whether a round trip says that there is a queue (RFC 9406 §4.2), beyond the path's
 // own jitter.
 func (c *congestion) standing(rtt time.Duration) bool {
-	return rtt > c.minRTT+min(max(c.minRTT/8, 2*time.Millisecond), 16*time.Millisecond)+4*c.noise
+	least := c.floor.value()
+	return rtt > least+min(max(least/8, 2*time.Millisecond), 16*time.Millisecond)+4*c.noise
 }

@@ -25,6 +25,7 @@ var (
 type network struct {
 	mu    sync.Mutex
 	muxes map[netip.AddrPort]*Mux
+	sinks map[netip.AddrPort]func(b []byte) // for what is not of a link
 }
 
 // A shape is what a path does to packets.
@@ -180,8 +181,11 @@ func (p *pipe) run() {
 		p.mu.Unlock()
 		for _, f := range due {
 			p.net.mu.Lock()
-			m := p.net.muxes[f.to]
+			m, sink := p.net.muxes[f.to], p.net.sinks[f.to]
 			p.net.mu.Unlock()
+			if sink != nil {
+				sink(f.b)
+			}
 			if m != nil {
 				m.Deliver(f.b, len(f.b), f.from)
 			}
@@ -233,13 +237,38 @@ func newPair(t *testing.T, ab, ba shape, change func(a, b *Config)) *pair {
 	if change != nil {
 		change(&ca, &cb)
 	}
-	if p.a, err = p.ma.Open(ca); err != nil {
-		t.Fatal(err)
-	}
-	if p.b, err = p.mb.Open(cb); err != nil {
-		t.Fatal(err)
-	}
+	p.a, p.b = p.open(t, ca, cb)
 	return p
+}
+
+func (p *pair) open(t *testing.T, ca, cb Config) (a, b *Link) {
+	t.Helper()
+	a, err := p.ma.Open(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = p.mb.Open(cb); err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
+// beside returns a pair of other links over the same path. It is closed before p.
+func (p *pair) beside(t *testing.T) *pair {
+	t.Helper()
+	ia, err := p.ma.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ib, err := p.mb.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := *p
+	q.a, q.b = p.open(t,
+		Config{Socket: p.ab, LocalIndex: ia, RemoteIndex: ib, SendKey: key(3), RecvKey: key(4), AES: true, ReceiveBuffer: 4 << 20},
+		Config{Socket: p.ba, LocalIndex: ib, RemoteIndex: ia, SendKey: key(4), RecvKey: key(3), AES: true, ReceiveBuffer: 4 << 20})
+	return &q
 }
 
 // up makes both sides use the path.

@@ -1,0 +1,139 @@
+package link
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Two links share a bottleneck about evenly.
+func TestTwoLinks(t *testing.T) {
+	for _, test := range []struct {
+		mbit  float64
+		rtt   time.Duration
+		queue float64
+		loss  float64
+		later time.Duration
+		most  float64 // share of the first
+	}{
+		{100, 40 * time.Millisecond, 1, 0, 0, 0.6}, // W1
+		{100, 40 * time.Millisecond, 1, 0.01, 0, 0.6},
+		{20, 40 * time.Millisecond, 2, 0, 0, 0.6},
+		{100, 40 * time.Millisecond, 1, 0, 5 * time.Second, 0.8}, // the second catches up slowly
+		{100, 40 * time.Millisecond, 0.5, 0.01, 2 * time.Second, 0.7},
+		{20, 40 * time.Millisecond, 2, 0, 3 * time.Second, 0.75},
+		{10, 100 * time.Millisecond, 4, 0, 3 * time.Second, 0.85},
+	} {
+		if testing.Short() && test.later > 0 {
+			continue
+		}
+		t.Run(fmt.Sprintf("%v Mbit per s, %v BDP, %v loss, %v later", test.mbit, test.queue, test.loss, test.later), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rate := test.mbit * 1e6 / 8
+				s := shape{rate: rate, queue: int(rate * test.rtt.Seconds() * test.queue), delay: test.rtt / 2, loss: test.loss}
+				back := s
+				back.queue = max(back.queue, 100000)
+				p := newPair(t, s, back, nil)
+				defer p.close()
+				q := p.beside(t)
+				defer q.b.Close("")
+				defer q.a.Close("")
+				var m, n meter
+				p.b.Receive(m.take)
+				q.b.Receive(n.take)
+				p.up(t)
+				q.up(t)
+				p.ab.queueing()
+				f := feed(p.a, 1)
+				defer f.stop()
+				time.Sleep(test.later)
+				g := feed(q.a, 1)
+				defer g.stop()
+				m.reset()
+				const d = 30 * time.Second
+				a, b := 0, 0
+				for range 3 {
+					time.Sleep(d / 3)
+					x, y := m.reset()[1], n.reset()[1]
+					t.Logf("%.1f and %.1f Mbit/s: %.2f", mbit(x, d/3), mbit(y, d/3), float64(x)/float64(x+y))
+					a, b = a+x, b+y
+				}
+				share := float64(a) / float64(a+b)
+				sent, dropped := p.ab.counts()
+				p50, p99 := p.ab.queueing()
+				t.Logf("in all %.2f, %d of %d dropped, queue %v %v", share, dropped, sent, p50, p99)
+				if share < 1-test.most || share > test.most || mbit(a+b, d) < 0.85*test.mbit {
+					t.Errorf("%.1f and %.1f Mbit/s", mbit(a, d), mbit(b, d))
+				}
+			})
+		})
+	}
+}
+
+// A link beside a TCP connection takes neither all nor nothing.
+func TestBesideCubic(t *testing.T) {
+	for _, test := range []struct {
+		mbit          float64
+		rtt           time.Duration
+		queue         float64
+		linkAt, tcpAt time.Duration
+		least, most   float64
+	}{
+		{20, 40 * time.Millisecond, 2, 0, 0, 0.3, 0.7},
+		{20, 40 * time.Millisecond, 2, 5 * time.Second, 0, 0.3, 0.7},
+		{20, 40 * time.Millisecond, 2, 0, 5 * time.Second, 0.3, 0.7},
+		{20, 40 * time.Millisecond, 1, 0, 0, 0.1, 0.9},
+		{20, 40 * time.Millisecond, 4, 0, 0, 0.1, 0.9},
+		{100, 40 * time.Millisecond, 2, 0, 0, 0.15, 0.85},
+		{10, 100 * time.Millisecond, 2, 0, 0, 0.15, 0.85},
+	} {
+		if testing.Short() && (test.linkAt > 0 || test.queue != 2 || test.mbit != 20) {
+			continue
+		}
+		t.Run(fmt.Sprintf("%v Mbit per s, %v BDP, at %v and %v", test.mbit, test.queue, test.linkAt, test.tcpAt), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rate := test.mbit * 1e6 / 8
+				s := shape{rate: rate, queue: int(rate * test.rtt.Seconds() * test.queue), delay: test.rtt / 2}
+				p := newPair(t, s, shape{delay: test.rtt / 2}, nil)
+				defer p.close()
+				var m meter
+				p.b.Receive(m.take)
+				p.up(t)
+				c := &cubic{}
+				start := time.Now()
+				at := func(d time.Duration) { time.Sleep(d - time.Since(start)) }
+				var f *feeder
+				if test.linkAt <= test.tcpAt {
+					at(test.linkAt)
+					f = feed(p.a, 1)
+					at(test.tcpAt)
+					c = newCubic(p.ab, test.rtt/2)
+				} else {
+					at(test.tcpAt)
+					c = newCubic(p.ab, test.rtt/2)
+					at(test.linkAt)
+					f = feed(p.a, 1)
+				}
+				defer c.stop()
+				defer f.stop()
+				m.reset()
+				const d = 60 * time.Second
+				before, a, b := c.bytes(), 0, 0
+				p.ab.queueing()
+				for range 6 {
+					time.Sleep(d / 6)
+					x, y := m.reset()[1], c.bytes()-before-b
+					a, b = a+x, b+y
+					p50, p99 := p.ab.queueing()
+					t.Logf("link %.1f, TCP %.1f Mbit/s: %.2f; queue %v %v", mbit(x, d/6), mbit(y, d/6), float64(x)/float64(x+y), p50, p99)
+				}
+				share := float64(a) / float64(a+b)
+				t.Logf("in all %.2f", share)
+				if share < test.least || share > test.most {
+					t.Errorf("the link's share is %.2f, want %.1f to %.1f", share, test.least, test.most)
+				}
+			})
+		})
+	}
+}
