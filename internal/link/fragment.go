@@ -18,7 +18,7 @@ import (
 const (
 	fragmentHeader = 1 + 4
 	fragmentHalf   = (mostMTU + 1) / 2 // of a payload, at most
-	mostPartials   = 64                // payloads of which one half is there; the oldest makes room
+	mostPartials   = 256               // payloads of which one half is there; the oldest makes room
 	partialFor     = 10 * time.Second
 )
 
@@ -50,7 +50,7 @@ type partial struct {
 	half [fragmentHalf]byte
 }
 
-// A reassembler joins fragments. It holds 64 halves, 46 KB, from the first one until none came for
+// A reassembler joins fragments. It holds 256 halves, 190 KB, from the first one until none came for
 // partialFor. Guarded by Link.rmu.
 type reassembler struct {
 	partials []partial // empty, or mostPartials

@@ -111,7 +111,7 @@ func TestRepair(t *testing.T) {
 		{"5 %", 100, 20 * time.Millisecond, 0, 0.05, 0, 80, 0.01, 6},
 		{"10 %", 100, 20 * time.Millisecond, 0, 0.1, 0, 60, 0.01, 7},
 		{"30 %", 10, 20 * time.Millisecond, 0, 0.3, 0, 3, 0.05, 20},
-		{"jitter", 100, 20 * time.Millisecond, 10 * time.Millisecond, 0, 0, 80, 0.03, 4},
+		{"jitter", 100, 20 * time.Millisecond, 10 * time.Millisecond, 0, 0, 75, 0.03, 6},
 		{"jitter, 1 %, doubles", 100, 20 * time.Millisecond, 10 * time.Millisecond, 0.01, 0.01, 75, 0.03, 5},
 		{"slow", 1, 50 * time.Millisecond, 0, 0.02, 0, 0.75, 0.01, 5},
 		{"near", 100, time.Millisecond, 0, 0.01, 0, 80, 0.01, 20},
