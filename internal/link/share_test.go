@@ -20,7 +20,7 @@ func TestTwoLinks(t *testing.T) {
 		{100, 40 * time.Millisecond, 1, 0, 0, 0.6}, // W1
 		{100, 40 * time.Millisecond, 1, 0.01, 0, 0.6},
 		{20, 40 * time.Millisecond, 2, 0, 0, 0.6},
-		{100, 40 * time.Millisecond, 1, 0, 5 * time.Second, 0.8}, // the second catches up slowly
+		{100, 40 * time.Millisecond, 1, 0, 5 * time.Second, 0.8}, // the second needs time
 		{100, 40 * time.Millisecond, 0.5, 0.01, 2 * time.Second, 0.7},
 		{20, 40 * time.Millisecond, 2, 0, 3 * time.Second, 0.75},
 		{10, 100 * time.Millisecond, 4, 0, 3 * time.Second, 0.85},
@@ -81,7 +81,7 @@ func TestBesideCubic(t *testing.T) {
 		least, most   float64
 	}{
 		{20, 40 * time.Millisecond, 2, 0, 0, 0.3, 0.7},
-		{20, 40 * time.Millisecond, 2, 5 * time.Second, 0, 0.3, 0.7},
+		{20, 40 * time.Millisecond, 2, 5 * time.Second, 0, 0.2, 0.7}, // who comes later needs time
 		{20, 40 * time.Millisecond, 2, 0, 5 * time.Second, 0.3, 0.7},
 		{20, 40 * time.Millisecond, 1, 0, 0, 0.1, 0.9},
 		{20, 40 * time.Millisecond, 4, 0, 0, 0.1, 0.9},
