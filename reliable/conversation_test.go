@@ -3,6 +3,7 @@ package reliable
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -34,7 +35,7 @@ type recorder struct {
 	refuse func(key uint32) bool
 	rtt    time.Duration
 	window int
-	handle func([]byte)
+	forgot []uint32
 }
 
 func (r *recorder) Send(_, key uint32, p []byte) bool {
@@ -57,11 +58,16 @@ func (r *recorder) take() [][]byte {
 	return sent
 }
 
-func (r *recorder) Receive(f func([]byte)) { r.handle = f }
-func (r *recorder) Forget(uint32)          {}
-func (r *recorder) MTU() int               { return 1200 }
-func (r *recorder) Window(uint32) int      { return max(r.window, 64<<10) }
-func (r *recorder) RTT() time.Duration     { return r.rtt }
+func (r *recorder) Forget(flow uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgot = append(r.forgot, flow)
+}
+
+func (r *recorder) Receive(func([]byte)) {}
+func (r *recorder) MTU() int             { return 1200 }
+func (r *recorder) Window(uint32) int    { return max(r.window, 64<<10) }
+func (r *recorder) RTT() time.Duration   { return r.rtt }
 
 func push(conv, sn uint32, data string) []byte {
 	p := appendHeader(nil, conv, kcp.IKCP_CMD_PUSH, 7, sn, 0)
@@ -191,4 +197,125 @@ func TestRefusedIsSentAgain(t *testing.T) {
 	if sent, most := ab.bytes.Load(), int64(len(p)+len(p)/8); sent > most {
 		t.Errorf("sent %d bytes for %d, want at most %d", sent, len(p), most)
 	}
+}
+
+// A sender goes on by itself when nothing comes back: its timeout grows, and what the peer reported is
+// left out.
+func TestTimeout(t *testing.T) {
+	l := &recorder{rtt: 40 * time.Millisecond}
+	c, _ := newReceiver(l)
+	defer c.close()
+	const segments = 10
+	c.write(make([]byte, segments*(1200-kcp.IKCP_OVERHEAD)))
+	sent := l.take()
+	if len(sent) != segments {
+		t.Fatalf("got %d packets, want %d", len(sent), segments)
+	}
+	for _, sn := range []uint32{2, 4, 9, 4, 11, 1 << 31} {
+		c.deliver(appendHeader(nil, 1, kcp.IKCP_CMD_ACK, header(sent[0]).ts(), sn, 1))
+	}
+	start := time.Now()
+	waitFor(t, func() bool { c.look(time.Now()); return len(l.sent) > 0 })
+	if took := time.Since(start); took < minTimeout-20*time.Millisecond {
+		t.Errorf("segments were sent again after %v, want %v or more", took, minTimeout)
+	}
+	var got []uint32
+	for _, p := range l.take() {
+		got = append(got, header(p).sn())
+	}
+	if want := []uint32{1, 3, 5, 6, 7, 8}; !slices.Equal(got, want) {
+		t.Errorf("segments %v were sent again, want %v", got, want)
+	}
+	c.deliver(appendHeader(nil, 1, kcp.IKCP_CMD_ACK, header(sent[0]).ts(), segments-1, segments))
+	if c.look(time.Now()) || c.out.reported.n > 0 {
+		t.Errorf("there is something on its way, and %d segments are remembered", c.out.reported.n)
+	}
+}
+
+// What the peer cannot know is no news.
+func TestAcknowledgementsOfNothing(t *testing.T) {
+	l := new(recorder)
+	c, _ := newReceiver(l)
+	defer c.close()
+	c.deliver(appendHeader(nil, 1, kcp.IKCP_CMD_ACK, 0, 5, 9)) // nothing was ever written
+	c.write([]byte("hello"))
+	for _, una := range []uint32{0, 2, 1 << 31, 1<<32 - 1} {
+		c.deliver(appendHeader(nil, 1, kcp.IKCP_CMD_ACK, 0, una, una))
+		if c.out.una != 0 || c.out.kcp.WaitSnd() != 1 {
+			t.Errorf("after an acknowledgement of all before %d: got una %d and %d segments, want 0 and 1", una, c.out.una, c.out.kcp.WaitSnd())
+		}
+	}
+}
+
+// The link need not carry on with a stream that was reset.
+func TestResetForgets(t *testing.T) {
+	l := new(recorder)
+	s := NewSession(l, Config{Initiator: true})
+	defer s.Close()
+	st, err := s.Open(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Write(make([]byte, 10000)); err != nil {
+		t.Fatal(err)
+	}
+	_ = st.Reset(1)
+	if !slices.Equal(l.forgot, []uint32{1}) {
+		t.Errorf("the link forgot flows %v, want 1", l.forgot)
+	}
+}
+
+// Receiving allocates nothing, in order or not.
+func TestReceiveAllocations(t *testing.T) {
+	l := &recorder{refuse: func(uint32) bool { return true }}
+	c, got := newReceiver(l)
+	defer c.close()
+	*got = make([]byte, 0, 1<<20)
+	p := push(1, 0, string(make([]byte, 1000)))
+	sn := uint32(0)
+	deliver := func(n uint32) {
+		binary.LittleEndian.PutUint32(p[12:], n)
+		c.deliver(p)
+	}
+	allocs := testing.AllocsPerRun(100, func() {
+		*got = (*got)[:0]
+		for _, d := range []uint32{0, 3, 2, 1, 5, 4, 6} {
+			deliver(sn + d)
+		}
+		sn += 7
+	})
+	if allocs > 0.5 || c.in.next != sn {
+		t.Errorf("got %.1f allocations for 7 segments and next %d, want none and %d", allocs, c.in.next, sn)
+	}
+}
+
+// Segments in any order, again and again, give the bytes in theirs and hold no more than they must.
+func FuzzReceive(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3}, uint32(0))
+	f.Add([]byte{3, 2, 1, 0, 0, 7, 200, 199}, uint32(1<<32-2))
+	f.Fuzz(func(t *testing.T, order []byte, first uint32) {
+		c, got := newReceiver(new(recorder))
+		defer c.close()
+		c.in.next = first
+		seen := make(map[byte]bool)
+		for _, n := range order {
+			seen[n] = true
+			c.deliver(push(1, first+uint32(n), string([]byte{n})))
+		}
+		want := 0
+		for want < 256 && seen[byte(want)] {
+			want++
+		}
+		if len(*got) != want || c.in.next != first+uint32(want) {
+			t.Fatalf("got %d bytes and next %d, want %d and %d", len(*got), c.in.next, want, first+uint32(want))
+		}
+		for i, b := range *got {
+			if b != byte(i) {
+				t.Fatalf("got %d at %d", b, i)
+			}
+		}
+		if held := len(seen) - want; c.in.holding != held || c.held.Load() != int64(held*maxPacket) {
+			t.Fatalf("got %d segments and %d bytes held, want %d", c.in.holding, c.held.Load(), held)
+		}
+	})
 }

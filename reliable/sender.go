@@ -19,7 +19,7 @@ const (
 	minTimeout = 200 * time.Millisecond
 
 	// applyShare of the window must be acknowledged before it is worth a look through all of it.
-	applyShare = 32
+	applyShare = 16
 
 	// From so many segments in flight on writers do not cause a flush each, but one in flushGap for each
 	// segment in flight: about a twentieth of the time that flushes take.
