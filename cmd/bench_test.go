@@ -94,7 +94,8 @@ down  49.…
 		g.levels = []rune(test.levels)
 		got := "\n"
 		line := func() {
-			l := g.line(test.columns)
+			last := g.samples[len(g.samples)-1]
+			l := g.line(test.columns, last.Bits, last.RTT)
 			if n := utf8.RuneCountInString(l); n > test.columns {
 				t.Errorf("%s: %d columns: %q", test.name, n, l)
 			}
@@ -126,12 +127,15 @@ func TestLiveGraph(t *testing.T) {
 	g := newLiveGraph(u, time.Second)
 	g.levels = []rune(asciiLevels)
 	g.add(bench.Sample{Phase: bench.Idle, RTT: time.Millisecond})
-	g.add(bench.Sample{Phase: bench.Down, RTT: time.Millisecond})
+	g.add(bench.Sample{Phase: bench.Down, Bits: 4e6, RTT: time.Millisecond})
+	g.add(bench.Sample{Phase: bench.Down, Bits: 2e6, RTT: 5 * time.Millisecond})
 	g.end()
 	u.say("done")
 	const clear = "\r\x1b[K"
-	idle, down := "idle #           1.00 ms", "down _              0 Mbit/s  1.00 ms"
-	if got, want := errOut.String(), idle+clear+idle+"\n"+down+clear+down+"\ndone\n"; got != want {
+	want := "idle #           1.00 ms" + clear + "idle #           1.00 ms\n" +
+		"down #           4.00 Mbit/s  1.00 ms" + clear + "down #=          2.00 Mbit/s  5.00 ms" + clear +
+		"down #=          3.00 Mbit/s  1.00 ms\ndone\n" // the mean and the median stay
+	if got := errOut.String(); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

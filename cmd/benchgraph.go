@@ -59,7 +59,7 @@ func (g *liveGraph) add(x bench.Sample) {
 	}
 	g.samples = append(g.samples, x)
 	u.vivid = true
-	u.statusLocked(g.line(u.width() - 1))
+	u.statusLocked(g.line(u.width()-1, x.Bits, x.RTT))
 }
 
 // end leaves the graph on the screen and the status line free.
@@ -75,21 +75,27 @@ func (g *liveGraph) keepLocked() {
 	if len(g.samples) == 0 {
 		return
 	}
-	line := g.line(g.ui.width() - 1)
+	// What stays is what the phase was like, not its last moment.
+	var bits float64
+	rtts := make([]time.Duration, len(g.samples))
+	for i, x := range g.samples {
+		bits += x.Bits / float64(len(g.samples))
+		rtts[i] = x.RTT
+	}
+	line := g.line(g.ui.width()-1, bits, bench.Summarize(rtts).P50)
 	g.ui.statusLocked("")
 	g.ui.lineLocked(g.ui.paint(green, line), "")
 	g.samples = g.samples[:0]
 }
 
-// line draws the phase in so many columns: its name, bars from left to right as time passes, and the
-// latest figures. Bars are of the rate; of the round trip while idle.
-func (g *liveGraph) line(columns int) string {
-	last := g.samples[len(g.samples)-1]
-	figures := fmt.Sprintf("%5s ms", digits(inMilliseconds(last.RTT)))
+// line draws the phase in so many columns: its name, bars from left to right as time passes, and two
+// figures. Bars are of the rate; of the round trip while idle.
+func (g *liveGraph) line(columns int, bits float64, rtt time.Duration) string {
+	figures := fmt.Sprintf("%5s ms", digits(inMilliseconds(rtt)))
 	expected := min(g.duration, bench.IdleDuration)
 	value := func(x bench.Sample) float64 { return x.RTT.Seconds() }
 	if g.phase != bench.Idle {
-		figures = fmt.Sprintf("%5s Mbit/s ", digits(last.Bits/1e6)) + figures
+		figures = fmt.Sprintf("%5s Mbit/s ", digits(bits/1e6)) + figures
 		expected = g.duration
 		value = func(x bench.Sample) float64 { return x.Bits }
 	}

@@ -56,5 +56,9 @@ func percent(part, all uint64) string {
 	if all == 0 {
 		return "0"
 	}
-	return digits(100 * float64(part) / float64(all))
+	share := 100 * float64(part) / float64(all)
+	if share > 0 && share < 0.001 {
+		return "<0.001"
+	}
+	return digits(share)
 }

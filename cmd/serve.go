@@ -37,14 +37,19 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 			&cli.StringFlag{Name: "external-ip", Usage: "public `IP` of this host, if peers reach it at another than they ask for; IPv4,IPv6 if it has both"},
 			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
 			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
+			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "believe X-Forwarded-For of reverse proxies in `CIDR`, several times if you like"},
 		), turnFlags()...), commonFlags(outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
 			if c.NArg() > 0 {
 				return usagef("for example: adit serve --http :8080 --stun :3478", "serve takes no arguments, only flags")
 			}
+			proxies, err := prefixes(c.StringSlice("trusted-proxy"))
+			if err != nil {
+				return err
+			}
 			return serve(ctx, u, serveConfig{
 				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
-				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turnSettings(c),
+				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turnSettings(c), proxies: proxies,
 			})
 		}),
 	}
@@ -53,6 +58,23 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 type serveConfig struct {
 	http, stun, externalIP, cert, key string
 	turn                              turnConfig
+	proxies                           []netip.Prefix
+}
+
+// prefixes parses --trusted-proxy. An address alone is itself.
+func prefixes(given []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range given {
+		p, err := netip.ParsePrefix(s)
+		if a, errAddr := netip.ParseAddr(s); err != nil && errAddr == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+		}
+		if err != nil || p.Addr().Is4In6() { // clients are compared as IPv4
+			return nil, usagef("for example --trusted-proxy 10.0.0.0/8", "--trusted-proxy %q is no network", s)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }
 
 // serve listens until ctx ends, which is how a server is meant to end: it returns errInterrupted.
@@ -103,7 +125,7 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	if relays.turn != nil && secure != nil {
 		relays.advertise("turns", "", httpPort, "tcp")
 	}
-	meet := rendezvous.New(rendezvous.Config{STUN: advertised, TURN: relays.handOut(), Logger: u.logger()})
+	meet := rendezvous.New(rendezvous.Config{STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Logger: u.logger()})
 	defer meet.Close()
 	server := meet.HTTPServer(cfg.http)
 	scheme := "http"

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"adit/internal/event"
 
@@ -125,7 +126,7 @@ func (u *ui) tokenLocked(token string) {
 // prints it unbroken: a terminal that wraps it lets it be copied in one piece.
 func (u *ui) setApartLocked(title, value string) {
 	u.hideLocked()
-	fmt.Fprintf(u.err, "%s\n\n%s\n\n", title, value)
+	fmt.Fprintf(u.err, "%s\n\n%s\n\n", u.wrapped(title, ""), value)
 	u.showLocked()
 }
 
@@ -138,7 +139,12 @@ func (u *ui) codeLocked(code string) {
 		command = u.onCode(code)
 	}
 	u.hideLocked()
-	fmt.Fprintf(u.err, "On the other machine: %s\n", u.paint(bold, command))
+	const there = "On the other machine:"
+	apart := " "
+	if u.redraw && len(there)+1+utf8.RuneCountInString(command) > u.width() {
+		apart = "\n" // where it does not fit either it is the terminal that breaks it: it is to be copied
+	}
+	fmt.Fprintf(u.err, "%s%s%s\n", there, apart, u.paint(bold, command))
 	u.showLocked()
 	u.stateLocked("waiting for the other side (the code works once, for ten minutes; Ctrl-C to stop)")
 }
@@ -208,9 +214,10 @@ func (u *ui) fail(f *failure) {
 		return
 	}
 	u.hideLocked()
-	fmt.Fprintf(u.err, "%s %s\n", u.paint(red, "adit:"), f.message)
+	const indent = "      "
+	fmt.Fprintf(u.err, "%s\n", u.wrapped(u.paint(red, "adit:")+" "+f.message, indent))
 	if f.hint != "" {
-		fmt.Fprintf(u.err, "      %s\n", f.hint)
+		fmt.Fprintf(u.err, "%s\n", u.wrapped(indent+f.hint, indent))
 	}
 }
 
@@ -232,7 +239,7 @@ func (u *ui) prompt(question string) {
 	}
 	u.hideLocked()
 	u.status = ""
-	fmt.Fprintf(u.err, "%s:\n", u.paint(bold, strings.TrimRight(question, ": \n")))
+	fmt.Fprintf(u.err, "%s:\n", u.wrapped(u.paint(bold, strings.TrimRight(question, ": \n")), ""))
 }
 
 // answer prints a value that was asked for on standard output.
@@ -265,8 +272,16 @@ func (u *ui) lineLocked(head, tail string) {
 		return
 	}
 	u.hideLocked()
-	fmt.Fprintf(u.err, "%s%s\n", head, tail)
+	fmt.Fprintf(u.err, "%s\n", u.wrapped(head+tail, ""))
 	u.showLocked()
+}
+
+// wrapped breaks a line at spaces where the terminal would break it within words.
+func (u *ui) wrapped(s, indent string) string {
+	if !u.redraw {
+		return s
+	}
+	return wrap(s, indent, u.width())
 }
 
 func (u *ui) statusLocked(s string) {

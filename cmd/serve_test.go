@@ -1,0 +1,81 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"testing"
+
+	"adit/internal/event"
+)
+
+func TestPrefixes(t *testing.T) {
+	for in, want := range map[string]string{
+		"10.0.0.0/8": "[10.0.0.0/8]", "10.1.2.3/8": "[10.0.0.0/8]", "127.0.0.1": "[127.0.0.1/32]",
+		"::1": "[::1/128]", "::ffff:10.0.0.1": "[10.0.0.1/32]", "fd00::/8": "[fd00::/8]",
+		"": "", "10.0.0.0/33": "", "proxy": "", "::ffff:10.0.0.0/104": "", "fe80::1%eth0": "",
+	} {
+		got, err := prefixes([]string{in})
+		if want == "" {
+			if f := failureOf(err); f == nil || f.code != exitUsage {
+				t.Errorf("%q: %v, %v; want a usage failure", in, got, err)
+			}
+			continue
+		}
+		if err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%q: %v, %v; want %s", in, got, err, want)
+		}
+	}
+}
+
+// TestTrustedProxy holds that behind a proxy one address that guesses codes locks out itself alone.
+func TestTrustedProxy(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	at := make(chan string, 1)
+	u, _, _ := screen(func(u *ui) {
+		u.observer = func(e event.Event) {
+			if e.Target == "http" {
+				at <- e.Addr
+			}
+		}
+	})
+	served := make(chan error, 1)
+	go func() {
+		served <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
+	}()
+	defer func() {
+		cancel(errInterrupted)
+		if err := <-served; !errors.Is(err, errInterrupted) {
+			t.Errorf("serve: %v", err)
+		}
+	}()
+	url := "http://" + <-at + "/v1/room/9999/join"
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	join := func(from string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/adit")
+		req.Header.Set("X-Forwarded-For", from)
+		resp, err := (&http.Client{Transport: transport}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	last := 0
+	for range 20 {
+		last = join("192.0.2.1")
+	}
+	if last != http.StatusTooManyRequests {
+		t.Errorf("the twentieth guess of an address: %d, want 429", last)
+	}
+	if got := join("192.0.2.2"); got != http.StatusNotFound {
+		t.Errorf("the first of another: %d, want 404", got)
+	}
+}
