@@ -116,6 +116,7 @@ func ping(ctx context.Context, u *ui, cfg peer.Config, count int, interval time.
 	var times []time.Duration
 	sent, open := 1, 1
 	send(1)
+	at := s.Path().To
 	why := error(nil)
 loop:
 	for open > 0 || count == 0 || sent < count {
@@ -130,7 +131,11 @@ loop:
 			if p.rtt > 0 {
 				times = append(times, p.rtt)
 			}
-			u.pong(p, s.Path().To.String())
+			if to := s.Path().To; to != at {
+				at = to
+				u.say("the peer is at %s now", at)
+			}
+			u.pong(p)
 		case <-ctx.Done():
 			why = context.Cause(ctx)
 			break loop
@@ -153,7 +158,7 @@ loop:
 }
 
 // pong prints what became of one ping.
-func (u *ui) pong(p pong, from string) {
+func (u *ui) pong(p pong) {
 	if u.json {
 		e := struct {
 			Name string    `json:"event"`
@@ -174,7 +179,7 @@ func (u *ui) pong(p pong, from string) {
 		u.answer("seq=%d no answer within %s", p.seq, pingPatience)
 		return
 	}
-	u.answer("from %s: seq=%d time=%s ms", from, p.seq, digits(inMilliseconds(p.rtt)))
+	u.answer("seq=%d time=%s ms", p.seq, digits(inMilliseconds(p.rtt)))
 }
 
 // pings prints the summary of those that were answered or lost.
@@ -198,7 +203,7 @@ func (u *ui) pings(sent int, d bench.Distribution) {
 	}
 	u.answer("%d sent, %d answered, %s%% lost", sent, d.N, digits(lost))
 	if r := roundTripsOf(d); r != nil {
-		u.answer("min/avg/max/p99 %s/%s/%s/%s ms", digits(r.Min), digits(r.Avg), digits(r.Max), digits(r.P99))
+		u.answer("ms min/avg/max/p99 %s/%s/%s/%s", digits(r.Min), digits(r.Avg), digits(r.Max), digits(r.P99))
 	}
 }
 
