@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"adit/internal/bench"
@@ -102,7 +103,7 @@ func (u *ui) sample(x bench.Sample) {
 func (u *ui) found(r bench.Result, path peer.Path) {
 	if !u.json {
 		for _, line := range benchTable(r, path) {
-			u.answer("%s", line)
+			u.answer("%s", u.answerWrapped(line, strings.Repeat(" ", benchLabel)))
 		}
 		return
 	}

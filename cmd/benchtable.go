@@ -9,6 +9,9 @@ import (
 	"adit/internal/peer"
 )
 
+// benchLabel is the width of the first column.
+const benchLabel = 12
+
 // benchTable lays out what was measured in lines of at most 39 columns, addresses apart. A phase that
 // did not come to its end is missing.
 func benchTable(r bench.Result, path peer.Path) []string {
@@ -42,7 +45,7 @@ func benchTable(r bench.Result, path peer.Path) []string {
 	}
 	for _, row := range rows {
 		var b strings.Builder
-		fmt.Fprintf(&b, "%-12s", row.label)
+		fmt.Fprintf(&b, "%-*s", benchLabel, row.label)
 		for _, p := range r.Phases {
 			fmt.Fprintf(&b, "%9s", row.of(p))
 		}

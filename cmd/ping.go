@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -203,7 +204,8 @@ func (u *ui) pings(sent int, d bench.Distribution) {
 	}
 	u.answer("%d sent, %d answered, %s%% lost", sent, d.N, digits(lost))
 	if r := roundTripsOf(d); r != nil {
-		u.answer("ms min/avg/max/p99 %s/%s/%s/%s", digits(r.Min), digits(r.Avg), digits(r.Max), digits(r.P99))
+		line := fmt.Sprintf("min %s, avg %s, max %s, p99 %s ms", digits(r.Min), digits(r.Avg), digits(r.Max), digits(r.P99))
+		u.answer("%s", u.answerWrapped(line, ""))
 	}
 }
 

@@ -276,6 +276,14 @@ func (u *ui) lineLocked(head, tail string) {
 	u.showLocked()
 }
 
+// answerWrapped is wrapped for a line of words on standard output.
+func (u *ui) answerWrapped(s, indent string) string {
+	if !u.outTTY {
+		return s
+	}
+	return wrap(s, indent, u.width())
+}
+
 // wrapped breaks a line at spaces where the terminal would break it within words.
 func (u *ui) wrapped(s, indent string) string {
 	if !u.redraw {
