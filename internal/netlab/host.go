@@ -114,6 +114,10 @@ func (l *Lab) Host(kind NAT, opts HostOptions) *Host {
 	h.hosts = new(int)
 	outer := []netip.Prefix{netip.PrefixFrom(h.public, 24)}
 	inner := []netip.Prefix{netip.PrefixFrom(lan4(site, 1), 24)}
+	if kind == CGNAT {
+		l.behindCarrier(h, port, opts.Uplink)
+		return h
+	}
 	if opts.IPv6 {
 		outer = append(outer, netip.PrefixFrom(inet6(wan), 64))
 		inner = append(inner, netip.PrefixFrom(addr6(site, 1), 64))
@@ -124,11 +128,43 @@ func (l *Lab) Host(kind NAT, opts HostOptions) *Host {
 		l.route(h.router, gateway6)
 		l.ip("-n", l.inet, "-6", "route", "add", netip.PrefixFrom(addr6(site, 0), 64).String(), "via", inet6(wan).String())
 	}
-	l.ip("-n", h.router, "link", "add", "name", "lan", "type", "bridge")
-	l.up(end{ns: h.router, dev: "lan", addrs: inner})
-	l.run(rules(kind), "ip", "netns", "exec", h.router, "nft", "-f", "-")
+	l.lan(h.router, inner)
+	l.translate(h.router, kind)
 	l.join(h, opts.IPv6)
 	return h
+}
+
+// lan gives a router its inner side.
+func (l *Lab) lan(router string, addrs []netip.Prefix) {
+	l.t.Helper()
+	l.ip("-n", router, "link", "add", "name", "lan", "type", "bridge")
+	l.up(end{ns: router, dev: "lan", addrs: addrs})
+}
+
+// translate makes a router a NAT.
+func (l *Lab) translate(router string, kind NAT) {
+	l.t.Helper()
+	l.run(rules(kind), "ip", "netns", "exec", router, "nft", "-f", "-")
+}
+
+// behindCarrier puts a host behind a home router whose own address is one of a carrier's NAT
+// (RFC 6598), IPv4 only.
+func (l *Lab) behindCarrier(h *Host, port string, uplink LinkConfig) {
+	l.t.Helper()
+	carrier := l.router(fmt.Sprintf("cgn%d", h.site))
+	shared := func(host int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(h.site), byte(host)}) }
+	h.link = l.cable(end{ns: carrier, dev: "wan", addrs: []netip.Prefix{netip.PrefixFrom(h.public, 24)}},
+		end{ns: l.internet(), dev: port, bridge: "br0"}, uplink)
+	l.route(carrier, gateway4)
+	l.lan(carrier, []netip.Prefix{netip.PrefixFrom(shared(1), 24)})
+	l.cable(end{ns: h.router, dev: "wan", addrs: []netip.Prefix{netip.PrefixFrom(shared(2), 24)}},
+		end{ns: carrier, dev: "home", bridge: "lan"}, LinkConfig{})
+	l.route(h.router, shared(1))
+	l.lan(h.router, []netip.Prefix{netip.PrefixFrom(lan4(h.site, 1), 24)})
+	for _, r := range []string{carrier, h.router} {
+		l.translate(r, PortRestricted)
+	}
+	l.join(h, false)
 }
 
 // join puts a host into its site's LAN.

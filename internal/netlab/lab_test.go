@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-var kinds = []NAT{None, FullCone, AddressRestricted, PortRestricted, Symmetric, UDPBlocked}
+var kinds = []NAT{None, FullCone, AddressRestricted, PortRestricted, Symmetric, SymmetricSequential, CGNAT, UDPBlocked}
 
 // A socket is a UDP socket inside a host, for tests.
 type socket struct {
@@ -71,6 +71,8 @@ func TestNATKinds(t *testing.T) {
 		{AddressRestricted, "nothing", "the address"},
 		{PortRestricted, "nothing", "the port"},
 		{Symmetric, "address and port", "the port"},
+		{SymmetricSequential, "address and port", "the port"},
+		{CGNAT, "nothing", "the port"},
 		{UDPBlocked, "blocked", "blocked"},
 	} {
 		t.Run(c.kind.String(), func(t *testing.T) {
@@ -84,6 +86,25 @@ func TestNATKinds(t *testing.T) {
 				t.Errorf("mapping depends on %s, lets in %s; want %s and %s", mapping, filter, c.mapping, c.filter)
 			}
 		})
+	}
+}
+
+// TestSequence: one mapping after the other gets the next port, and keeps it.
+func TestSequence(t *testing.T) {
+	l := New(t)
+	server := l.Public("server")
+	s := open(t, l.Host(SymmetricSequential, HostOptions{}), 5000)
+	var ports []uint16
+	for i := range 10 {
+		d := open(t, server, 1000+i/2) // each twice
+		s.send(d.addr(), "port")
+		ports = append(ports, d.expect("port", soon).Port())
+		d.Close()
+	}
+	for i, p := range ports {
+		if want := ports[0] + uint16(i/2); p != want {
+			t.Errorf("mapping %d: got port %d, want %d; all are %v", i/2, p, want, ports)
+		}
 	}
 }
 

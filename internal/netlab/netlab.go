@@ -26,16 +26,19 @@ import (
 type NAT uint8
 
 const (
-	None              NAT = iota // a public address and no filter
-	FullCone                     // endpoint-independent mapping and filtering
-	AddressRestricted            // endpoint-independent mapping, address-dependent filtering
-	PortRestricted               // endpoint-independent mapping, address- and port-dependent filtering
-	Symmetric                    // address- and port-dependent mapping (random ports) and filtering
-	UDPBlocked                   // as PortRestricted for TCP; no UDP passes
+	None                NAT = iota // a public address and no filter
+	FullCone                       // endpoint-independent mapping and filtering
+	AddressRestricted              // endpoint-independent mapping, address-dependent filtering
+	PortRestricted                 // endpoint-independent mapping, address- and port-dependent filtering
+	Symmetric                      // address- and port-dependent mapping (random ports) and filtering
+	UDPBlocked                     // as PortRestricted for TCP; no UDP passes
+	SymmetricSequential            // as Symmetric, but each mapping gets the port after the one before it
+	CGNAT                          // two in a row: a home router and a carrier's, both as PortRestricted
 )
 
 func (k NAT) String() string {
-	names := [...]string{"none", "full-cone", "address-restricted", "port-restricted", "symmetric", "udp-blocked"}
+	names := [...]string{"none", "full-cone", "address-restricted", "port-restricted", "symmetric", "udp-blocked",
+		"symmetric-sequential", "cgnat"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -48,8 +51,9 @@ func Connects(a, b NAT) bool {
 	if a == UDPBlocked || b == UDPBlocked {
 		return false
 	}
-	hard := func(k NAT) bool { return k == PortRestricted || k == Symmetric }
-	return !(a == Symmetric && hard(b) || b == Symmetric && hard(a))
+	moves := func(k NAT) bool { return k == Symmetric || k == SymmetricSequential } // its port, for each destination
+	picky := func(k NAT) bool { return k == PortRestricted || k == CGNAT || moves(k) }
+	return !(moves(a) && picky(b) || moves(b) && picky(a))
 }
 
 // LinkConfig describes an emulated link; both directions are alike. The zero value is a plain cable.

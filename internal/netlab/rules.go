@@ -1,6 +1,9 @@
 package netlab
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Linux itself is a port-restricted NAT: masquerading keeps the inner port where it can and conntrack
 // lets in only answers. With fully-random it takes another port for every destination. A full cone
@@ -54,6 +57,8 @@ func rules(kind NAT) string {
 		part["LET IN"] = `iifname "wan" udp dport . ip saddr @seen dnat ip to udp dport map @cone`
 	case Symmetric:
 		part["MASQUERADE"] = "masquerade fully-random"
+	case SymmetricSequential:
+		part["MASQUERADE"] = "meta l4proto udp masquerade to :" + sequence() + "\n\t\toifname \"wan\" masquerade"
 	case UDPBlocked:
 		part["BLOCK"] = "meta l4proto udp drop"
 	}
@@ -62,4 +67,15 @@ func rules(kind NAT) string {
 		out = strings.ReplaceAll(out, name, text)
 	}
 	return out
+}
+
+// sequence is an expression that counts mappings and gives each the next port. Without the map it would
+// count in steps of 256: numgen has the byte order of the machine, ports that of the network.
+func sequence() string {
+	const first, ports = 40000, 2000
+	list := make([]string, ports)
+	for i := range list {
+		list[i] = fmt.Sprintf("%d : %d", i, first+i)
+	}
+	return fmt.Sprintf("numgen inc mod %d map { %s }", ports, strings.Join(list, ", "))
 }
