@@ -270,7 +270,7 @@ func (l *Link) fillSizesLocked(b *batch, to netip.AddrPort, now time.Duration) t
 			p.suspect(now)
 		}
 	}
-	if now >= p.at && b.n+len(packetSizes) <= batchPackets {
+	if now >= p.at && b.fits(len(packetSizes)) {
 		before := p.size
 		sizes := p.step(now, l.cc.answerTime())
 		for _, size := range sizes.size[:sizes.n] {

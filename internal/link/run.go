@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	batchPackets = 64 // what UDP_SEGMENT takes in one call
+	batchPackets = 64    // what UDP_SEGMENT takes in one call,
+	batchBytes   = 65000 // in packets and in bytes: what is beyond costs a call of its own
 	never        = time.Duration(math.MaxInt64)
 
 	leastSleep  = 200 * time.Microsecond
@@ -25,10 +26,15 @@ type batch struct {
 	n   int
 	end [batchPackets + 1]int // one more: the last packet may be one of two fragments
 	to  [batchPackets + 1]netip.AddrPort
-	buf [(batchPackets + 1) * mostPacket]byte
+	buf [batchBytes + mostPacket]byte
 }
 
-func (b *batch) full() bool { return b.n >= batchPackets }
+// fits reports whether n more packets do, of whatever size.
+func (b *batch) fits(n int) bool {
+	return b.n+n <= batchPackets && b.start(b.n)+n*mostPacket <= batchBytes
+}
+
+func (b *batch) full() bool { return !b.fits(1) }
 
 func (b *batch) start(i int) int {
 	if i == 0 {
@@ -327,7 +333,7 @@ func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) ti
 		}
 		return next
 	}
-	quantum := min(max(rate*quantumTime.Seconds(), packetBytes), batchPackets*packetBytes)
+	quantum := min(max(rate*quantumTime.Seconds(), packetBytes), batchBytes)
 	need := min(float64(waiting), quantum, burst)
 	if l.tokens < need {
 		return min(next, now+seconds((need-l.tokens)/rate))

@@ -338,6 +338,20 @@ func testAllocs(t *testing.T, size int) {
 	}
 }
 
+// TestBatch: as many packets fit as one call takes, and a last one that becomes two.
+func TestBatch(t *testing.T) {
+	for _, c := range []struct{ size, want int }{{100, 64}, {packetBytes, 52}, {1452, 44}, {mostPacket, 44}} {
+		var b batch
+		for !b.full() {
+			b.end[b.n] = b.start(b.n) + c.size
+			b.n++
+		}
+		if b.n != c.want || b.end[b.n-1] > batchBytes {
+			t.Errorf("%d packets of %d bytes, want %d; %d in all, at most %d", b.n, c.size, c.want, b.end[b.n-1], batchBytes)
+		}
+	}
+}
+
 func FuzzDeliver(f *testing.F) {
 	const index = 0x123456
 	head := func(typ, epoch byte, counter uint64) []byte {
