@@ -55,12 +55,13 @@ type partial struct {
 type reassembler struct {
 	partials []partial // empty, or mostPartials
 	last     time.Duration
+	spare    []byte // empty, for the next payload; nil while one is being handed over
 }
 
-// join takes in a fragment and, if its other half is there, writes the payload to buf and returns its
-// size. Otherwise it returns 0. A half that comes again is the newer one; halves of different
+// join takes in a fragment and, if its other half is there, returns the payload, otherwise nil. The
+// payload is the caller's, who may give it back as spare. A half that comes again is the newer one; halves of different
 // payloads cannot meet unless 2^32 were split in partialFor.
-func (r *reassembler) join(buf *[mostMTU]byte, part byte, id uint32, half []byte, now time.Duration) int {
+func (r *reassembler) join(part byte, id uint32, half []byte, now time.Duration) []byte {
 	if r.partials == nil {
 		r.partials = make([]partial, mostPartials)
 	}
@@ -82,10 +83,13 @@ func (r *reassembler) join(buf *[mostMTU]byte, part byte, id uint32, half []byte
 				first, second = half, p.half[:p.n]
 			}
 			if d := len(first) - len(second); d != 0 && d != 1 {
-				return 0
+				return nil
 			}
-			n := copy(buf[:], first)
-			return n + copy(buf[n:], second)
+			whole := r.spare
+			if r.spare = nil; whole == nil {
+				whole = make([]byte, 0, 2*fragmentHalf)
+			}
+			return append(append(whole, first...), second...)
 		}
 		if oldest.used && (!p.used || p.at < oldest.at) {
 			oldest = p
@@ -93,7 +97,7 @@ func (r *reassembler) join(buf *[mostMTU]byte, part byte, id uint32, half []byte
 	}
 	oldest.id, oldest.part, oldest.at, oldest.used = id, part, now, true
 	oldest.n = copy(oldest.half[:], half)
-	return 0
+	return nil
 }
 
 // tick gives the memory back when it was not used for a while. It returns when it is wanted again, or
@@ -105,7 +109,7 @@ func (r *reassembler) tick(now time.Duration) time.Duration {
 	if at := r.last + partialFor; now < at {
 		return at
 	}
-	r.partials = nil
+	r.partials, r.spare = nil, nil
 	return never
 }
 
@@ -133,12 +137,16 @@ func (l *Link) receiveFragment(b []byte, now time.Duration) {
 	if !ok {
 		return
 	}
-	buf := l.mux.whole.Get().(*[mostMTU]byte)
-	defer l.mux.whole.Put(buf)
 	l.rmu.Lock()
-	n := l.halves.join(buf, part, id, half, now)
+	whole := l.halves.join(part, id, half, now)
 	l.rmu.Unlock()
-	if f := l.handler.Load(); f != nil && n > 0 {
-		(*f)(buf[:n])
+	if whole == nil {
+		return
 	}
+	if f := l.handler.Load(); f != nil {
+		(*f)(whole)
+	}
+	l.rmu.Lock()
+	l.halves.spare = whole[:0]
+	l.rmu.Unlock()
 }

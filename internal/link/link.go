@@ -192,7 +192,6 @@ type Mux struct {
 	mu    sync.RWMutex
 	links map[uint32]*Link // nil: reserved
 	batch sync.Pool        // *batch
-	whole sync.Pool        // *[mostMTU]byte, a payload that was split
 }
 
 // now is never 0, so that 0 can say "never".

@@ -13,7 +13,6 @@ import (
 func NewMux() *Mux {
 	m := &Mux{links: make(map[uint32]*Link)}
 	m.batch.New = func() any { return new(batch) }
-	m.whole.New = func() any { return new([mostMTU]byte) }
 	return m
 }
 

@@ -333,7 +333,7 @@ func testAllocs(t *testing.T, size int) {
 	for range 200 {
 		run()
 	}
-	if n := testing.AllocsPerRun(100, run); n > packets/50 {
+	if n := testing.AllocsPerRun(100, run); n > packets/10 { // the race detector makes pools forget
 		t.Errorf("%v allocations for %d packets, want none", n, packets)
 	}
 }
