@@ -102,7 +102,7 @@ func CheckTURNURL(s string) error {
 	host, query, _ := strings.Cut(rest, "?")
 	switch {
 	case scheme != "turn" && scheme != "turns":
-		return fmt.Errorf("%q does not begin with turn: or turns:", s)
+		return fmt.Errorf("%q is not the URL of a relay, turn:HOST or turns:HOST", s)
 	case !plain(s) || host == "" || strings.ContainsAny(host, "/@?"):
 		return fmt.Errorf("%q names no host", s)
 	case query != "" && query != "transport=tcp" && (query != "transport=udp" || scheme == "turns"):

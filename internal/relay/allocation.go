@@ -98,7 +98,7 @@ func newAllocation(t *TURN, c *client, user string, conn *net.UDPConn, relayed n
 	return a
 }
 
-func isChannelData(b []byte) bool { return len(b) >= channelHeader && b[0]&0xf0 == 0x40 }
+func isChannelData(b []byte) bool { return len(b) >= channelHeader && b[0]&0xC0 == 0x40 }
 
 // mayReach says whether the allocation may send to a peer. A port of 0 stands for any, as in a
 // permission: of our own relayed addresses that opens none but those of other allocations.

@@ -69,7 +69,7 @@ const (
 
 	channelHeader = 4
 	minChannel    = 0x4000
-	maxChannel    = 0x4FFF
+	maxChannel    = 0x7FFE // of RFC 5766, as coturn's client uses; RFC 8656 has 0x4FFF
 )
 
 // A message is a request or an indication of a client. The slices are parts of the packet.

@@ -163,19 +163,23 @@ func readFrame(r *bufio.Reader, buf []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	size := int(binary.BigEndian.Uint16(head[2:]))
-	switch {
-	case isChannelData(head):
-		size = (channelHeader + size + 3) &^ 3
-	case head[0] <= 3 && size%4 == 0:
-		size += headerBytes
-	default:
-		return 0, errFrame
-	}
-	if size > len(buf) {
+	size := frameSize(head)
+	if size == 0 || size > len(buf) {
 		return 0, errFrame
 	}
 	return io.ReadFull(r, buf[:size])
+}
+
+// frameSize returns how long the message is that begins with head, padding included; 0 if none does.
+func frameSize(head []byte) int {
+	size := int(binary.BigEndian.Uint16(head[2:]))
+	switch {
+	case isChannelData(head):
+		return (channelHeader + size + 3) &^ 3
+	case head[0] <= 3 && size%4 == 0:
+		return headerBytes + size
+	}
+	return 0
 }
 
 // write queues a message, whole or not at all: a relay is a path like any other, which loses what it
@@ -205,7 +209,7 @@ func (s *stream) run() {
 		if len(b) == 0 {
 			return
 		}
-		if _, err := s.conn.Write(b); err != nil {
+		if err := s.flush(b); err != nil {
 			s.mu.Lock()
 			s.ended, s.queue = true, nil
 			s.mu.Unlock()
@@ -214,6 +218,22 @@ func (s *stream) run() {
 		}
 		spare = b
 	}
+}
+
+// flush writes messages: over TLS each as a record of its own, for there are clients that look for no
+// second one in a record (coturn's).
+func (s *stream) flush(b []byte) error {
+	for len(b) > 0 {
+		n := len(b)
+		if s.transport == "tls" {
+			n = frameSize(b)
+		}
+		if _, err := s.conn.Write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
 }
 
 // close lets what is queued go out, for a second at most, and closes the connection.

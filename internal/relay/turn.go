@@ -95,7 +95,9 @@ type TURN struct {
 
 // NewTURN returns a TURN server that nobody can reach yet. The caller closes it, and whatever it passed it
 // to before. Errors: ErrSecret, or what is wrong with the configuration.
-func NewTURN(cfg TURNConfig) (*TURN, error) {
+func NewTURN(cfg TURNConfig) (*TURN, error) { return newTURN(cfg, time.Now) }
+
+func newTURN(cfg TURNConfig, now func() time.Time) (*TURN, error) {
 	if len(cfg.Secret) < minSecret {
 		return nil, fmt.Errorf("start turn: %w", ErrSecret)
 	}
@@ -123,7 +125,7 @@ func NewTURN(cfg TURNConfig) (*TURN, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	t := &TURN{
-		cfg: cfg, log: cfg.Logger, policy: newPeerPolicy(cfg.Allow, cfg.Addrs), total: newRate(cfg.TotalRate), now: time.Now,
+		cfg: cfg, log: cfg.Logger, policy: newPeerPolicy(cfg.Allow, cfg.Addrs), total: newRate(cfg.TotalRate), now: now,
 		closed:      make(chan struct{}),
 		allocations: make(map[fiveTuple]*allocation),
 		relayed:     make(map[netip.AddrPort]*allocation),

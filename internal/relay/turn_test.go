@@ -29,12 +29,18 @@ type server struct {
 	*TURN
 	udp, tcp, tls netip.AddrPort
 	roots         *tls.Config
+	certificates  []tls.Certificate
 }
 
 func startTURN(t *testing.T, cfg TURNConfig) *server {
 	t.Helper()
+	return startTURNAt(t, cfg, time.Now)
+}
+
+func startTURNAt(t *testing.T, cfg TURNConfig, now func() time.Time) *server {
+	t.Helper()
 	cfg.Secret = secret
-	s, err := NewTURN(cfg)
+	s, err := newTURN(cfg, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +54,7 @@ func startTURN(t *testing.T, cfg TURNConfig) *server {
 	cert := web.TLS.Certificates
 	web.Close()
 	client.ServerName = "example.com"
-	out := &server{TURN: s, udp: udp.Addr(), roots: client}
+	out := &server{TURN: s, udp: udp.Addr(), roots: client, certificates: cert}
 	done := make(chan error, 2)
 	listen := func(wrap func(net.Listener) net.Listener) netip.AddrPort {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -571,7 +577,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"permission for nobody", methodCreatePermission, nil, codeBadRequest},
 		{"channel without a peer", methodChannelBind, []func(*reply){number(minChannel)}, codeBadRequest},
 		{"channel number", methodChannelBind, []func(*reply){number(0x3fff), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, codeBadRequest},
-		{"channel number", methodChannelBind, []func(*reply){number(0x5000), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, codeBadRequest},
+		{"channel number", methodChannelBind, []func(*reply){number(0x7fff), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, codeBadRequest},
 		{"channel to no port", methodChannelBind, []func(*reply){number(minChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:0"))}, codeBadRequest},
 		{"channel", methodChannelBind, []func(*reply){number(minChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, 0},
 		{"channel again", methodChannelBind, []func(*reply){number(minChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, 0},
@@ -595,18 +601,16 @@ func TestRefusedRequests(t *testing.T) {
 // Nobody holds more than his share, and what is held is bounded.
 func TestQuotas(t *testing.T) {
 	t.Parallel()
-	s := startTURN(t, TURNConfig{PerSource: 3, Allocations: 3})
-	for i := range 3 {
-		good(s, t, strconv.Itoa(i))
-	}
-	user := username("more", time.Hour)
-	r := s.raw(t, user, Password(secret, user))
-	if m := r.ask(methodAllocate, true, transportUDP); code(m) != codeQuota {
-		t.Errorf("one too many of an address: got %d, want 486", code(m))
-	}
-	s.cfg.PerSource = 10 // no request is at work
-	if m := r.ask(methodAllocate, true, transportUDP); code(m) != codeCapacity {
-		t.Errorf("one too many in all: got %d, want 508", code(m))
+	for want, cfg := range map[int]TURNConfig{codeQuota: {PerSource: 3}, codeCapacity: {Allocations: 3}} {
+		s := startTURN(t, cfg)
+		for i := range 3 {
+			good(s, t, strconv.Itoa(i))
+		}
+		user := username("more", time.Hour)
+		r := s.raw(t, user, Password(secret, user))
+		if m := r.ask(methodAllocate, true, transportUDP); code(m) != want {
+			t.Errorf("one too many: got %d, want %d", code(m), want)
+		}
 	}
 	p := good(startTURN(t, TURNConfig{}), t, "peers")
 	refused := 0

@@ -1,0 +1,463 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pion/stun"
+
+	"adit/internal/turn"
+)
+
+// hands is a clock that tests set.
+type hands struct{ ahead atomic.Int64 }
+
+func (h *hands) now() time.Time { return time.Now().Add(time.Duration(h.ahead.Load())) }
+
+func lifetimeIn(m *stun.Message) time.Duration {
+	v, err := m.Get(stun.AttrLifetime)
+	if err != nil || len(v) != 4 {
+		return -1
+	}
+	return time.Duration(binary.BigEndian.Uint32(v)) * time.Second
+}
+
+// An allocation ends with its time, or if it relays nothing; and goes on beyond its credential.
+func TestLifetime(t *testing.T) {
+	t.Parallel()
+	var clock hands
+	s := startTURNAt(t, TURNConfig{}, clock.now)
+	user := username("x", 5*time.Minute)
+	r := s.raw(t, user, Password(secret, user))
+	for _, c := range []struct{ asked, want time.Duration }{
+		{0, 0}, {time.Second, defaultLifetime}, {20 * time.Minute, 20 * time.Minute}, {100 * time.Hour, maxLifetime}, {1<<32*time.Second - 1, maxLifetime},
+	} {
+		m := r.ask(methodAllocate, true, transportUDP)
+		if got := lifetimeIn(m); code(m) != 0 || got != defaultLifetime {
+			t.Fatalf("allocate: got %d, %v", code(m), got)
+		}
+		m = r.ask(methodRefresh, true, lifetimeAttr(uint32(c.asked/time.Second)))
+		if got := lifetimeIn(m); code(m) != 0 || got != c.want {
+			t.Errorf("refresh for %v: got %d, %v, want %v", c.asked, code(m), got, c.want)
+		}
+		r.ask(methodRefresh, true, lifetimeAttr(0))
+	}
+	if m := r.ask(methodAllocate, true, transportUDP); code(m) != 0 {
+		t.Fatal(code(m))
+	}
+	clock.ahead.Store(int64(6 * time.Minute)) // the credential has ended, the nonce has not
+	if m := r.ask(methodRefresh, true); code(m) != 0 {
+		t.Errorf("refresh with an ended credential: got %d", code(m))
+	}
+	s.expire(clock.now())
+	if s.Allocations() != 1 {
+		t.Fatal("it ended early")
+	}
+	other := s.raw(t, user, r.pass)
+	if m := other.ask(methodAllocate, true, transportUDP); code(m) != codeUnauthorized {
+		t.Errorf("a new one with an ended credential: got %d, want 401", code(m))
+	}
+	clock.ahead.Store(int64(16*time.Minute + time.Second))
+	s.expire(clock.now())
+	if s.Allocations() != 0 {
+		t.Error("it outlives its time")
+	}
+	user = username("y", 2*time.Hour)
+	r = s.raw(t, user, Password(secret, user))
+	if m := r.ask(methodAllocate, true, transportUDP, lifetimeAttr(3600)); code(m) != 0 {
+		t.Fatal(code(m))
+	}
+	clock.ahead.Store(int64(16*time.Minute + DefaultIdle + 2*time.Second))
+	s.expire(clock.now())
+	if s.Allocations() != 0 {
+		t.Error("it relays nothing and lives")
+	}
+}
+
+// Permissions and channels end, and make room.
+func TestPermissionLife(t *testing.T) {
+	t.Parallel()
+	var clock hands
+	s := startTURNAt(t, TURNConfig{Allow: loopbackOpen}, clock.now)
+	peer, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	a, got := allocateOn(t, s.access("udp", "x"))
+	if err := a.Permit(t.Context(), netip.MustParseAddr("127.0.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	send := func(m string) {
+		if _, err := peer.WriteToUDPAddrPort([]byte(m), a.Relayed()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("first")
+	receive(t, "a permitted packet", got)
+	clock.ahead.Store(int64(permissionLife + time.Second))
+	send("late")
+	if err := a.Permit(t.Context(), netip.MustParseAddr("127.0.0.2")); err == nil {
+		t.Error("127.0.0.2 is open")
+	}
+	s.mu.RLock()
+	for _, x := range s.allocations {
+		x.mu.Lock()
+		x.permissions[netip.MustParseAddr("127.0.0.1")] = clock.now().Add(time.Minute)
+		x.mu.Unlock()
+	}
+	s.mu.RUnlock()
+	send("again")
+	if m := receive(t, "a packet that is permitted again", got); m[len(m)-5:] != "again" {
+		t.Errorf("got %q, want what came after the new permission", m)
+	}
+	x := &allocation{permissions: make(map[netip.Addr]time.Time)}
+	now := time.Now()
+	addr := netip.MustParseAddr("9.0.0.0")
+	for range maxPeers {
+		addr = addr.Next()
+		if !x.permitLocked(addr, now) {
+			t.Fatal("no room")
+		}
+	}
+	if x.permitLocked(addr.Next(), now) || !x.permitLocked(addr, now) || !x.permitLocked(addr.Next(), now.Add(permissionLife)) {
+		t.Error("one too many, a known one, one after the others ended: want false, true, true")
+	}
+}
+
+// What is above the rate is dropped, each way, and for all together.
+func TestRate(t *testing.T) {
+	t.Parallel()
+	const packets, size = 1000, 1000
+	for name, cfg := range map[string]TURNConfig{"one": {Rate: 1000}, "all": {TotalRate: 1000}} {
+		s := startTURN(t, cfg)
+		a, _ := allocateOn(t, s.access("tcp", "a"))
+		b, _ := allocateOn(t, s.access("tcp", "b"))
+		now := time.Now()
+		x, y := s.at(a.Relayed()), s.at(b.Relayed())
+		y.mu.Lock()
+		y.permissions[a.Relayed().Addr()] = now.Add(time.Hour)
+		y.mu.Unlock()
+		buf := make([]byte, headroom+size, headroom+size+padding)
+		for range packets {
+			x.toPeer(buf, b.Relayed(), now)
+		}
+		// The bucket holds 64 KiB: each packet counts where it comes in and where it goes out.
+		want := int64(65 * size)
+		if name == "all" {
+			want = 33 * size
+		}
+		if got := x.bytes.Load(); got != want {
+			t.Errorf("%s: %d bytes of %d taken in, want %d", name, got, packets*size, want)
+		}
+	}
+}
+
+func (s *server) at(a netip.AddrPort) *allocation {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.relayed[a]
+}
+
+func TestRelayAllocatesNothing(t *testing.T) {
+	s := startTURN(t, TURNConfig{Allow: loopbackOpen, Rate: 1 << 30, TotalRate: 1 << 30})
+	peer, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	to := peer.LocalAddr().(*net.UDPAddr).AddrPort()
+	for _, transport := range []string{"udp", "tcp"} {
+		a, _ := allocateOn(t, s.access(transport, transport))
+		x := s.at(a.Relayed())
+		now := time.Now()
+		x.mu.Lock()
+		c := &channel{number: minChannel, peer: to, ends: now.Add(time.Hour)}
+		x.channels[minChannel], x.byPeer[to] = c, c
+		x.permissions[to.Addr()] = now.Add(time.Hour)
+		x.mu.Unlock()
+		data := make([]byte, headroom+1204, headroom+1204+padding)
+		binary.BigEndian.PutUint16(data[headroom:], minChannel)
+		binary.BigEndian.PutUint16(data[headroom+2:], 1200)
+		id := [16]byte{0x21, 0x12, 0xA4, 0x42}
+		b := answer(make([]byte, 0, 2000), &message{method: methodSend, id: id[:]}, classIndication)
+		b.address(attrPeerAddress, to)
+		b.attr(attrData, make([]byte, 1000))
+		indication := append(make([]byte, headroom, headroom+2000), b.done(nil)...)
+		other := netip.AddrPortFrom(to.Addr(), 9) // without a channel
+		var out [maxAnswer]byte
+		for name, f := range map[string]func(){
+			"channel data":    func() { s.packet(&x.client, data, out[:], nil) },
+			"send indication": func() { s.packet(&x.client, indication, out[:], nil) },
+			"from a peer":     func() { x.fromPeer(data, to, now) },
+			"data indication": func() { x.fromPeer(data, other, now) },
+		} {
+			for range 500 {
+				f() // the queue of the stream grows at first
+			}
+			if n := testing.AllocsPerRun(200, f); n != 0 {
+				t.Errorf("%s over %s allocates %v times, want 0", name, transport, n)
+			}
+		}
+	}
+}
+
+// A connection that says nothing sensible ends, and so does one that asks too often.
+func TestStreamAbuse(t *testing.T) {
+	t.Parallel()
+	s := startTURN(t, TURNConfig{})
+	binding := stun.MustBuild(stun.TransactionID, stun.BindingRequest).Raw
+	long := []byte{0, 1, 0xff, 0xfc, 0x21, 0x12, 0xA4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	for name, b := range map[string][]byte{
+		"http":              []byte("GET / HTTP/1.1\r\n\r\n"),
+		"long stun":         append(long, make([]byte, 5000)...),
+		"long channel data": append([]byte{0x40, 0, 0xff, 0xff}, make([]byte, 5000)...),
+		"odd length":        {0, 1, 0, 3, 0x21, 0x12, 0xA4, 0x42},
+		"too many":          bytes.Repeat(binding, streamAnswers),
+	} {
+		c, err := net.Dial("tcp", s.tcp.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				t.Errorf("%s: the connection lives on", name)
+			}
+		}
+		c.Close()
+	}
+	c, err := net.Dial("tcp", s.tcp.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write(append([]byte{0x40, 0, 0, 1, 0, 0, 0, 0}, binding...)); err != nil { // a channel of nothing
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 32)
+	if _, err := io.ReadFull(c, b); err != nil || b[0] != 1 {
+		t.Errorf("binding over TCP: %x, %v", b, err)
+	}
+	var more []net.Conn
+	for range DefaultPerSource + streamSpare + 5 {
+		c, err := net.Dial("tcp", s.tcp.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = append(more, c)
+	}
+	_ = more[len(more)-1].SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := more[len(more)-1].Read(b); n != 0 || err == nil {
+		t.Errorf("one connection too many: %d bytes, %v", n, err)
+	} else if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		t.Error("one connection too many is kept")
+	}
+	for _, c := range more {
+		c.Close()
+	}
+}
+
+// One port serves HTTPS and TURN over TLS; who says nothing keeps nobody waiting.
+func TestShare(t *testing.T) {
+	t.Parallel()
+	s := startTURN(t, TURNConfig{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := Share(l, &tls.Config{Certificates: s.certificates, NextProtos: []string{"http/1.1"}}, s.TURN)
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "got %s", b)
+	})}
+	done := make(chan error, 1)
+	go func() { done <- web.Serve(shared) }()
+	silent, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	half, err := tls.Dial("tcp", l.Addr().String(), s.roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer half.Close()
+	transport := &http.Transport{TLSClientConfig: s.roots}
+	defer transport.CloseIdleConnections()
+	for range 3 {
+		r, err := (&http.Client{Transport: transport}).Post("https://"+l.Addr().String(), "text/plain", bytes.NewReader([]byte("hello")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(r.Body); err != nil || string(b) != "got hello" {
+			t.Errorf("got %q, %v", b, err)
+		}
+		r.Body.Close()
+	}
+	for _, protocols := range [][]string{nil, {"stun.turn"}} {
+		cfg := s.access("tls", "x")
+		cfg.Server.URL = fmt.Sprintf("turns:%v?transport=tcp", l.Addr())
+		cfg.TLS = s.roots.Clone()
+		cfg.TLS.NextProtos = protocols
+		a, err := turn.Allocate(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Close()
+	}
+	if err := web.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != http.ErrServerClosed {
+		t.Error(err)
+	}
+	if err := shared.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestIPv6(t *testing.T) {
+	t.Parallel()
+	l, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	defer l.Close()
+	s := startTURN(t, TURNConfig{Addrs: []netip.Addr{netip.MustParseAddr("::1")}, Allow: loopbackOpen})
+	cfg := s.access("udp", "x")
+	cfg.IPv6 = true
+	a, got := allocateOn(t, cfg)
+	if a.Relayed().Addr() != netip.MustParseAddr("::1") {
+		t.Fatalf("relayed address %v", a.Relayed())
+	}
+	to := l.LocalAddr().(*net.UDPAddr).AddrPort()
+	if err := a.Permit(t.Context(), to.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.WriteTo([]byte("in"), net.UDPAddrFromAddrPort(a.Relayed())); err != nil {
+		t.Fatal(err)
+	}
+	if m, want := receive(t, "a packet over IPv6", got), to.String()+" in"; m != want {
+		t.Errorf("got %q, want %q", m, want)
+	}
+	if err := a.Send([]byte("out"), 3, to); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 10)
+	_ = l.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, from, err := l.ReadFrom(b); err != nil || string(b[:n]) != "out" || from.String() != a.Relayed().String() {
+		t.Errorf("got %q from %v, %v", b[:n], from, err)
+	}
+	if err := a.Permit(t.Context(), netip.MustParseAddr("9.9.9.9")); err == nil {
+		t.Error("an IPv6 address relays to IPv4")
+	}
+}
+
+// Requests of strangers leave nothing behind.
+func TestNothingIsKept(t *testing.T) {
+	t.Parallel()
+	s := startTURN(t, TURNConfig{})
+	limit := newLimiter()
+	var out [maxAnswer]byte
+	answered := 0
+	for i := range 20_000 {
+		c := client{addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, byte(i >> 16), byte(i >> 8), byte(i)}), 9), sock: new(socket)}
+		m := message{method: methodAllocate, id: bytes.Repeat([]byte{1}, 16)}
+		copy(m.id, []byte{0x21, 0x12, 0xA4, 0x42})
+		r := answer(make([]byte, headroom, 200)[:headroom], &m, classRequest)
+		b := append(make([]byte, headroom), r.done(nil)...)
+		if got := s.packet(&c, b, out[:], limit); got != nil {
+			answered++
+			if len(got) > 60 {
+				t.Fatalf("an answer of %d bytes to a stranger", len(got))
+			}
+		}
+	}
+	if answered == 0 || answered > perSecond*2 || len(limit.known) > maxSources {
+		t.Errorf("%d answers, %d addresses", answered, len(limit.known))
+	}
+}
+
+func FuzzMessage(f *testing.F) {
+	id := append([]byte{0x21, 0x12, 0xA4, 0x42}, make([]byte, 12)...)
+	key := longTermKey("u", realm, "p")
+	for _, method := range []uint16{methodAllocate, methodRefresh, methodSend, methodCreatePermission, methodChannelBind} {
+		for _, class := range []uint16{classRequest, classIndication, classSuccess} {
+			b := answer(nil, &message{method: method, id: id}, class)
+			transportUDP(&b)
+			number(minChannel)(&b)
+			peerAttr(netip.MustParseAddrPort("127.0.0.1:9"))(&b)
+			peerAttr(netip.MustParseAddrPort("[2001:db8::1]:9"))(&b)
+			b.attr(attrData, []byte("hello"))
+			b.attr(attrUsername, []byte("1:x"))
+			b.attr(attrEvenPort, []byte{0x80})
+			f.Add(b.done(&key))
+		}
+	}
+	f.Add([]byte{0x40, 0, 0, 2, 'h', 'i'})
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		var m message
+		if parse(packet, &m) {
+			other := &stun.Message{Raw: bytes.Clone(packet)}
+			if err := other.Decode(); err != nil {
+				t.Fatalf("%x: another reader says %v", packet, err)
+			}
+			if m.integrityAt != 0 && !m.bad {
+				// Both must find the same MAC over the same bytes.
+				mac := integrity(&key, packet, m.integrityAt)
+				ours := bytes.Equal(mac[:], packet[m.integrityAt+4:m.integrityAt+24])
+				if theirs := stun.MessageIntegrity(key[:]).Check(other) == nil; ours != theirs {
+					t.Fatalf("%x: integrity %v, another reader says %v", packet, ours, theirs)
+				}
+			}
+			for _, p := range m.peers[:m.npeers] {
+				v := appendXORAddress(nil, p, m.id)
+				if back, ok := xorAddress(v, m.id); !ok || back.Port() != p.Port() || back.Addr() != p.Addr().Unmap() {
+					t.Fatalf("%v comes back as %v", p, back)
+				}
+			}
+		}
+		// The server survives it, from somebody who holds an allocation too.
+		s, err := NewTURN(TURNConfig{Secret: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		c := client{addr: netip.MustParseAddrPort("192.0.2.1:5"), local: netip.MustParseAddr("127.0.0.1"), sock: new(socket)}
+		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		a := newAllocation(s, &c, "1:x", conn, conn.LocalAddr().(*net.UDPAddr).AddrPort(), time.Now())
+		s.mu.Lock()
+		s.allocations[c.key()] = a
+		s.mu.Unlock()
+		data := append(make([]byte, headroom, headroom+len(packet)+padding), packet...)
+		var out [maxAnswer]byte
+		if r := s.packet(&c, data, out[:], nil); len(r) > 0 && (&stun.Message{Raw: r}).Decode() != nil {
+			t.Fatalf("%x is answered with %x", packet, r)
+		}
+		if parse(packet, &m) { // as if it were signed
+			r := answer(out[:], &m, classSuccess)
+			s.serve(&c, &m, "1:x", time.Now(), &r)
+		}
+		s.mu.Lock()
+		delete(s.allocations, c.key())
+		s.mu.Unlock()
+	})
+}
