@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"adit/internal/portmap":    {},
 	"adit/internal/punch":      {},
 	"adit/internal/relay":      {},
+	"adit/internal/simnet":     {},
 	"adit/internal/turn":       {},
 	"adit/reliable":            {},
 	"adit/signal":              {},
