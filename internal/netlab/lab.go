@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 )
 
@@ -22,10 +21,26 @@ const namePrefix = "aditlab-"
 
 var labs atomic.Int64 // numbers the labs of this process
 
+// A TB is what a lab needs of the test that it belongs to: a [testing.TB], or what a program that is no
+// test has in its place. Fatal, Fatalf and Skip end the calling goroutine; what Cleanup was given is called when
+// the test is over, last first.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Context() context.Context
+	Failed() bool
+	TempDir() string
+	Log(args ...any)
+	Logf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Skip(args ...any)
+}
+
 // A Lab is a network of namespaces that lives as long as its test. Its methods end the test when
 // they fail, so call them from the test's own goroutine.
 type Lab struct {
-	t      testing.TB
+	t      TB
 	prefix string
 	uplink LinkConfig
 
@@ -46,7 +61,7 @@ func WithUplink(c LinkConfig) Option { return func(l *Lab) { l.uplink = c } }
 
 // New makes an empty lab, or skips the test where there can be none. Everything in the lab, processes
 // included, ends with the test.
-func New(t testing.TB, opts ...Option) *Lab {
+func New(t TB, opts ...Option) *Lab {
 	t.Helper()
 	Skip(t)
 	removeStale()
@@ -59,7 +74,7 @@ func New(t testing.TB, opts ...Option) *Lab {
 }
 
 // Skip skips the test, and says why, where there can be no lab.
-func Skip(t testing.TB) {
+func Skip(t TB) {
 	t.Helper()
 	if m := missing(); m != "" {
 		t.Skip("needs root on Linux, with iproute2 and nftables: " + m)
