@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"adit/reliable":            {},
 	"adit/signal":              {},
 	"adit/signal/rendezvous":   {"adit/signal"},
+	"adit/scripts/bench":       {"adit/internal/netlab"},
 	"adit/tunnel":              {"adit/reliable", "adit/internal/event"},
 }
 
