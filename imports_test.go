@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"adit/internal/leaktest":   {},
 	"adit/internal/link":       {},
 	"adit/internal/netlab":     {},
-	"adit/internal/peer":       {"adit/reliable", "adit/signal", "adit/internal/event", "adit/internal/handshake", "adit/internal/link", "adit/internal/portmap", "adit/internal/punch"},
+	"adit/internal/peer":       {"adit/reliable", "adit/signal", "adit/internal/event", "adit/internal/handshake", "adit/internal/link", "adit/internal/portmap", "adit/internal/punch", "adit/internal/turn"},
 	"adit/internal/portmap":    {},
 	"adit/internal/punch":      {},
 	"adit/internal/relay":      {},

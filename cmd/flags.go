@@ -23,6 +23,10 @@ func commonFlags(categories ...string) []cli.Flag {
 			&cli.StringFlag{Name: "signal", Usage: "`HOW` the two find each other: paste, the URL of a rendezvous (adit serve), or exec:CMD", DefaultText: "paste"},
 			&cli.StringSliceFlag{Name: "stun", Usage: "`HOST:PORT` of a STUN server, several times if you like, or none", DefaultText: "the rendezvous' own, else public ones"},
 			&cli.IntFlag{Name: "port", Usage: "fixed UDP port `N`", DefaultText: "any"},
+			&cli.StringFlag{Name: "path", Usage: "`WHICH` paths to use: auto, direct, or relay, which hides this machine's addresses from the peer", DefaultText: "auto: direct, and a relay until there is a direct one"},
+			&cli.StringSliceFlag{Name: "turn", Usage: "`URL` of a relay, turn:HOST:PORT?transport=udp, tcp, or turns: for TLS; several times if you like", DefaultText: "those of the rendezvous"},
+			&cli.StringFlag{Name: "turn-user", Usage: "`NAME` to log in with there"},
+			&cli.StringFlag{Name: "turn-password", Usage: "its password; better in the variable or the config file, out of sight", Hidden: true},
 			&cli.BoolFlag{Name: "no-port-mapping", Usage: "do not ask the router to forward the port (PCP, NAT-PMP, UPnP)"},
 			&cli.DurationFlag{Name: "timeout", Usage: "give up if there is no path after `D`, say 30s", DefaultText: "wait for the peer"},
 			&cli.BoolFlag{Name: "loopback", Usage: "both peers are on this machine", Hidden: true},
@@ -80,7 +84,7 @@ func setVariable(f cli.Flag, name string) {
 func tableOf(command, flag string) string {
 	for _, f := range commonFlags(meetingFlags, outputFlags) {
 		// serve has a --stun of its own, the address it listens at.
-		if f.Names()[0] == flag && !(command == "serve" && flag == "stun") {
+		if f.Names()[0] == flag && !(command == "serve" && (flag == "stun" || flag == "turn")) {
 			return ""
 		}
 	}

@@ -47,6 +47,19 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 	if cfg.Timeout < 0 {
 		return cfg, usagef("for example --timeout 30s", "--timeout %s is in the past", cfg.Timeout)
 	}
+	switch p := c.String("path"); p {
+	case "", "auto":
+	case "direct", "relay":
+		cfg.Path = peer.PathPolicy(p)
+	default:
+		return cfg, usagef("use auto, direct or relay", "--path %q is no choice", p)
+	}
+	for _, s := range c.StringSlice("turn") {
+		if err := signal.CheckTURNURL(s); err != nil {
+			return cfg, usagef("for example --turn turn:relay.example.org:3478?transport=udp", "--turn: %v", err)
+		}
+		cfg.TURN = append(cfg.TURN, signal.TURNServer{URL: s, Username: c.String("turn-user"), Password: c.String("turn-password")})
+	}
 	var err error
 	if cfg.STUN, err = stunList(c.StringSlice("stun")); err != nil {
 		return cfg, err

@@ -86,7 +86,7 @@ func TestGarbage(t *testing.T) {
 		spoof(t, mallory, peer, victim, payloads)
 		spoof(t, mallory, peer, victim, garbage(1000))
 	}
-	exchange() // the stream goes on where it was, without a byte more or less
+	exchange()                         // the stream goes on where it was, without a byte more or less
 	answers := func(d datagram) bool { // and is not multicast to find a router
 		return d.from.Addr() == left.Addr() && d.to.Addr() == mallory.Addr()
 	}

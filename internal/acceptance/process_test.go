@@ -36,19 +36,20 @@ type process struct {
 
 // An event is one line of adit's --json output, as a script sees it.
 type event struct {
-	Name    string   `json:"event"`
-	Token   string   `json:"token"`
-	Words   []string `json:"words"`
-	Path    string   `json:"path"`
-	Local   string   `json:"local"`
-	Remote  string   `json:"remote"`
-	RTT     float64  `json:"rtt_ms"`
-	Addr    string   `json:"addr"`
-	Target  string   `json:"target"`
-	State   string   `json:"state"`
-	Message string   `json:"message"`
-	Hint    string   `json:"hint"`
-	Code    any      `json:"code"` // a string in "code", a number in "error"
+	Name      string   `json:"event"`
+	Token     string   `json:"token"`
+	Words     []string `json:"words"`
+	Path      string   `json:"path"`
+	Transport string   `json:"transport"`
+	Local     string   `json:"local"`
+	Remote    string   `json:"remote"`
+	RTT       float64  `json:"rtt_ms"`
+	Addr      string   `json:"addr"`
+	Target    string   `json:"target"`
+	State     string   `json:"state"`
+	Message   string   `json:"message"`
+	Hint      string   `json:"hint"`
+	Code      any      `json:"code"` // a string in "code", a number in "error"
 }
 
 func (e event) code() string { return fmt.Sprint(e.Code) }

@@ -34,10 +34,11 @@ type Event struct {
 	Code  string   `json:"code,omitempty"`
 	Words []string `json:"words,omitempty"`
 
-	Path   string  `json:"path,omitempty"`   // "direct"
-	Local  string  `json:"local,omitempty"`  // candidate type and address of this side
-	Remote string  `json:"remote,omitempty"` // candidate type and address of the peer
-	RTT    float64 `json:"rtt_ms,omitempty"` // milliseconds
+	Path      string  `json:"path,omitempty"`      // "direct" or "relay"
+	Transport string  `json:"transport,omitempty"` // to this side's relay: udp, tcp or tls
+	Local     string  `json:"local,omitempty"`     // candidate type and address of this side
+	Remote    string  `json:"remote,omitempty"`    // candidate type and address of the peer
+	RTT       float64 `json:"rtt_ms,omitempty"`    // milliseconds
 
 	Addr   string `json:"addr,omitempty"`   // a listener's real address
 	Target string `json:"target,omitempty"` // where its streams go

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	mostReplies  = 64 // answers that wait to be sent; more are dropped
-	mostMessages = 64 // control messages without acknowledgement
+	directFor    = 2 * time.Second // without a packet over it, a direct path is one no longer
+	mostReplies  = 64              // answers that wait to be sent; more are dropped
+	mostMessages = 64              // control messages without acknowledgement
 	mostProbes   = 64
 	resendLeast  = 50 * time.Millisecond
 	resendMost   = time.Second
@@ -195,6 +196,8 @@ func (l *Link) challenge(from netip.AddrPort, now time.Duration) {
 	defer l.mu.Unlock()
 	if r := l.remote.Load(); r == nil || *r == from || l.path.to == from || now < l.path.hold {
 		return
+	} else if f := l.cfg.Relayed; f != nil && f(from) && !f(*r) && now-time.Duration(l.pathAt.Load()) < directFor {
+		return // the peer's packets may take both ways while it changes over
 	}
 	var b [8]byte
 	rand.Read(b[:])

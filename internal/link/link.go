@@ -95,13 +95,21 @@ type Config struct {
 	RemoteIndex   uint32 // the peer's
 	SendKey       [32]byte
 	RecvKey       [32]byte
-	AES           bool          // AES-256-GCM; ChaCha20-Poly1305 otherwise
-	DontFragment  bool          // Socket's datagrams are never fragmented: the path's MTU can be probed
-	ReceiveBuffer int           // bytes of the local socket buffer, told to the peer; 0 is unknown
-	OnControl     func([]byte)  // a control message of the peer, valid during the call; each comes once
-	OnState       func(State)   // called on changes, in order; a link begins Up
-	DeadAfter     time.Duration // silence that ends the link; 0 is 30 s
-	Logger        *slog.Logger  // nil is silent
+	AES           bool // AES-256-GCM; ChaCha20-Poly1305 otherwise
+	DontFragment  bool // Socket's datagrams are never fragmented: the path's MTU can be probed
+	ReceiveBuffer int  // bytes of the local socket buffer, told to the peer; 0 is unknown
+
+	// OnControl gets a control message of the peer, valid during the call, and where it came from. Each
+	// comes once.
+	OnControl func(b []byte, from netip.AddrPort)
+
+	// Relayed says which addresses stand for a relay. While a direct path lives, packets that come through
+	// a relay do not move the link there. Nil: none does.
+	Relayed func(netip.AddrPort) bool
+
+	OnState   func(State)   // called on changes, in order; a link begins Up
+	DeadAfter time.Duration // silence that ends the link; 0 is 30 s
+	Logger    *slog.Logger  // nil is silent
 }
 
 // Stats counts what a link did. Packets include the link's own.
@@ -144,6 +152,7 @@ type Link struct {
 	handler atomic.Pointer[func([]byte)]
 	remote  atomic.Pointer[netip.AddrPort] // nil before Use; written with mu held
 	heardAt atomic.Int64                   // time of the last authenticated packet; 0 is none
+	pathAt  atomic.Int64                   // the same, of those that came from remote
 	rtt     atomic.Int64                   // congestion.srtt, for receivers
 	mtu     atomic.Int32                   // pmtu.size less a packet's overhead
 	broken  atomic.Bool                    // the state is Interrupted: what comes must wake run
@@ -215,6 +224,7 @@ func (l *Link) Use(to netip.AddrPort) {
 func (l *Link) moveLocked(to netip.AddrPort, rtt, now time.Duration) {
 	old := l.remote.Load()
 	l.remote.Store(&to)
+	l.pathAt.Store(int64(now))
 	if old == nil || old.Addr() != to.Addr() {
 		l.cc.reset(rtt, now)
 		l.tokens, l.tokensAt = leastBurst, now

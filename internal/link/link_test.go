@@ -210,7 +210,7 @@ func TestControl(t *testing.T) {
 		got := make(chan uint32, 1000)
 		lossy := shape{delay: 20 * time.Millisecond, jitter: 20 * time.Millisecond, loss: 0.3, double: 0.1}
 		p := newPair(t, lossy, lossy, func(a, b *Config) {
-			b.OnControl = func(b []byte) { got <- binary.BigEndian.Uint32(b) }
+			b.OnControl = func(b []byte, _ netip.AddrPort) { got <- binary.BigEndian.Uint32(b) }
 		})
 		defer p.close()
 		p.up(t)

@@ -63,10 +63,12 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 	}
 	l.rmu.Unlock()
 
-	if highest {
-		if r := l.remote.Load(); r != nil && *r != from {
-			l.challenge(from, now)
-		}
+	switch r := l.remote.Load(); {
+	case r == nil:
+	case *r == from:
+		l.pathAt.Store(int64(now))
+	case highest:
+		l.challenge(from, now)
 	}
 	if l.broken.Load() {
 		l.poke()
@@ -156,7 +158,7 @@ func (l *Link) receiveControl(b []byte, counter uint64, from netip.AddrPort, now
 		l.rmu.Unlock()
 		l.reply(kindAck, value, from) // again for each copy: an earlier one may be lost
 		if first && l.cfg.OnControl != nil {
-			l.cfg.OnControl(b[shortBytes:])
+			l.cfg.OnControl(b[shortBytes:], from)
 		}
 	case kind == kindAck && short:
 		l.mu.Lock()

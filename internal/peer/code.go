@@ -70,26 +70,26 @@ func createByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
+	end.allocateFrom(room)
 	remote, noise, err := openOffer(pake, code, m.Body)
 	if err != nil {
 		// One run of the PAKE is one guess: whoever it was, this code is spent.
 		abort(ctx, room, abortWrongCode)
 		return nil, failf(ClassAuth, "run the command again for a new code; if the other side typed it right, somebody else guessed", err, "a peer came with a wrong code: the code is burnt")
 	}
-	if err := end.settle(ctx); err != nil {
-		return nil, err
-	}
-	answer, keys, err := noise.Answer(marshal(end.description(nil)))
+	end.settleFor(ctx, offerWait) // it has had all the time since the code was shown
+	late := newLate()
+	answer, keys, err := noise.Answer(marshal(end.description(late.add)))
 	if err != nil {
 		return nil, err
 	}
-	if err := end.check(remote, keys, false, false, nil); err != nil {
+	if err := end.check(remote, keys, false, false); err != nil {
 		return nil, err
 	}
 	if err := send(ctx, room, signal.KindAnswer, answer); err != nil {
 		return nil, err
 	}
-	return finish(ctx, cfg, end, room, remote, keys, false)
+	return finish(ctx, cfg, end, room, remote, keys, false, late)
 }
 
 // openOffer reads a joiner's offer; an error means that the joiner does not know the words.
@@ -145,6 +145,7 @@ func joinByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 			end.Close()
 		}
 	}()
+	end.allocateFrom(room)
 	m, err := receive(ctx, room, signal.KindPAKE)
 	if err != nil {
 		return nil, err
@@ -168,13 +169,8 @@ func joinByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	// A server-reflexive candidate usually takes one round trip: with it in the offer the creator's
 	// checks open its NAT at once. What is found later waits here until the keys to seal it are known.
 	end.settleFor(ctx, offerWait)
-	late := make(chan punch.Candidate, 32) // as many as the peer would take; more are dropped
-	offer, err := noise.Offer(marshal(end.description(func(c punch.Candidate) {
-		select {
-		case late <- c:
-		default:
-		}
-	})))
+	late := newLate()
+	offer, err := noise.Offer(marshal(end.description(late.add)))
 	if err != nil {
 		return nil, err
 	}
@@ -194,21 +190,19 @@ func joinByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	if err != nil {
 		return nil, failf(ClassSignal, "use the same version of adit on both sides", err, "the peer's answer makes no sense: %v", err)
 	}
-	if err := end.check(remote, keys, true, false, nil); err != nil {
+	if err := end.check(remote, keys, true, false); err != nil {
 		return nil, err
 	}
-	trickle, stop := context.WithCancel(ctx)
-	defer stop()
-	end.wg.Go(func() { sendLate(trickle, room, newSealer(keys, true), late, end.gathered) })
-	return finish(ctx, cfg, end, room, remote, keys, true)
+	return finish(ctx, cfg, end, room, remote, keys, true, late)
 }
 
 // finish connects while candidates of the peer still come in.
-func finish(parent context.Context, cfg Config, end *endpoint, room *signal.Room, remote signal.Description, keys *handshake.Result, offered bool) (*Session, error) {
+func finish(parent context.Context, cfg Config, end *endpoint, room *signal.Room, remote signal.Description, keys *handshake.Result, offered bool, late late) (*Session, error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	trickle, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
+	wg.Go(func() { sendLate(trickle, room, newSealer(keys, offered), late) })
 	wg.Go(func() {
 		open := newSealer(keys, !offered)
 		for {
@@ -226,33 +220,39 @@ func finish(parent context.Context, cfg Config, end *endpoint, room *signal.Room
 			}
 		}
 	})
-	pair, rtt, err := end.connect(ctx, checkLimit(cfg))
+	p, err := end.connect(ctx, checkLimit(cfg))
 	stop()
 	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
-	return start(end, pair, rtt, remote, cfg), nil
+	return start(end, p, remote, cfg), nil
 }
 
-// sendLate trickles the candidates that were found after the offer left, until gathering is over.
-func sendLate(ctx context.Context, room *signal.Room, s *sealer, late <-chan punch.Candidate, gathered <-chan struct{}) {
+// late holds the candidates that were found after this side's description left: as many as the peer
+// would take, more are dropped.
+type late chan punch.Candidate
+
+func newLate() late { return make(late, 32) }
+
+func (l late) add(c punch.Candidate) {
+	select {
+	case l <- c:
+	default:
+	}
+}
+
+// sendLate trickles them until ctx is done.
+func sendLate(ctx context.Context, room *signal.Room, s *sealer, late late) {
 	for {
-		var c punch.Candidate
 		select {
-		case c = <-late:
+		case c := <-late:
+			d := signal.Description{Candidates: []signal.Candidate{toSignal(c)}}
+			if err := send(ctx, room, signal.KindCandidates, s.seal(marshal(d))); err != nil {
+				return // a candidate lost is a chance lost, not the meeting
+			}
 		case <-ctx.Done():
 			return
-		case <-gathered:
-			select {
-			case c = <-late:
-			default:
-				return
-			}
-		}
-		d := signal.Description{Candidates: []signal.Candidate{toSignal(c)}}
-		if err := send(ctx, room, signal.KindCandidates, s.seal(marshal(d))); err != nil {
-			return // a candidate lost is a chance lost, not the meeting
 		}
 	}
 }

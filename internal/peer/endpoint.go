@@ -3,10 +3,8 @@ package peer
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"net"
-	"slices"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -21,12 +19,20 @@ import (
 
 // An endpoint is this side's half of a path: sockets, receiver index, candidates, ICE agent.
 type endpoint struct {
-	cfg   Config
-	host  *punch.Host
-	mux   *link.Mux
-	index uint32
-	seed  [16]byte // ICE user fragment and password derive from it
-	wg    sync.WaitGroup
+	cfg    Config
+	host   *punch.Host
+	mux    *link.Mux
+	index  uint32
+	seed   [16]byte // ICE user fragment and password derive from it
+	board  *switchboard
+	wg     sync.WaitGroup
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+
+	controlling bool                // ICE's role, set by check
+	revealed    chan []byte         // capacity 1
+	chosen      chan netip.AddrPort // capacity 1: where the controlling side's choice came from
+	searched    chan struct{}       // closed when no direct path is looked for any more
 
 	gathered chan struct{} // closed when no further candidate will come but of the router
 	mapper   *portmap.Mapper
@@ -38,8 +44,8 @@ type endpoint struct {
 	agent      *punch.Agent
 	link       *link.Link
 	streams    *reliable.Session
-	up         event.Event        // the last Up event, to tell again when an interruption ends
-	cancel     context.CancelFunc // stops gathering
+	up         event.Event // the last Up event, to tell again when an interruption ends
+	relays     relays
 }
 
 // open opens the sockets and starts to gather.
@@ -48,19 +54,26 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 	if err != nil {
 		return nil, failf(ClassOther, "choose another --port, or none", err, "%v", err)
 	}
-	e := &endpoint{cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{})}
+	e := &endpoint{
+		cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{}),
+		revealed: make(chan []byte, 1), chosen: make(chan netip.AddrPort, 1), searched: make(chan struct{}),
+	}
+	e.board = newSwitchboard(host, e.mux)
 	host.SetHandler(e.mux.Deliver)
 	if e.index, err = e.mux.Reserve(); err != nil {
 		host.Close()
 		return nil, err
 	}
 	rand.Read(e.seed[:])
-	ctx, cancel := context.WithCancel(context.Background())
-	e.cancel = cancel
+	e.ctx, e.cancel = context.WithCancel(context.Background())
 	cfg.Events.Emit(event.Event{Name: event.Gathering})
+	if cfg.Path == PathRelay {
+		close(e.gathered) // the peer must not learn any other address
+		return e, nil
+	}
 	e.wg.Go(func() {
 		defer close(e.gathered)
-		if err := host.Gather(ctx, e.found); err != nil && ctx.Err() == nil {
+		if err := host.Gather(e.ctx, e.found); err != nil && e.ctx.Err() == nil {
 			cfg.Logger.Info("gathering ended early", "err", err)
 		}
 	})
@@ -137,22 +150,25 @@ func (e *endpoint) settleFor(ctx context.Context, d time.Duration) {
 }
 
 // check starts the ICE agent and the link for a peer whose description and keys are known.
-func (e *endpoint) check(remote signal.Description, keys *handshake.Result, controlling, patient bool, control func([]byte)) error {
+func (e *endpoint) check(remote signal.Description, keys *handshake.Result, controlling, patient bool) error {
+	e.controlling = controlling
 	l, err := e.mux.Open(link.Config{
-		Socket: e.host, LocalIndex: e.index, RemoteIndex: remote.Index,
+		Socket: e.board, Relayed: relayed, LocalIndex: e.index, RemoteIndex: remote.Index,
 		SendKey: keys.Send, RecvKey: keys.Recv, AES: keys.Suite == handshake.AES256GCM,
 		ReceiveBuffer: e.host.ReceiveBuffer(), DontFragment: e.host.DontFragment(),
-		OnControl: control, OnState: e.state, Logger: e.cfg.Logger,
+		OnControl: e.control, OnState: e.state, Logger: e.cfg.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open link: %w", err)
 	}
-	a, err := e.host.NewAgent(punch.AgentConfig{
-		Local: punch.CredentialsFromSeed(e.seed), Controlling: controlling, Patient: patient,
-	})
-	if err != nil {
-		l.Close("")
-		return fmt.Errorf("start ICE: %w", err)
+	var a *punch.Agent
+	if e.cfg.Path != PathRelay {
+		if a, err = e.host.NewAgent(punch.AgentConfig{
+			Local: punch.CredentialsFromSeed(e.seed), Controlling: controlling, Patient: patient,
+		}); err != nil {
+			l.Close("")
+			return fmt.Errorf("start ICE: %w", err)
+		}
 	}
 	// The streams are there before the path is: the peer may be up, and send, half a round trip
 	// earlier than this side.
@@ -160,8 +176,10 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 	e.link, e.agent = l, a
 	e.streams = reliable.NewSession(l, reliable.Config{Initiator: controlling, Logger: e.cfg.Logger})
 	e.mu.Unlock()
-	if err := a.SetRemote(punch.CredentialsFromSeed(remote.Seed)); err != nil {
-		return fmt.Errorf("start ICE: %w", err)
+	if a != nil {
+		if err := a.SetRemote(punch.CredentialsFromSeed(remote.Seed)); err != nil {
+			return fmt.Errorf("start ICE: %w", err)
+		}
 	}
 	e.remoteCandidates(remote.Candidates)
 	e.cfg.Events.Emit(event.Event{Name: event.Checking})
@@ -173,81 +191,16 @@ func (e *endpoint) remoteCandidates(cs []signal.Candidate) {
 	for _, c := range cs {
 		e.mu.Lock()
 		e.remote = append(e.remote, punch.CandidateType(c.Type))
+		a := e.agent
 		e.mu.Unlock()
-		if err := e.agent.AddRemote(toPunch(c)); err != nil {
+		e.relayCandidate(c)
+		if a == nil || c.Type == signal.CandidateType(punch.Relay) {
+			continue // ICE checks direct paths only
+		}
+		if err := a.AddRemote(toPunch(c)); err != nil {
 			e.cfg.Logger.Debug("remote candidate refused", "candidate", c.Addr, "err", err)
 		}
 	}
-}
-
-// connect returns when a sealed probe came back over the pair that ICE selected.
-func (e *endpoint) connect(ctx context.Context, limit time.Duration) (punch.Pair, time.Duration, error) {
-	if limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, errChecked)
-		defer cancel()
-	}
-	pair, err := e.agent.Connect(ctx)
-	if err != nil && stopped(ctx, limit) {
-		return pair, 0, context.Cause(ctx)
-	}
-	if err != nil {
-		return pair, 0, e.noPath(err)
-	}
-	rtt, err := e.link.Probe(ctx, pair.Remote.Addr)
-	if err != nil && stopped(ctx, limit) {
-		return pair, 0, context.Cause(ctx)
-	}
-	if err != nil {
-		if end := e.link.Err(); end != nil && !errors.Is(end, net.ErrClosed) {
-			err = end
-		}
-		return pair, 0, failf(ClassNoPath, "look for a firewall between the two that lets STUN pass and nothing else", err, "no path: ICE chose %v, and no sealed probe came back over it", pair.Remote)
-	}
-	e.link.Use(pair.Remote.Addr)
-	return pair, rtt, nil
-}
-
-// noPath is the verdict when no connectivity check succeeded, from what both sides found.
-func (e *endpoint) noPath(err error) *Error {
-	e.mu.Lock()
-	local := make([]punch.CandidateType, 0, len(e.candidates))
-	for _, c := range e.candidates {
-		local = append(local, c.Type)
-	}
-	remote := e.remote
-	e.mu.Unlock()
-	message := fmt.Sprintf("no path: no connectivity check between this side's %s and the other side's %s was answered",
-		addresses(len(local)), addresses(len(remote)))
-	hint := "on either router forward a UDP port to the machine behind it and use it with --port"
-	switch {
-	case len(local) == 0:
-		message, hint = "no path: this machine has no address to be reached at", "connect it to a network"
-	case len(remote) == 0:
-		message, hint = "no path: the other side has no address to be reached at", "connect the other machine to a network"
-	case !slices.Contains(local, punch.ServerReflexive) && !slices.Contains(remote, punch.ServerReflexive):
-		message += ", and neither knows its public one"
-		hint = "name a STUN server that both sides reach with --stun, or let UDP out of their firewalls"
-	case !slices.Contains(local, punch.ServerReflexive):
-		message += ", and no STUN server told this side its public one"
-		hint = "let UDP out of this side's firewall, or name a STUN server that it reaches with --stun"
-	case !slices.Contains(remote, punch.ServerReflexive):
-		message += ", and no STUN server told the other side its public one"
-		hint = "let UDP out of the other side's firewall, or name a STUN server that it reaches with --stun there"
-	}
-	return failf(ClassNoPath, hint, err, "%s", message)
-}
-
-func addresses(n int) string {
-	if n == 1 {
-		return "1 address"
-	}
-	return fmt.Sprintf("%d addresses", n)
-}
-
-// stopped reports whether ctx ended for another reason than the limit on connectivity checks.
-func stopped(ctx context.Context, limit time.Duration) bool {
-	return ctx.Err() != nil && !(limit > 0 && errors.Is(context.Cause(ctx), errChecked))
 }
 
 func (e *endpoint) state(s link.State) {
@@ -292,6 +245,7 @@ func (e *endpoint) Close() error {
 	} else {
 		e.mux.Release(e.index)
 	}
+	e.closeRelays()
 	err := e.host.Close()
 	e.wg.Wait()
 	return err

@@ -84,20 +84,20 @@ func offerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint
 	if err != nil {
 		return nil, failf(ClassSignal, "use the same version of adit on both sides", err, "the peer's answer makes no sense: %v", err)
 	}
-	if err := end.check(remote, keys, true, false, nil); err != nil {
+	if err := end.check(remote, keys, true, false); err != nil {
 		return nil, err
 	}
-	pair, rtt, err := end.connect(ctx, checkLimit(cfg))
+	p, err := end.connect(ctx, checkLimit(cfg))
 	if err != nil {
 		return nil, err
 	}
 	words, _ := keys.Words()
 	// The commitment in the offer is opened only now, over the path: a man in the middle had to
 	// choose his keys without knowing it, so the words give him away but for one guess in 2^44.
-	if err := end.link.SendControl(keys.Reveal()); err != nil {
+	if err := end.link.SendControl(append([]byte{controlReveal}, keys.Reveal()...)); err != nil {
 		return nil, err
 	}
-	s := start(end, pair, rtt, remote, cfg)
+	s := start(end, p, remote, cfg)
 	cfg.Events.Emit(event.Event{Name: event.Words, Words: words})
 	return s, nil
 }
@@ -126,14 +126,7 @@ func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoin
 	if err != nil {
 		return nil, err
 	}
-	revealed := make(chan []byte, 1) // the first control message; later ones say nothing new
-	err = end.check(remote, keys, false, patient, func(b []byte) {
-		select {
-		case revealed <- append([]byte(nil), b...):
-		default:
-		}
-	})
-	if err != nil {
+	if err := end.check(remote, keys, false, patient); err != nil {
 		return nil, err
 	}
 	if err := send(ctx, ch, signal.KindAnswer, answer); err != nil {
@@ -143,13 +136,13 @@ func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoin
 	if patient {
 		limit = until(m.Expires, cfg) // a person still has to carry the answer over
 	}
-	pair, rtt, err := end.connect(ctx, limit)
+	p, err := end.connect(ctx, limit)
 	if err != nil {
 		return nil, err
 	}
-	s := start(end, pair, rtt, remote, cfg)
+	s := start(end, p, remote, cfg)
 	select {
-	case r := <-revealed:
+	case r := <-end.revealed:
 		if err := keys.Verify(r); err != nil {
 			s.Close()
 			return nil, failf(ClassAuth, "somebody may sit between the two: start again over another channel", err, "the peer broke its commitment")

@@ -13,12 +13,13 @@ package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
+	"net"
 	"time"
 
 	"adit/internal/event"
 	"adit/internal/link"
-	"adit/internal/punch"
 	"adit/reliable"
 	"adit/signal"
 )
@@ -52,15 +53,19 @@ const (
 // candidates; cmd fills it from flags and the config file.
 type Config struct {
 	Role        Role
-	Signal      string             // "paste", "exec:CMD", or the http(s) URL of a rendezvous
-	Code        string             // the connecter's code; only with a rendezvous
-	STUN        []string           // host:port; nil asks a rendezvous for its list, and is none otherwise
-	Port        int                // fixed UDP port; 0 picks one
-	PortMapping bool               // ask the router to forward the port
-	Loopback    bool               // use loopback candidates too: both peers on one machine
-	Timeout     time.Duration      // for the whole meeting; 0 waits for a person, and checkFor for checks
-	Targets     []string           // what an exposer offers, the default first
-	Paste       signal.PasteConfig // where a pasted line is read and written
+	Signal      string                                                               // "paste", "exec:CMD", or the http(s) URL of a rendezvous
+	Code        string                                                               // the connecter's code; only with a rendezvous
+	STUN        []string                                                             // host:port; nil asks a rendezvous for its list, and is none otherwise
+	Port        int                                                                  // fixed UDP port; 0 picks one
+	PortMapping bool                                                                 // ask the router to forward the port
+	Path        PathPolicy                                                           // which paths may be used
+	TURN        []signal.TURNServer                                                  // relays, besides those that the rendezvous knows
+	DialRelay   func(ctx context.Context, network, address string) (net.Conn, error) // nil connects straight
+	TLS         *tls.Config                                                          // for relays; nil trusts the system's roots
+	Loopback    bool                                                                 // use loopback candidates too: both peers on one machine
+	Timeout     time.Duration                                                        // for the whole meeting; 0 waits for a person, and checkFor for checks
+	Targets     []string                                                             // what an exposer offers, the default first
+	Paste       signal.PasteConfig                                                   // where a pasted line is read and written
 	Events      event.Sink
 	Logger      *slog.Logger // nil is silent
 }
@@ -112,18 +117,10 @@ func (s *Session) Close() error {
 }
 
 // start makes a session of an endpoint whose path is up.
-func start(end *endpoint, pair punch.Pair, rtt time.Duration, remote signal.Description, cfg Config) *Session {
+func start(end *endpoint, p path, remote signal.Description, cfg Config) *Session {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Session{end: end, link: end.link, streams: end.streams, peer: remote, stop: stop}
-	up := event.Event{
-		Name: event.Up, Path: "direct",
-		Local: pair.Local.String(), Remote: pair.Remote.String(),
-		RTT: float64(rtt.Microseconds()) / 1000,
-	}
-	end.mu.Lock()
-	end.up = up
-	end.mu.Unlock()
-	cfg.Events.Emit(up)
+	end.tellUp(p)
 	end.host.StopRefresh() // from here on the link keeps the NAT's mapping alive
 	end.wg.Go(func() {
 		select {
@@ -134,6 +131,11 @@ func start(end *endpoint, pair punch.Pair, rtt time.Duration, remote signal.Desc
 		cfg.Events.Emit(event.Event{Name: event.Closed})
 	})
 	end.wg.Go(func() {
+		select {
+		case <-end.searched:
+		case <-s.link.Done():
+		case <-ctx.Done():
+		}
 		t := time.NewTimer(agentLinger)
 		defer t.Stop()
 		select {

@@ -1,0 +1,71 @@
+//go:build unix
+
+package acceptance
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"adit/internal/netlab"
+)
+
+// newRelayWorld is a world whose rendezvous relays too.
+func newRelayWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, adit: adit(t), lab: netlab.New(t)}
+	h := w.lab.Public("rendezvous")
+	web, stun := netip.AddrPortFrom(h.Addr(), 8080), netip.AddrPortFrom(h.Addr(), 3478)
+	// The lab's internet has documentation addresses, which a relay keeps away from.
+	w.server = w.run(h, "serve", "--http", web.String(), "--stun", stun.String(), "--external-ip", h.Addr().String(),
+		"--turn", "--turn-allow", "198.51.100.0/24")
+	w.server.await("listening")
+	w.server.await("listening")
+	w.signal, w.stun = "http://"+web.String(), stun.String()
+	return w
+}
+
+// TestRelay: where there is no direct path a relay carries the tunnel, whatever of it the two reach.
+func TestRelay(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		left, right     netlab.NAT
+		flags           []string // of the exposer
+		path, transport string   // the connecter's up event
+	}{
+		{"two hard NATs", netlab.Symmetric, netlab.Symmetric, nil, "relay", "udp"},
+		{"UDP blocked at the connecter", netlab.PortRestricted, netlab.UDPBlocked, nil, "relay", "tcp"},
+		{"UDP blocked at both", netlab.UDPBlocked, netlab.UDPBlocked, nil, "relay", "tcp"},
+		{"direct all the same", netlab.PortRestricted, netlab.PortRestricted, nil, "direct", ""},
+		{"the exposer hides", netlab.None, netlab.None, []string{"--path", "relay"}, "relay", "udp"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newRelayWorld(t)
+			left, right := w.lab.Host(c.left, netlab.HostOptions{}), w.lab.Host(c.right, netlab.HostOptions{})
+			sshd := newSSHServer(t, left)
+			for range rounds() {
+				exposer, code := w.expose(left, append(c.flags, fmt.Sprintf("localhost:%d", sshPort))...)
+				began := time.Now()
+				connecter := w.connect(right, code, "-L", fmt.Sprintf("0:localhost:%d", sshPort))
+				up, _ := connecter.await("up")
+				took := time.Since(began)
+				t.Logf("%s %s after %d ms: %s to %s", up.Path, up.Transport, took.Milliseconds(), up.Local, up.Remote)
+				if up.Path != c.path || up.Transport != c.transport {
+					t.Errorf("path %s %s, want %s %s", up.Path, up.Transport, c.path, c.transport)
+				}
+				if took > 5*time.Second {
+					t.Errorf("up after %v", took)
+				}
+				listening, _ := connecter.await("listening")
+				port, err := netip.ParseAddrPort(listening.Addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sshd.over(right, port)
+				sshd.copy(right, port, 4<<20)
+				ends(connecter, exposer)
+			}
+		})
+	}
+}

@@ -1,0 +1,263 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"adit/internal/event"
+	"adit/internal/punch"
+)
+
+// Control messages of the link begin with what they are.
+const (
+	controlReveal = 1 // what opens the commitment in a pasted offer
+	controlPath   = 2 // nothing more: the controlling side has chosen the path that this came over
+)
+
+// control takes in a control message of the peer.
+func (e *endpoint) control(b []byte, from netip.AddrPort) {
+	switch {
+	case len(b) > 1 && b[0] == controlReveal:
+		select {
+		case e.revealed <- slices.Clone(b[1:]):
+		default: // a second one says nothing new
+		}
+	case len(b) == 1 && b[0] == controlPath && !e.controlling:
+		select {
+		case e.chosen <- from:
+		default:
+		}
+	}
+}
+
+// A path is what connect found.
+type path struct {
+	pair      punch.Pair
+	rtt       time.Duration
+	transport string // of a relayed path: udp, tcp or tls to this side's relay; empty if direct
+}
+
+// up is the event that tells of it.
+func (p path) up() event.Event {
+	e := event.Event{
+		Name: event.Up, Path: "direct",
+		Local: p.pair.Local.String(), Remote: p.pair.Remote.String(),
+		RTT: float64(p.rtt.Microseconds()) / 1000,
+	}
+	if p.transport != "" {
+		e.Path = "relay"
+		e.Transport = p.transport
+	}
+	return e
+}
+
+// connect returns when there is a path: when a sealed probe came back over the pair that ICE selected
+// or, if that takes more than relayAfter, through a relay. The controlling side chooses the relay. The
+// search for a direct path then goes on, and the link moves to it in place.
+//
+//	controlling                                      controlled
+//	ICE, sealed probe ── direct ──> Use, up          ICE, sealed probe ── direct ──> Use, up
+//	sealed probes through relays ── one answers      sealed probes through relays: they open the way
+//	  after a second: Use, controlPath ────────────> Use of where it came from, up
+func (e *endpoint) connect(ctx context.Context, limit time.Duration) (path, error) {
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, errChecked)
+		defer cancel()
+	}
+	search, enough := context.WithCancel(ctx)
+	defer enough()
+	works := e.probeRelays(search)
+
+	// The direct search outlives this call if a relay is taken meanwhile.
+	var direct chan result
+	dctx, giveUp := context.WithCancelCause(e.ctx)
+	follow := context.AfterFunc(ctx, func() { giveUp(context.Cause(ctx)) })
+	wait := relayAfter
+	if e.cfg.Path == PathRelay {
+		wait = 0
+		close(e.searched)
+	} else {
+		direct = make(chan result, 1)
+		e.wg.Go(func() {
+			defer close(e.searched)
+			direct <- e.connectDirect(dctx)
+		})
+	}
+	ready := time.NewTimer(wait)
+	defer ready.Stop()
+	chosen, patient := e.chosen, true
+	if e.controlling {
+		chosen = nil
+	}
+	var relay *relayResult
+	var failed error
+	for {
+		if relay != nil && (!patient || failed != nil) {
+			e.link.Use(relay.to)
+			if err := e.link.SendControl([]byte{controlPath}); err != nil {
+				giveUp(err)
+				return path{}, err
+			}
+			return e.viaRelay(*relay, direct, follow, giveUp), nil
+		}
+		select {
+		case r := <-direct:
+			direct = nil
+			if r.err == nil {
+				giveUp(nil)
+				e.link.Use(r.path.pair.Remote.Addr)
+				return r.path, nil
+			}
+			if failed = r.err; !e.relayHope() {
+				giveUp(nil)
+				return path{}, e.reason(ctx, limit, failed)
+			}
+		case r := <-works:
+			if e.controlling {
+				relay = &r
+			}
+		case from := <-chosen:
+			e.link.Use(from)
+			return e.viaRelay(relayResult{from, e.link.RTT()}, direct, follow, giveUp), nil
+		case <-ready.C:
+			patient = false
+			if e.cfg.Path == PathRelay && !e.relayHope() {
+				giveUp(nil)
+				return path{}, failf(ClassNoPath, `name one with --turn, or meet at an "adit serve --turn"`, nil, "no path: only relays may be used, and there is none")
+			}
+		case <-ctx.Done():
+			giveUp(context.Cause(ctx))
+			if direct != nil {
+				r := <-direct // it says what was tried
+				failed = r.err
+			}
+			return path{}, e.reason(ctx, limit, failed)
+		}
+	}
+}
+
+type result struct {
+	path path
+	err  error
+}
+
+// connectDirect waits for ICE, and for a sealed probe over what it selected.
+func (e *endpoint) connectDirect(ctx context.Context) result {
+	e.mu.Lock()
+	agent := e.agent
+	e.mu.Unlock()
+	if agent == nil {
+		return result{err: net.ErrClosed}
+	}
+	pair, err := agent.Connect(ctx)
+	if err != nil {
+		return result{err: err}
+	}
+	rtt, err := e.link.Probe(ctx, pair.Remote.Addr)
+	if err != nil {
+		if end := e.link.Err(); end != nil && !errors.Is(end, net.ErrClosed) {
+			err = end
+		}
+		return result{err: failf(ClassNoPath, "look for a firewall between the two that lets STUN pass and nothing else", err, "no path: ICE chose %v, and no sealed probe came back over it", pair.Remote)}
+	}
+	return result{path: path{pair: pair, rtt: rtt}}
+}
+
+// reason makes the error of connect: ctx's cause if that ended for a reason of its own.
+func (e *endpoint) reason(ctx context.Context, limit time.Duration, failed error) error {
+	var told *Error
+	switch {
+	case stopped(ctx, limit):
+		return context.Cause(ctx)
+	case errors.As(failed, &told):
+		return told
+	}
+	return e.noPath(failed)
+}
+
+// viaRelay describes a relayed path and leaves the direct search to itself, for as long as checks may
+// take. When it finds something the link moves over.
+func (e *endpoint) viaRelay(r relayResult, direct <-chan result, follow func() bool, giveUp context.CancelCauseFunc) path {
+	follow()
+	p := path{rtt: r.rtt}
+	p.pair, p.transport = e.relayPair(r.to)
+	if direct == nil {
+		giveUp(nil)
+		return p
+	}
+	e.wg.Go(func() {
+		t := time.AfterFunc(checkFor, func() { giveUp(errChecked) })
+		defer t.Stop()
+		defer giveUp(nil)
+		if d := <-direct; d.err == nil {
+			e.link.Use(d.path.pair.Remote.Addr)
+			e.cfg.Logger.Info("moved from the relay to a direct path", "remote", d.path.pair.Remote)
+			e.tellUp(d.path)
+		}
+	})
+	return p
+}
+
+// tellUp tells of a path, and again when an interruption of it ends.
+func (e *endpoint) tellUp(p path) {
+	up := p.up()
+	e.mu.Lock()
+	e.up = up
+	e.mu.Unlock()
+	e.cfg.Events.Emit(up)
+}
+
+// noPath is the verdict when nothing succeeded, from what both sides found.
+func (e *endpoint) noPath(err error) *Error {
+	e.mu.Lock()
+	var local, remote []punch.CandidateType
+	for _, c := range e.candidates {
+		local = append(local, c.Type)
+	}
+	remote = e.remote
+	e.mu.Unlock()
+	message := fmt.Sprintf("no path: no connectivity check between this side's %s and the other side's %s was answered",
+		addresses(len(local)), addresses(len(remote)))
+	hint := "on either router forward a UDP port to the machine behind it and use it with --port"
+	relays := slices.Contains(local, punch.Relay) || slices.Contains(remote, punch.Relay)
+	switch {
+	case len(local) == 0:
+		message, hint = "no path: this machine has no address to be reached at", "connect it to a network"
+	case len(remote) == 0:
+		message, hint = "no path: the other side has no address to be reached at", "connect the other machine to a network"
+	case relays:
+		message += ", not even through a relay"
+		hint = "see with --verbose what the relay says"
+	case !slices.Contains(local, punch.ServerReflexive) && !slices.Contains(remote, punch.ServerReflexive):
+		message += ", and neither knows its public one"
+		hint = "name a STUN server that both sides reach with --stun, or let UDP out of their firewalls"
+	case !slices.Contains(local, punch.ServerReflexive):
+		message += ", and no STUN server told this side its public one"
+		hint = "let UDP out of this side's firewall, or name a STUN server that it reaches with --stun"
+	case !slices.Contains(remote, punch.ServerReflexive):
+		message += ", and no STUN server told the other side its public one"
+		hint = "let UDP out of the other side's firewall, or name a STUN server that it reaches with --stun there"
+	}
+	if !relays {
+		hint += `; or use a relay: "adit serve --turn" on a public host`
+	}
+	return failf(ClassNoPath, hint, err, "%s", message)
+}
+
+func addresses(n int) string {
+	if n == 1 {
+		return "1 address"
+	}
+	return fmt.Sprintf("%d addresses", n)
+}
+
+// stopped reports whether ctx ended for another reason than the limit on connectivity checks.
+func stopped(ctx context.Context, limit time.Duration) bool {
+	return ctx.Err() != nil && !(limit > 0 && errors.Is(context.Cause(ctx), errChecked))
+}

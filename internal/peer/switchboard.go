@@ -1,0 +1,98 @@
+package peer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"adit/internal/link"
+	"adit/internal/turn"
+)
+
+// relayedPrefix is where addresses stand for a peer behind one of this side's relays. It is the
+// discard-only block (RFC 6666), so that nothing leaves the machine should one slip out.
+var relayedPrefix = netip.MustParsePrefix("100::/64")
+
+const maxRoutes = 512 // over all relays; a relay knows 64 peers
+
+// A route is what an address of relayedPrefix stands for.
+type route struct {
+	via  *turn.Allocation
+	peer netip.AddrPort
+}
+
+// A switchboard is the link's socket: it sends to UDP addresses through the host's sockets, and to
+// those that stand for a peer behind a relay through that relay. To the link a relay is one more
+// address to send to.
+type switchboard struct {
+	direct link.Socket
+	mux    *link.Mux
+
+	mu     sync.RWMutex
+	routes map[netip.AddrPort]route
+	names  map[route]netip.AddrPort
+}
+
+func newSwitchboard(direct link.Socket, mux *link.Mux) *switchboard {
+	return &switchboard{direct: direct, mux: mux, routes: make(map[netip.AddrPort]route), names: make(map[route]netip.AddrPort)}
+}
+
+// relayed reports whether packets to an address go through a relay of this side's.
+func relayed(a netip.AddrPort) bool { return relayedPrefix.Contains(a.Addr()) }
+
+// Send implements link.Socket.
+func (s *switchboard) Send(b []byte, segment int, to netip.AddrPort) error {
+	if !relayed(to) {
+		return s.direct.Send(b, segment, to)
+	}
+	s.mu.RLock()
+	r, ok := s.routes[to]
+	s.mu.RUnlock()
+	if !ok {
+		return fmt.Errorf("send through a relay that is gone: %w", net.ErrClosed)
+	}
+	return r.via.Send(b, segment, r.peer)
+}
+
+// name returns the address that stands for a peer behind a relay; it is not valid if there are too many.
+func (s *switchboard) name(via *turn.Allocation, peer netip.AddrPort) netip.AddrPort {
+	r := route{via, peer}
+	s.mu.RLock()
+	a, ok := s.names[r]
+	s.mu.RUnlock()
+	if ok {
+		return a
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a, ok := s.names[r]; ok {
+		return a
+	}
+	if len(s.names) >= maxRoutes {
+		return netip.AddrPort{}
+	}
+	raw := relayedPrefix.Addr().As16()
+	binary.BigEndian.PutUint32(raw[12:], uint32(len(s.names)+1))
+	a = netip.AddrPortFrom(netip.AddrFrom16(raw), peer.Port())
+	s.names[r], s.routes[a] = a, r
+	return a
+}
+
+// attach lets what comes through a relay in.
+func (s *switchboard) attach(a *turn.Allocation) {
+	a.SetHandler(func(b []byte, segment int, from netip.AddrPort) {
+		if name := s.name(a, from); name.IsValid() {
+			s.mux.Deliver(b, segment, name)
+		}
+	})
+}
+
+// route returns what an address stands for.
+func (s *switchboard) route(a netip.AddrPort) (route, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r, ok := s.routes[a]
+	return r, ok
+}
