@@ -31,7 +31,8 @@ type client struct {
 	addr  netip.AddrPort
 	local netip.Addr // that it reached, if known
 	sock  *socket    // of UDP
-	oob   []byte     // of UDP: sends from local
+	index int        // of UDP: the interface it came by, if known
+	oob   []byte     // of UDP, and of an allocation: sends from local
 	conn  *stream    // of TCP and TLS
 }
 
@@ -93,7 +94,9 @@ func newAllocation(t *TURN, c *client, user string, conn *net.UDPConn, relayed n
 		channels:    make(map[uint16]*channel),
 		byPeer:      make(map[netip.AddrPort]*channel),
 	}
-	a.client.oob = append([]byte(nil), c.oob...) // the socket writes over its own
+	if c.conn == nil {
+		a.client.oob, _ = c.sock.control(destination{c.local, c.index}) // what came to many has no allocation
+	}
 	a.active.Store(now.UnixNano())
 	return a
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -365,6 +366,38 @@ func TestIPv6(t *testing.T) {
 	if err := a.Permit(t.Context(), netip.MustParseAddr("9.9.9.9")); err == nil {
 		t.Error("an IPv6 address relays to IPv4")
 	}
+}
+
+// On a machine with several addresses, all that a client gets comes from the one that it asked.
+func TestSecondAddress(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8 by itself")
+	}
+	s := startTURN(t, TURNConfig{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	udp, err := ListenSTUN(":0", Config{TURN: s.TURN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	peer, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	cfg := s.access("udp", "x")
+	cfg.Server.URL = fmt.Sprintf("turn:127.0.0.2:%d", udp.Addr().Port())
+	a, got := allocateOn(t, cfg) // its socket is connected
+	if a.Relayed().Addr() != netip.MustParseAddr("127.0.0.2") {
+		t.Errorf("relayed address %v", a.Relayed())
+	}
+	if err := a.Permit(t.Context(), netip.MustParseAddr("127.0.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.WriteToUDPAddrPort([]byte("in"), a.Relayed()); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, "what a peer sent", got)
 }
 
 // Requests of strangers leave nothing behind.

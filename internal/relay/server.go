@@ -110,7 +110,7 @@ func (s *STUN) serve(k *socket) {
 		}
 		b := buf[headroom : headroom+n]
 		if s.cfg.TURN != nil && n < maxDatagram && !isBinding(b) {
-			c.addr, c.local = from, to.ip
+			c.addr, c.local, c.index = from, to.ip, to.ifIndex
 			if answer := s.cfg.TURN.packet(&c, buf[:headroom+n], out[:], limit); len(answer) > 0 {
 				k.write(answer, from, to)
 			}

@@ -32,12 +32,12 @@ type server struct {
 	certificates  []tls.Certificate
 }
 
-func startTURN(t *testing.T, cfg TURNConfig) *server {
+func startTURN(t testing.TB, cfg TURNConfig) *server {
 	t.Helper()
 	return startTURNAt(t, cfg, time.Now)
 }
 
-func startTURNAt(t *testing.T, cfg TURNConfig, now func() time.Time) *server {
+func startTURNAt(t testing.TB, cfg TURNConfig, now func() time.Time) *server {
 	t.Helper()
 	cfg.Secret = secret
 	s, err := newTURN(cfg, now)
@@ -95,7 +95,7 @@ func (s *server) access(transport, id string) turn.Config {
 	return turn.Config{Server: turn.Server{URL: url, Username: user, Password: Password(secret, user)}, TLS: s.roots}
 }
 
-func allocateOn(t *testing.T, cfg turn.Config) (*turn.Allocation, <-chan string) {
+func allocateOn(t testing.TB, cfg turn.Config) (*turn.Allocation, <-chan string) {
 	t.Helper()
 	a, err := turn.Allocate(t.Context(), cfg)
 	if err != nil {
