@@ -108,6 +108,15 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 		u.event(event.Event{Name: event.Listening, Addr: stun.Addr().String(), Target: "stun"})
 		port := int(stun.Addr().Port())
 		advertised = append(advertised, net.JoinHostPort(host, strconv.Itoa(port)))
+		// What a peer sees from two ports tells it whether its NAT gives each destination another mapping.
+		// One is enough for everything else.
+		other, err := relay.ListenSTUN(nextPort(cfg.stun, port), relay.Config{ExternalIP: first, Logger: u.logger()})
+		if err != nil {
+			u.logger().Info("one stun port only", "err", err)
+		} else {
+			defer other.Close()
+			advertised = append(advertised, net.JoinHostPort(host, strconv.Itoa(int(other.Addr().Port()))))
+		}
 		if relays.turn != nil {
 			u.event(event.Event{Name: event.Listening, Addr: stun.Addr().String(), Target: "turn"})
 			relays.advertise("turn", host, port, "udp")
@@ -179,4 +188,14 @@ func certificate(cert, key string) (*tls.Config, error) {
 
 func cannotListen(err error, hint string) error {
 	return &failure{code: exitListen, message: err.Error(), hint: hint}
+}
+
+// nextPort is the address of the second STUN server: the same, one port up, as RFC 5780 suggests. Beside a
+// port that the system chose it is one that the system chooses.
+func nextPort(addr string, port int) string {
+	host, asked, _ := net.SplitHostPort(addr) // it was listened at
+	if asked == "0" || port == 1<<16-1 {
+		port = -1
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port+1))
 }

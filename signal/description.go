@@ -55,6 +55,7 @@ const (
 
 	fieldCandidates = 1
 	fieldTarget     = 2
+	fieldNAT        = 3
 
 	candidateTypeMask = 0x03
 	candidateIPv6     = 0x04
@@ -67,6 +68,7 @@ type Description struct {
 	Seed       [16]byte // the ICE user fragment and password derive from it
 	Candidates []Candidate
 	Targets    []string // what an exposer offers, its default first; text without control characters
+	NAT        NAT      // in front of the peer's IPv4 socket; the zero value says nothing and is left out
 }
 
 // Append appends the binary form of d to dst. What the receiver would refuse is left out: candidates
@@ -81,6 +83,7 @@ type Description struct {
 //	  1  candidates, one after the other:
 //	            | bits 0-1 type, bit 2 IPv6 | address, 4 or 16 | port, 2 | priority, 4 |
 //	  2  one target
+//	  3  the NAT: see NAT
 //
 // Integers are big-endian.
 func (d Description) Append(dst []byte) []byte {
@@ -109,6 +112,9 @@ func (d Description) Append(dst []byte) []byte {
 			dst = appendField(dst, fieldTarget, []byte(t))
 			n++
 		}
+	}
+	if v := d.NAT.append(nil); len(v) > 0 {
+		dst = appendField(dst, fieldNAT, v)
 	}
 	return dst
 }
@@ -149,6 +155,8 @@ func ParseDescription(b []byte) (Description, error) {
 				return Description{}, fmt.Errorf("parse description: more than %d targets", MaxTargets)
 			}
 			d.Targets = append(d.Targets, t)
+		case fieldNAT:
+			d.NAT = parseNAT(value)
 		}
 	}
 	return d, nil

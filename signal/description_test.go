@@ -37,6 +37,8 @@ func TestDescription(t *testing.T) {
 	}{
 		{"zero", Description{}},
 		{"sample", sampleDescription()},
+		{"behind a NAT", Description{NAT: NAT{Mapping: 2, Preserved: true, Burst: true}}},
+		{"behind one that counts", Description{NAT: NAT{Mapping: 3, Burst: true, Step: -2, Last: netip.MustParseAddrPort("203.0.113.77:40001")}}},
 		{"as many as there may be", many},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -131,6 +133,28 @@ func TestDescriptionRefuses(t *testing.T) {
 				t.Errorf("got %+v, want an error", d)
 			}
 		})
+	}
+}
+
+// TestNATField: what a later version adds is left aside, what makes no sense is nothing.
+func TestNATField(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		value []byte
+		want  NAT
+	}{
+		{"empty", nil, NAT{}},
+		{"unknown bits", []byte{0xf2}, NAT{Mapping: 2}},
+		{"cut short", []byte{3, 0, 1, 203, 0}, NAT{Mapping: 3}},
+		{"longer", []byte{3, 0, 1, 203, 0, 113, 1, 0, 9, 77}, NAT{Mapping: 3, Step: 1, Last: netip.MustParseAddrPort("203.0.113.1:9")}},
+		{"no step", []byte{3, 0, 0, 203, 0, 113, 1, 0, 9}, NAT{Mapping: 3}},
+		{"no port", []byte{3, 0, 1, 203, 0, 113, 1, 0, 0}, NAT{Mapping: 3}},
+		{"multicast", []byte{3, 0, 1, 224, 0, 113, 1, 0, 9}, NAT{Mapping: 3}},
+	} {
+		b := appendField(Description{}.Append(nil), fieldNAT, c.value)
+		if got, err := ParseDescription(b); err != nil || got.NAT != c.want {
+			t.Errorf("%s: got %+v, %v, want %+v", c.name, got.NAT, err, c.want)
+		}
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +41,7 @@ type Agent struct {
 	mux         *agentMux
 	ice         *ice.Agent
 	controlling bool
+	tie         uint64        // of the checks of bursts; roles are given, it decides nothing
 	failed      chan struct{} // closed when ICE gave up
 	failOnce    sync.Once
 	closeOnce   sync.Once
@@ -62,6 +65,7 @@ func (h *Host) NewAgent(cfg AgentConfig) (*Agent, error) {
 	}
 	a := &Agent{
 		host: h, mux: newAgentMux(h.table, cfg.Local, !cfg.Controlling), controlling: cfg.Controlling,
+		tie:    rand.Uint64(),
 		failed: make(chan struct{}), closed: make(chan struct{}), known: make(map[netip.AddrPort]struct{}),
 	}
 	for _, s := range h.socks {
@@ -248,19 +252,13 @@ func (h *Host) isOwn(a netip.AddrPort) bool {
 		return true
 	}
 	s := h.socks[family(a.Addr())]
-	if s == nil || s.port != a.Port() {
-		return false
-	}
+	return s != nil && s.port == a.Port() && h.ownAddr(a.Addr())
+}
+
+// ownAddr reports whether an address is that of one of this machine's interfaces.
+func (h *Host) ownAddr(a netip.Addr) bool {
 	addrs, err := localAddrs(true)
-	if err != nil {
-		return false
-	}
-	for _, own := range addrs {
-		if own == a.Addr() {
-			return true
-		}
-	}
-	return false
+	return err == nil && slices.Contains(addrs, a)
 }
 
 // Connect starts the checks and returns once ICE has selected a pair. The agent goes on answering

@@ -60,6 +60,14 @@ func (h *Host) Gather(ctx context.Context, report func(Candidate)) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
+	h.mu.Lock()
+	h.seen = nil
+	for _, m := range found {
+		if !m.sock.v6 {
+			h.seen = append(h.seen, m)
+		}
+	}
+	h.mu.Unlock()
 	h.startRefresh(found)
 	return nil
 }

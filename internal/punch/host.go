@@ -55,6 +55,7 @@ type Host struct {
 	closed      bool
 	agents      map[*Agent]struct{}
 	mapped      map[netip.AddrPort]struct{} // own addresses as STUN servers see them
+	seen        []mapping                   // what they said of the IPv4 socket in the last Gather
 	stopRefresh context.CancelFunc
 }
 
@@ -158,6 +159,9 @@ func (h *Host) Send(b []byte, segment int, to netip.AddrPort) error {
 	if to.Addr().Is4In6() {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
+	if s := h.table.via(to); s != nil {
+		return s.batch.send(b, segment, to)
+	}
 	s, err := h.socketFor(to.Addr())
 	if err != nil {
 		return err
@@ -201,6 +205,7 @@ func (h *Host) Close() error {
 			err = e
 		}
 	}
+	h.closeRoutes()
 	h.wg.Wait()
 	return err
 }

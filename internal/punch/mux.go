@@ -30,7 +30,8 @@ const (
 // response by the transaction that it answers. Remote addresses play no part, so that several
 // generations of agents can share a socket and a peer.
 type table struct {
-	limit limiter
+	limit  limiter
+	routes atomic.Pointer[[]route] // written with Host.mu held
 
 	mu     sync.Mutex
 	muxes  map[string]*agentMux // by local user fragment
@@ -40,10 +41,12 @@ type table struct {
 	closed bool
 }
 
-// A transaction is a request of ours that may be answered: to conn's agent or to our STUN client.
+// A transaction is a request of ours that may be answered: to conn's agent, to our STUN client, or to a
+// burst, which only wants to know that it was.
 type transaction struct {
 	conn   *muxConn
 	answer chan<- answer // capacity 1
+	hit    chan<- netip.AddrPort
 	at     time.Time
 }
 
@@ -109,6 +112,11 @@ func (t *table) deliver(p []byte, from netip.AddrPort) {
 		case x.conn != nil:
 			x.conn.mux.heard.Store(true)
 			x.conn.deliver(p, from)
+		case x.answer == nil:
+			select {
+			case x.hit <- from:
+			default: // another came before
+			}
 		default:
 			x.answer <- answer{typ, slices.Clone(attrs), from} // room for the only answer
 		}
@@ -297,14 +305,18 @@ func (c *muxConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	if dst.Addr().Is6() != c.sock.v6 || !isSTUN(b) {
 		return len(b), nil
 	}
+	sock := c.sock
+	if s := c.mux.table.via(dst); s != nil {
+		sock = s
+	}
 	if typ, id, _, ok := parseSTUN(b); ok && typ == bindingRequest {
 		c.mux.table.expect(id, transaction{conn: c})
 		if c.isNear(dst) {
-			_ = c.sock.batch.sendNear(b, nearHops, dst) // lost
+			_ = sock.batch.sendNear(b, nearHops, dst) // lost
 			return len(b), nil
 		}
 	}
-	_ = c.sock.batch.send(b, len(b), dst) // lost
+	_ = sock.batch.send(b, len(b), dst) // lost
 	return len(b), nil
 }
 

@@ -1,0 +1,171 @@
+package punch
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// spraying makes two agents that do not know each other's address.
+func spraying(t *testing.T) (a, b *Host, x, y *Agent) {
+	t.Helper()
+	a, b = listen(t, Config{}), listen(t, Config{})
+	ca, cb := CredentialsFromSeed(seed(11)), CredentialsFromSeed(seed(12))
+	return a, b, agent(t, a, ca, cb, true), agent(t, b, cb, ca, false)
+}
+
+// TestSpray: the socket that heard a check carries everything from then on, and only that stays.
+func TestSpray(t *testing.T) {
+	t.Parallel()
+	for _, far := range []bool{false, true} {
+		a, b, x, y := spraying(t)
+		ox, oy := connect(t.Context(), x), connect(t.Context(), y)
+		if err := x.Spray(t.Context(), loopback(b), 8, far); err != nil {
+			t.Fatal(err)
+		}
+		px, py := wait(t, ox), wait(t, oy)
+		if px.err != nil || py.err != nil {
+			t.Fatalf("got errors %v and %v", px.err, py.err)
+		}
+		hole := py.pair.Remote.Addr
+		if int(hole.Port()) == a.Port() {
+			t.Errorf("ICE took the host's own port")
+		}
+		if px.pair.Remote.Addr != loopback(b) {
+			t.Errorf("got %v, want %v", px.pair.Remote.Addr, loopback(b))
+		}
+		atB, atA := make(chan netip.AddrPort, 1), make(chan netip.AddrPort, 1)
+		b.SetHandler(func(_ []byte, _ int, from netip.AddrPort) { atB <- from })
+		a.SetHandler(func(_ []byte, _ int, from netip.AddrPort) { atA <- from })
+		if err := a.Send([]byte("hello"), 5, loopback(b)); err != nil {
+			t.Fatal(err)
+		}
+		if from := <-atB; from != hole {
+			t.Errorf("data came from %v, want %v", from, hole)
+		}
+		if err := b.Send([]byte("hello"), 5, hole); err != nil {
+			t.Fatal(err)
+		}
+		if from := <-atA; from != loopback(b) {
+			t.Errorf("data came from %v, want %v", from, loopback(b))
+		}
+		if routes := a.table.routes.Load(); routes == nil || len(*routes) != 1 {
+			t.Errorf("got routes %v, want one", routes)
+		}
+	}
+}
+
+// TestProbePorts finds the one socket of a spray among ports that nobody listens at.
+func TestProbePorts(t *testing.T) {
+	t.Parallel()
+	a, b, x, y := spraying(t)
+	oy := connect(t.Context(), y)
+	// x only answers: its main socket is what y must find.
+	ox := connect(t.Context(), x)
+	first := []uint16{1, 2, 3, 4, uint16(a.Port())}
+	if err := y.Probe(t.Context(), loopback(a).Addr(), first); err != nil {
+		t.Fatal(err)
+	}
+	expectPair(t, ox, loopback(b))
+	expectPair(t, oy, loopback(a))
+}
+
+func TestBurstUnblocks(t *testing.T) {
+	t.Parallel()
+	because := errors.New("because")
+	dead := listen(t, Config{})
+	nobody := loopback(dead)
+	dead.Close()
+	for _, test := range []struct {
+		name string
+		do   func(*Host, *Agent, context.CancelCauseFunc)
+		want error
+	}{
+		{"context", func(_ *Host, _ *Agent, cancel context.CancelCauseFunc) { cancel(because) }, because},
+		{"agent", func(_ *Host, a *Agent, _ context.CancelCauseFunc) { a.Close() }, net.ErrClosed},
+		{"host", func(h *Host, _ *Agent, _ context.CancelCauseFunc) { h.Close() }, net.ErrClosed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h, _, x, _ := spraying(t)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			ended := make(chan error, 2)
+			go func() { ended <- x.Spray(ctx, nobody, 32, true) }()
+			go func() { ended <- x.Probe(ctx, nobody.Addr(), nil) }()
+			<-time.After(20 * time.Millisecond) // in the midst of it
+			test.do(h, x, cancel)
+			for range 2 {
+				if err := <-ended; !errors.Is(err, test.want) {
+					t.Errorf("got %v, want %v", err, test.want)
+				}
+			}
+			if err := x.Spray(ctx, nobody, 1, false); err == nil {
+				t.Error("a spray of what is closed succeeds")
+			}
+		})
+	}
+}
+
+func TestBurstAddresses(t *testing.T) {
+	t.Parallel()
+	h, err := Listen(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	x, err := h.NewAgent(AgentConfig{Local: CredentialsFromSeed(seed(1))})
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, s := range []string{"127.0.0.1:5", "224.0.0.1:5", "255.255.255.255:5", "169.254.1.1:5", "0.0.0.0:5", "[2001:db8::1]:5", "192.0.2.1:0"} {
+		to := netip.MustParseAddrPort(s)
+		if err := x.Spray(t.Context(), to, 1, false); !errors.Is(err, ErrAddress) {
+			t.Errorf("spray at %v: got %v, want %v", to, err, ErrAddress)
+		}
+		if to.Port() == 0 {
+			continue
+		}
+		if err := x.Probe(t.Context(), to.Addr(), nil); !errors.Is(err, ErrAddress) {
+			t.Errorf("probe %v: got %v, want %v", to.Addr(), err, ErrAddress)
+		}
+	}
+}
+
+// TestRoutesBounded: the oldest makes room, and is closed.
+func TestRoutesBounded(t *testing.T) {
+	t.Parallel()
+	h := listen(t, Config{})
+	var socks []*socket
+	for i := range 2 * maxRoutes {
+		s, err := listenSocket(false, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		socks = append(socks, s)
+		if !h.addRoute(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(i+1)), s) {
+			t.Fatal("refused")
+		}
+	}
+	if n := len(*h.table.routes.Load()); n != maxRoutes {
+		t.Errorf("got %d routes, want %d", n, maxRoutes)
+	}
+	if _, err := socks[0].conn.WriteToUDPAddrPort([]byte("x"), loopback(h)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the oldest: got %v, want %v", err, net.ErrClosed)
+	}
+	h.Close()
+	if _, err := socks[len(socks)-1].conn.WriteToUDPAddrPort([]byte("x"), loopback(h)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the newest after Close: got %v, want %v", err, net.ErrClosed)
+	}
+	s, err := listenSocket(false, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.conn.Close()
+	if h.addRoute(netip.MustParseAddrPort("192.0.2.2:5"), s) {
+		t.Error("a closed host takes a socket")
+	}
+}
