@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -77,29 +79,7 @@ func TestServeTURN(t *testing.T) {
 			t.Fatalf("listens at %v, want %s next", at, want)
 		}
 	}
-	client := func() *signal.Client {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
-		t.Cleanup(transport.CloseIdleConnections)
-		return &signal.Client{URL: "https://" + at["https"], HTTP: &http.Client{Transport: transport}}
-	}
-	a, err := client().Create(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	b, err := client().Join(ctx, a.Nameplate())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	atA, err := a.TURN(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	atB, err := b.TURN(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	atA, atB := relaysOf(t, "https://"+at["https"], roots)
 	want := []string{
 		"turn:relay.example:3478", "turn:" + at["turn"] + "?transport=udp", "turn:" + at["turn-tcp"] + "?transport=tcp",
 		"turns:" + at["turn-tls"] + "?transport=tcp", "turns:" + at["https"] + "?transport=tcp",
@@ -108,41 +88,142 @@ func TestServeTURN(t *testing.T) {
 		t.Fatalf("relays %q, want %q", got, want)
 	}
 	for i := 1; i < len(want); i++ {
-		t.Run(want[i], func(t *testing.T) {
-			relayed := func(s signal.TURNServer) (*turn.Allocation, chan string) {
-				x, err := turn.Allocate(t.Context(), turn.Config{Server: turn.Server(s), TLS: &tls.Config{RootCAs: roots, NextProtos: []string{"stun.turn"}}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { x.Close() })
-				got := make(chan string, 1)
-				x.SetHandler(func(b []byte, _ int, from netip.AddrPort) { got <- from.String() + " " + string(b) })
-				return x, got
-			}
-			x, _ := relayed(atA[i])
-			y, got := relayed(atB[i])
-			if err := y.Permit(t.Context(), x.Relayed().Addr()); err != nil {
-				t.Fatal(err)
-			}
-			if err := x.Send([]byte("hello"), 5, y.Relayed()); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case m := <-got:
-				if want := x.Relayed().String() + " hello"; m != want {
-					t.Errorf("got %q, want %q", m, want)
-				}
-			case <-time.After(10 * time.Second):
-				t.Error("nothing came")
-			}
-		})
+		relayed(t, atA[i], atB[i], roots)
 	}
-	a.Close()
-	b.Close()
 	cancel(stop)
 	if err := <-ended; !errors.Is(err, stop) {
 		t.Errorf("serve: %v", err)
 	}
+}
+
+// relaysOf returns what both sides of a room hear of relays.
+func relaysOf(t *testing.T, url string, roots *x509.CertPool) (a, b []signal.TURNServer) {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	defer transport.CloseIdleConnections()
+	c := &signal.Client{URL: url, HTTP: &http.Client{Transport: transport}}
+	creator, err := c.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer creator.Close()
+	joiner, err := c.Join(t.Context(), creator.Nameplate())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer joiner.Close()
+	if a, err = creator.TURN(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = joiner.TURN(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
+// relayed sends from one side to the other, by a relay that both have a credential for.
+func relayed(t *testing.T, a, b signal.TURNServer, roots *x509.CertPool) {
+	t.Run(a.URL, func(t *testing.T) {
+		allocate := func(s signal.TURNServer) (*turn.Allocation, chan string) {
+			x, err := turn.Allocate(t.Context(), turn.Config{Server: turn.Server(s), TLS: &tls.Config{RootCAs: roots, NextProtos: []string{"stun.turn"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { x.Close() })
+			got := make(chan string, 1)
+			x.SetHandler(func(b []byte, _ int, from netip.AddrPort) { got <- from.String() + " " + string(b) })
+			return x, got
+		}
+		x, _ := allocate(a)
+		y, got := allocate(b)
+		if err := y.Permit(t.Context(), x.Relayed().Addr()); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Send([]byte("hello"), 5, y.Relayed()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case m := <-got:
+			if want := x.Relayed().String() + " hello"; m != want {
+				t.Errorf("got %q, want %q", m, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("nothing came")
+		}
+	})
+}
+
+// Debian's coturn takes the credentials that the rendezvous hands out for it.
+func TestServeCoturn(t *testing.T) {
+	t.Parallel()
+	program, err := exec.LookPath("turnserver")
+	if err != nil {
+		t.Skip("no turnserver here (Debian: coturn)")
+	}
+	cert, key, roots := certificateFiles(t)
+	port, secure := freePort(t), freePort(t)
+	dir := t.TempDir()
+	coturn := exec.Command(program, "-n", "--use-auth-secret", "--static-auth-secret=a secret of the tests", "--realm=x",
+		"--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", "--allow-loopback-peers", "--no-cli", "--no-dtls",
+		"--listening-port="+port, "--tls-listening-port="+secure, "--cert="+cert, "--pkey="+key,
+		"--log-file=stdout", "--pidfile="+filepath.Join(dir, "pid"), "--userdb="+filepath.Join(dir, "db"))
+	coturn.Dir = dir
+	if err := coturn.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = coturn.Process.Kill()
+		_ = coturn.Wait() // it was killed
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.Now().Add(20 * time.Second); ; <-tick.C {
+		if c, err := net.Dial("tcp", "127.0.0.1:"+secure); err == nil {
+			c.Close()
+			break
+		} else if time.Now().After(limit) {
+			t.Fatal(err)
+		}
+	}
+	u := newScreen()
+	at := make(chan string, 1)
+	u.observer = func(e event.Event) {
+		if e.Name == event.Listening {
+			at <- e.Addr
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	urls := []string{"turn:127.0.0.1:" + port, "turn:127.0.0.1:" + port + "?transport=tcp", "turns:127.0.0.1:" + secure + "?transport=tcp"}
+	go func() {
+		ended <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", turn: turnConfig{urls: urls, file: secretFile(t, "a secret of the tests\n")}})
+	}()
+	a, b := relaysOf(t, "http://"+<-at, nil)
+	if !slices.Equal(urlsOf(a), urls) {
+		t.Errorf("relays %q, want %q", urlsOf(a), urls)
+	}
+	for i := range a {
+		relayed(t, a[i], b[i], roots)
+	}
+	bad := a[0]
+	bad.Password = "wrong"
+	if x, err := turn.Allocate(t.Context(), turn.Config{Server: turn.Server(bad)}); !errors.Is(err, turn.ErrUnauthorized) {
+		t.Errorf("a wrong password: got %v, %v", x, err)
+	}
+	cancel()
+	<-ended
+}
+
+// freePort returns a TCP port that nobody has at the moment.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String()) // a listener's address is one
+	return port
 }
 
 func urlsOf(all []signal.TURNServer) (out []string) {
