@@ -110,7 +110,7 @@ func TestReceiveInOrder(t *testing.T) {
 			t.Fatalf("got %x, want one acknowledgement of all before 4", acks)
 		}
 		// What is behind a hole is acknowledged on its own when the hole stays.
-		time.Sleep(2 * holeDelay)
+		time.Sleep((holdRounds + 1) * holdRound)
 		synctest.Wait()
 		acks = l.take()
 		if len(acks) != 1 || header(acks[0]).una() != 4 || header(acks[0]).sn() != 5 {

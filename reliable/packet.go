@@ -19,7 +19,8 @@ const (
 type packetBuffer struct {
 	n        int
 	ts       uint32
-	reported bool // the peer was told that it is here
+	round    uint32 // receiver.round when it came
+	reported bool   // the peer was told that it is here
 	b        [maxPacket]byte
 }
 

@@ -17,12 +17,13 @@ const (
 	minAckDelay = time.Millisecond
 	maxAckDelay = 10 * time.Millisecond
 
-	// holeDelay, or two round trips, is how long the link may take to repair a loss before the
-	// sender is told what else is here, lest it send that again when its time is out.
-	holeDelay = 100 * time.Millisecond
+	// A segment that waits for others is reported to the sender after holdRounds of half a round trip, or
+	// holdRound, lest it comes again when its time is out. The link repairs most holes before.
+	holdRounds = 4
+	holdRound  = 40 * time.Millisecond
 
-	// reportPackets bounds the packets of such a report, which come every maxAckDelay.
-	reportPackets = 16
+	// reportPackets bounds the packets of the reports in a round.
+	reportPackets = 512
 
 	// keepHeld is the largest ring for such segments that is kept when they are gone.
 	keepHeld = 1024
@@ -37,7 +38,8 @@ type receiver struct {
 	next     uint32          // the segment that must come next
 	held     []*packetBuffer // by number, a ring; nil while there is no hole
 	holding  int
-	holeAt   time.Time // since when next is missing while others are here
+	round    uint32    // counts while something is held
+	roundAt  time.Time // when the next begins; zero if nothing is held
 	fresh    int       // segments to be acknowledged
 	again    bool      // one came again, so an acknowledgement may be lost
 	waiting  bool      // the timer will acknowledge
@@ -110,7 +112,6 @@ func (c *conversation) pushLocked(h header, data []byte) bool {
 		slot := &r.held[r.next%uint32(len(r.held))]
 		b := *slot
 		if b == nil {
-			r.holeAt = time.Time{} // another hole
 			break
 		}
 		if !c.sink(b.b[:b.n]) {
@@ -155,7 +156,7 @@ func (c *conversation) holdLocked(sn, ts uint32, data []byte) {
 		return // it comes again
 	}
 	b := packetBuffers.Get().(*packetBuffer)
-	b.n, b.ts, b.reported = copy(b.b[:], data), ts, false
+	b.n, b.ts, b.round, b.reported = copy(b.b[:], data), ts, r.round, false
 	*slot = b
 	r.holding++
 }
@@ -199,21 +200,20 @@ func (c *conversation) tick() {
 		}
 	}
 	if r.holding == 0 {
-		r.holeAt = time.Time{}
+		r.roundAt = time.Time{}
 		return
 	}
-	if r.holeAt.IsZero() {
-		r.holeAt = now
+	if !now.Before(r.roundAt) {
+		if !r.roundAt.IsZero() {
+			r.round++
+			c.reportLocked()
+		}
+		r.roundAt = now.Add(max(holdRound, c.link.RTT()/2))
 	}
-	at := r.holeAt.Add(max(holeDelay, 2*c.link.RTT()))
-	if !now.Before(at) {
-		c.reportLocked()
-		at = now.Add(maxAckDelay)
-	}
-	c.wakeLocked(now, at)
+	c.wakeLocked(now, r.roundAt)
 }
 
-// reportLocked acknowledges segments behind a hole, each once unless it comes again.
+// reportLocked acknowledges the segments that have waited for long, each once unless it comes again.
 func (c *conversation) reportLocked() {
 	r := &c.in
 	limit := c.mtuLocked() / kcp.IKCP_OVERHEAD * kcp.IKCP_OVERHEAD
@@ -222,7 +222,7 @@ func (c *conversation) reportLocked() {
 	for i := range uint32(len(r.held)) {
 		sn := r.next + i
 		p := r.held[sn%uint32(len(r.held))]
-		if p == nil || p.reported {
+		if p == nil || p.reported || r.round-p.round < holdRounds {
 			continue
 		}
 		if len(b) == limit {
