@@ -15,6 +15,9 @@ const (
 	// to bound memory, not speed.
 	growRounds = 4
 
+	// A reader is slow if half of its credit waits for it for so many round trips.
+	behindRounds = 8
+
 	// leastRound is what a round trip is taken for at least: the scheduling of readers counts too.
 	leastRound = 2 * time.Millisecond
 )
@@ -51,14 +54,19 @@ func (s *Stream) creditLocked() {
 	if in.over || in.hasFinal || given > in.window-max(in.window/creditShare, creditStep) {
 		return
 	}
-	if in.buf.bytes > in.window/2 {
+	now := time.Now()
+	round := max(s.session.link.RTT(), leastRound)
+	switch {
+	case in.buf.bytes <= in.window/2:
+		in.behindAt = time.Time{}
+	case in.behindAt.IsZero():
+		in.behindAt = now // the link may have repaired a loss just now: all that waited for it comes at once
+	case now.Sub(in.behindAt) > behindRounds*round:
 		s.shrinkLocked(max(given, initialCredit))
 		return
 	}
-	now := time.Now()
 	if most := s.session.cfg.MaxBuffer; in.window < most && in.buf.bytes < in.window/4 {
 		used := in.window - given
-		round := max(s.session.link.RTT(), leastRound)
 		if fast := now.Sub(in.creditedAt) < growRounds*round*time.Duration(used)/time.Duration(in.window); fast {
 			if more := min(2*in.window, most) - in.window; s.session.credit.take(more) {
 				in.window += more

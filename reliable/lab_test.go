@@ -63,6 +63,7 @@ func (l *testLink) Receive(f func([]byte)) { l.handler.Store(&f) }
 func (l *testLink) MTU() int               { return 1200 }
 func (l *testLink) RTT() time.Duration     { return l.rtt }
 func (l *testLink) Forget(uint32)          {}
+func (l *testLink) Pending(uint32) int     { return maxWindow }
 func (l *testLink) Window(uint32) int {
 	if l.wire.window > 0 {
 		return l.wire.window

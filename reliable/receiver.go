@@ -206,6 +206,7 @@ func (c *conversation) tick() {
 	if !now.Before(r.roundAt) {
 		if !r.roundAt.IsZero() {
 			r.round++
+			c.ackLocked(now) // the last may be lost, and nothing comes in order now that asks for another
 			c.reportLocked()
 		}
 		r.roundAt = now.Add(max(holdRound, c.link.RTT()/2))

@@ -65,6 +65,9 @@ type Link interface {
 	// Window is how many bytes a flow should have in flight. It may change.
 	Window(flow uint32) int
 
+	// Pending is how many packets of a flow that have a key the peer is not known to have.
+	Pending(flow uint32) int
+
 	// RTT is the smoothed round trip, 0 if it is not known.
 	RTT() time.Duration
 }

@@ -1,6 +1,8 @@
 package reliable
 
 import (
+	"bytes"
+	"slices"
 	"time"
 
 	kcp "github.com/xtaci/kcp-go/v5"
@@ -14,9 +16,14 @@ const (
 	// receiveWindow is how far ahead of the next segment one may be.
 	receiveWindow = 1 << 15
 
-	// KCP's timeout is the safety net under the link's repairs: the smoothed round trip and at least this
-	// or three round trips more.
-	minTimeout = 200 * time.Millisecond
+	// KCP's timeout is the safety net under the link's repairs, for what the peer had no room for: the
+	// smoothed round trip and at least this or eight round trips more. A segment may wait for a queue and
+	// for several repairs of one before it; all that came meanwhile would be sent again for nothing.
+	minTimeout    = 500 * time.Millisecond
+	timeoutRounds = 8
+
+	// maxRefused bounds the packets that wait for room in the link's queue. More are left to the timeout.
+	maxRefused = 4096
 
 	// applyShare of the window must be acknowledged before it is worth a look through all of it.
 	applyShare = 16
@@ -35,7 +42,8 @@ const (
 type sender struct {
 	kcp    *kcp.KCP // nil until something is written
 	mtu    int      // bytes
-	window int      // segments
+	base   int      // segments that the link wants on their way
+	window int      // segments, with those that wait at the peer for others
 	rto    time.Duration
 
 	una, next uint32    // the oldest segment that kcp waits for; behind the newest
@@ -46,7 +54,14 @@ type sender struct {
 	later     bool // a flush waits for the timer
 	rttTold   bool // kcp knows the link's round trip
 	lastTS    uint32
+	refused   []refusal               // what the link had no room for, in order
 	input     [kcp.IKCP_OVERHEAD]byte // what kcp is told, reused
+}
+
+// A refusal is a packet that the link will be offered again.
+type refusal struct {
+	key uint32
+	p   []byte
 }
 
 // write hands the first bytes of p to kcp, and sends what the window has room for. It returns how many
@@ -61,6 +76,7 @@ func (c *conversation) write(p []byte) int {
 	wake := !c.active
 	if s.kcp == nil {
 		s.kcp = kcp.NewKCP(c.id, c.output)
+		c.tellLocked(kcp.IKCP_CMD_WINS, 0, 0) // the peer's window is open; kcp takes it for small at first
 	}
 	now := time.Now()
 	if wake {
@@ -79,7 +95,7 @@ func (c *conversation) write(p []byte) int {
 		s.kcp.Send(rest[:m]) // cannot fail: it is one segment
 		rest = rest[m:]
 	}
-	if flight := int(s.next - s.una); flight < s.window {
+	if flight := int(s.next - s.una); flight < s.window && len(s.refused) == 0 {
 		if at := s.flushed.Add(time.Duration(flight) * flushGap); flight > manySegments && now.Before(at) {
 			s.later = true
 			c.wakeLocked(now, at)
@@ -123,7 +139,7 @@ func (c *conversation) output(b []byte, size int) {
 		sn := h.sn()
 		if int32(sn-s.next) >= 0 {
 			s.next = sn + 1
-		} else if int32(sn-s.known) < 0 || s.reported.has(sn, s.una) {
+		} else if int32(sn-s.known) < 0 || s.reported.has(sn, s.una) || s.waits(sn) {
 			rest = rest[n:]
 			continue
 		}
@@ -136,8 +152,27 @@ func (c *conversation) output(b []byte, size int) {
 		rest = rest[n:]
 	}
 	if kept > 0 {
-		c.in.fresh, c.in.again = 0, false    // acknowledged by una
-		c.link.Send(c.id, first+1, b[:kept]) // what is refused is sent again when its time is out
+		c.in.fresh, c.in.again = 0, false // acknowledged by una
+		if !c.link.Send(c.id, first+1, b[:kept]) && len(s.refused) < maxRefused {
+			s.refused = append(s.refused, refusal{first + 1, bytes.Clone(b[:kept])})
+		}
+	}
+}
+
+// waits reports whether a segment was sent no earlier than the first that the link refused.
+func (s *sender) waits(sn uint32) bool {
+	return len(s.refused) > 0 && int32(sn+1-s.refused[0].key) >= 0
+}
+
+// offerLocked gives the link what it refused, as far as there is room now.
+func (c *conversation) offerLocked() {
+	s := &c.out
+	n := 0
+	for n < len(s.refused) && c.link.Send(c.id, s.refused[n].key, s.refused[n].p) {
+		n++
+	}
+	if s.refused = slices.Delete(s.refused, 0, n); len(s.refused) == 0 {
+		s.refused = nil
 	}
 }
 
@@ -172,6 +207,7 @@ func (c *conversation) acknowledgedLocked(una uint32, ack bool, sn, ts uint32) {
 // applyLocked tells kcp what is known.
 func (c *conversation) applyLocked(cmd byte, ts uint32) {
 	s := &c.out
+	s.setWindow(max(s.base, s.window-int(s.known-s.una))) // those that waited are through
 	s.reported.forget(s.una, s.known)
 	s.una = s.known
 	c.tellLocked(cmd, ts, s.una)
@@ -185,21 +221,31 @@ func (c *conversation) fitLocked(now time.Time) {
 		s.mtu = mtu
 		s.kcp.SetMtu(mtu)
 	}
-	if w := min(max(c.link.Window(c.id)/s.mtu, minWindow), maxWindow); w != s.window {
-		more := w > s.window
-		s.window = w
-		s.kcp.WndSize(w, openWindow)
-		if more {
-			signal(c.room)
-			if s.kcp.WaitSnd() > int(s.next-s.una) {
-				c.flushLocked(now)
-			}
+	s.base = max(c.link.Window(c.id)/s.mtu, minWindow)
+	// What the peer holds behind a hole needs neither the path nor the link's queue. If it counted, the
+	// path would run empty while the hole is repaired.
+	held := max(int(s.next-s.una)-c.link.Pending(c.id), 0)
+	if s.setWindow(min(s.base+held, maxWindow)) {
+		signal(c.room)
+		if s.kcp.WaitSnd() > int(s.next-s.una) {
+			c.flushLocked(now)
 		}
 	}
-	if rto := max(minTimeout, 3*c.link.RTT()); rto-s.rto > s.rto/8 || s.rto-rto > s.rto/8 {
+	if rto := max(minTimeout, timeoutRounds*c.link.RTT()); rto-s.rto > s.rto/8 || s.rto-rto > s.rto/8 {
 		s.rto = rto
 		s.kcp.NoDelay(1, int(rto/time.Millisecond), 0, 1)
 	}
+}
+
+// setWindow sets how many segments may be unacknowledged and reports whether that is more than before.
+func (s *sender) setWindow(n int) (more bool) {
+	if n == s.window {
+		return false
+	}
+	more = n > s.window
+	s.window = n
+	s.kcp.WndSize(n, openWindow)
+	return more
 }
 
 // look is called by the governor now and then while there is something on its way. It reports whether
@@ -212,6 +258,7 @@ func (c *conversation) look(now time.Time) bool {
 		c.active = false
 		return false
 	}
+	c.offerLocked()
 	c.fitLocked(now)
 	if s.known != s.una {
 		c.applyLocked(kcp.IKCP_CMD_WINS, 0)

@@ -27,6 +27,7 @@ type incoming struct {
 	window     int       // how much credit to give beyond consumed
 	crediting  bool      // a message with limit is queued
 	creditedAt time.Time // when limit grew last
+	behindAt   time.Time // since when much waits for the reader; zero if it does not
 	final      uint64    // size of all, once FIN came
 	hasFinal   bool
 	over       bool // all is there, or no more is wanted

@@ -37,6 +37,7 @@ func (w *wire) Receive(f func([]byte)) {
 }
 
 func (w *wire) Forget(uint32)      {}
+func (w *wire) Pending(uint32) int { return 1 << 20 }
 func (w *wire) MTU() int           { return 1200 }
 func (w *wire) Window(uint32) int  { return 1 << 20 }
 func (w *wire) RTT() time.Duration { return time.Millisecond }

@@ -297,6 +297,20 @@ func (l *Link) Window(flow uint32) int {
 	return l.cc.flowWindow(l.sched.active(flow))
 }
 
+// Pending returns how many of the flow's packets with keys wait to be sent or were not reported by the
+// peer yet.
+func (l *Link) Pending(flow uint32) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := &l.sched.urgent
+	if flow != 0 {
+		if f = l.sched.flows[flow]; f == nil {
+			return 0
+		}
+	}
+	return f.pending.n
+}
+
 // RTT returns the smoothed round trip time, 0 before the first.
 func (l *Link) RTT() time.Duration { return time.Duration(l.rtt.Load()) }
 
