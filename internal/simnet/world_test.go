@@ -119,6 +119,24 @@ func (w *world) echo(t *testing.T, gap time.Duration, seed uint64) *echo {
 	return e
 }
 
+// trace prints what happened in each interval, until d has passed.
+func (w *world) trace(t *testing.T, interval, d time.Duration) {
+	began := time.Now()
+	old, oldUp, oldTotal := w.la.Stats(), w.up.Counts(), w.arrivals.sum()
+	for time.Since(began) < d && w.la.Err() == nil {
+		time.Sleep(interval)
+		s, up, total := w.la.Stats(), w.up.Counts(), w.arrivals.sum()
+		c := up.Sub(oldUp)
+		mbit := func(bytes float64) float64 { return bytes * 8 / 1e6 / interval.Seconds() }
+		t.Logf("%6dms got %6.1f sent %6.1f Mbit/s, rate %6.1f rtt %v/%v window %d queue %d flow %d; dropped %d lost %d resent %d spurious %d refused %d, waits %v",
+			time.Since(began).Milliseconds(), mbit(float64(total-oldTotal)), mbit(float64(c.SentBytes)), s.Rate*8/1e6,
+			s.RTT.Round(time.Millisecond), s.MinRTT.Round(time.Millisecond), s.Window, s.Queue, w.la.Window(1),
+			c.Dropped, c.Lost, s.Resent-old.Resent, s.Spurious-old.Spurious, s.Dropped-old.Dropped,
+			c.Waits.Quantile(0.5).Round(time.Millisecond))
+		old, oldUp, oldTotal = s, up, total
+	}
+}
+
 // close ends everything that runs in the world.
 func (w *world) close() {
 	w.a.CloseWithError(nil)
@@ -228,6 +246,13 @@ func (a *arrivals) mark() (total int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.gap, a.last = 0, time.Now()
+	return a.total
+}
+
+// sum returns what came so far.
+func (a *arrivals) sum() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	return a.total
 }
 
