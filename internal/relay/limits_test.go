@@ -177,9 +177,16 @@ func TestRelayAllocatesNothing(t *testing.T) {
 	}
 	defer peer.Close()
 	to := peer.LocalAddr().(*net.UDPAddr).AddrPort()
-	for _, transport := range []string{"udp", "tcp"} {
-		a, _ := allocateOn(t, s.access(transport, transport))
-		x := s.at(a.Relayed())
+	for transport, at := range map[string]netip.AddrPort{"udp": s.udp, "tcp": s.tcp} {
+		user := username(transport, time.Hour)
+		r := rawAt(t, transport, at, user, Password(secret, user)) // it reads nothing, and so allocates nothing
+		m := r.ask(methodAllocate, true, transportUDP)
+		var relayed stun.XORMappedAddress
+		if err := relayed.GetFromAs(m, stun.AttrXORRelayedAddress); err != nil {
+			t.Fatal(err)
+		}
+		ip, _ := netip.AddrFromSlice(relayed.IP)
+		x := s.at(netip.AddrPortFrom(ip.Unmap(), uint16(relayed.Port)))
 		now := time.Now()
 		x.mu.Lock()
 		c := &channel{number: minChannel, peer: to, ends: now.Add(time.Hour)}

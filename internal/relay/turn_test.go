@@ -258,7 +258,12 @@ type raw struct {
 
 func (s *server) raw(t *testing.T, user, pass string) *raw {
 	t.Helper()
-	c, err := net.Dial("udp4", s.udp.String())
+	return rawAt(t, "udp4", s.udp, user, pass)
+}
+
+func rawAt(t *testing.T, network string, at netip.AddrPort, user, pass string) *raw {
+	t.Helper()
+	c, err := net.Dial(network, at.String())
 	if err != nil {
 		t.Fatal(err)
 	}
