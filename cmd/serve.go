@@ -115,6 +115,7 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 			u.logger().Info("one stun port only", "err", err)
 		} else {
 			defer other.Close()
+			relay.Pair(stun, other) // from the other port it tells how the NAT filters
 			advertised = append(advertised, net.JoinHostPort(host, strconv.Itoa(int(other.Addr().Port()))))
 		}
 		if relays.turn != nil {

@@ -176,3 +176,6 @@ func (b *batch) sendNear(p []byte, ttl int, to netip.AddrPort) error {
 func final(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
 }
+
+// offload says what the kernel and the device are known to do with runs.
+func (b *batch) offload() (send, receive bool) { return b.gso.Load(), b.gro.Load() }

@@ -49,3 +49,6 @@ func (b *batch) send(p []byte, segment int, to netip.AddrPort) error {
 func (b *batch) sendNear(p []byte, _ int, to netip.AddrPort) error {
 	return b.send(p, len(p), to)
 }
+
+// offload says that there are no runs here.
+func (*batch) offload() (send, receive bool) { return false, false }

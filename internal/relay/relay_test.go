@@ -224,7 +224,7 @@ func TestSilence(t *testing.T) {
 		{"success", stun.MustBuild(stun.TransactionID, stun.BindingSuccess).Raw},
 		{"failure", stun.MustBuild(stun.TransactionID, stun.BindingError).Raw},
 		{"allocate", stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest)).Raw},
-		{"too long", stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.RawAttribute{Type: 0x8022, Value: make([]byte, 600)}).Raw},
+		{"too long", stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.RawAttribute{Type: 0x8022, Value: make([]byte, 1600)}).Raw},
 		{"attribute too long", edit(func(b []byte) []byte { b[22] = 0xff; return b })},
 		{"our own response", respond(nil, request, from)},
 	} {
@@ -299,6 +299,9 @@ func FuzzRespond(f *testing.F) {
 			from = netip.MustParseAddrPort("[2001:db8::1]:4000")
 		}
 		before := bytes.Clone(packet)
+		if answer, _ := respondPaired(nil, packet, from, true); len(answer) > maxResponse {
+			t.Fatalf("response of %d bytes", len(answer))
+		}
 		answer := respond(nil, packet, from)
 		if !bytes.Equal(packet, before) {
 			t.Fatal("the packet was changed")

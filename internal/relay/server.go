@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,7 +32,8 @@ type STUN struct {
 	cfg     Config
 	sockets []*socket
 	addr    netip.AddrPort
-	local   map[netip.Addr]bool // this machine's addresses; nil if nobody asks
+	local   map[netip.Addr]bool  // this machine's addresses; nil if nobody asks
+	other   atomic.Pointer[STUN] // of its pair; nil if it is alone
 	closed  chan struct{}
 	close   sync.Once
 	wg      sync.WaitGroup
@@ -65,6 +67,29 @@ func ListenSTUN(addr string, cfg Config) (*STUN, error) {
 
 // Addr returns the address that it listens on: that of IPv4, if it listens on both.
 func (s *STUN) Addr() netip.AddrPort { return s.addr }
+
+// Pair makes two servers answer from each other's port where a client asks for that (CHANGE-REQUEST, RFC
+// 5780): still to the client alone, and from the address that it asked. Both may be closed in any order;
+// what would leave from a closed one is lost.
+func Pair(a, b *STUN) {
+	a.other.Store(b)
+	b.other.Store(a)
+}
+
+// twin returns the socket of the pair's other server that answers in place of k: that of its family. It is
+// nil if there is none.
+func (s *STUN) twin(k *socket) *socket {
+	o := s.other.Load()
+	if o == nil {
+		return nil
+	}
+	for _, t := range o.sockets {
+		if t.is6 == k.is6 {
+			return t
+		}
+	}
+	return nil
+}
 
 // Close stops the server and waits until it has stopped.
 func (s *STUN) Close() error {
@@ -116,9 +141,13 @@ func (s *STUN) serve(k *socket) {
 			}
 			continue
 		}
-		answer := respond(out[:0], b, s.seen(from))
+		twin := s.twin(k)
+		answer, other := respondPaired(out[:0], b, s.seen(from), twin != nil)
 		if len(answer) > 0 && limit.allow(from.Addr(), time.Now()) {
-			k.write(answer, from, to)
+			if !other {
+				twin = k
+			}
+			twin.write(answer, from, to)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 // may write.
 type socket struct {
 	conn *net.UDPConn
+	is6  bool
 	v4   bool // control messages work, of IPv4
 	v6   bool // or of IPv6
 
@@ -23,8 +24,8 @@ type socket struct {
 }
 
 func newSocket(c *net.UDPConn) *socket {
-	k := &socket{conn: c}
 	local := c.LocalAddr().(*net.UDPAddr)
+	k := &socket{conn: c, is6: local.IP.To4() == nil}
 	if !local.IP.IsUnspecified() {
 		return k // there is only one address
 	}

@@ -10,7 +10,9 @@
 // STUN answers binding requests (RFC 8489 section 6.3) over UDP and nothing else. Since a source address
 // can be forged, what it sends is no larger than what any STUN server must: a header and one
 // XOR-MAPPED-ADDRESS, 32 bytes for IPv4 and 44 for IPv6, to a request of 20 bytes or more; to the source
-// only, and only so many a second. There is no alternate server, no RESPONSE-PORT and no CHANGE-REQUEST.
+// only, and only so many a second. There is no alternate server and no RESPONSE-PORT. Of CHANGE-REQUEST
+// (RFC 5780) a server that is one of a [Pair] does what needs no second address: it answers from the
+// other one's port, so that a client learns how its NAT filters.
 //
 // TURN (RFC 8656) takes time-limited credentials, keeps nothing for those who have none, holds everybody
 // to a quota, and relays to nothing that is not public unless it is told to. It offers UDP relayed
@@ -45,7 +47,9 @@ const (
 	unknownAttrs    = 0x000A
 	fingerprint     = 0x8028
 	fingerprintXOR  = 0x5354554e
-	maxRequestBytes = 548    // RFC 8489 section 6.1: where the path's MTU is not known
+	changeRequest   = 0x0003 // RFC 5780 section 7.2
+	changePort      = 0x02
+	maxRequestBytes = 1500   // padded ones (RFC 5780 section 7.6) tell a client the MTU of its path
 	maxAnswer       = 256    // the largest of TURN's
 	maxResponse     = 44     // the largest of our responses, to an IPv6 source
 	maxUnknown      = 6      // attributes named in an error response, which then has 44 bytes too
@@ -66,33 +70,42 @@ func known(attr uint16) bool {
 // respond appends the response to a packet from an address to dst, which must not overlap it. It
 // returns dst as it was if there is nothing to answer.
 func respond(dst, packet []byte, from netip.AddrPort) []byte {
+	dst, _ = respondPaired(dst, packet, from, false)
+	return dst
+}
+
+// respondPaired is respond for a server that may be paired. other says that the response is to leave from
+// the other server's port. To another address nothing is changed: that is error 420, which says so.
+func respondPaired(dst, packet []byte, from netip.AddrPort, paired bool) (_ []byte, other bool) {
 	if len(packet) < headerBytes || len(packet) > maxRequestBytes || len(packet)%4 != 0 || !from.IsValid() {
-		return dst
+		return dst, false
 	}
 	if binary.BigEndian.Uint16(packet) != bindingRequest ||
 		int(binary.BigEndian.Uint16(packet[2:])) != len(packet)-headerBytes ||
 		binary.BigEndian.Uint32(packet[4:]) != magicCookie {
-		return dst
+		return dst, false
 	}
 	var unknown [maxUnknown]uint16
 	n := 0
 	for at := headerBytes; at < len(packet); {
 		if len(packet)-at < 4 {
-			return dst
+			return dst, false
 		}
 		attr := binary.BigEndian.Uint16(packet[at:])
 		size := int(binary.BigEndian.Uint16(packet[at+2:]))
 		end := at + 4 + (size+3)&^3
 		if end > len(packet) {
-			return dst
+			return dst, false
 		}
 		switch {
 		case attr == fingerprint:
 			// It is the last one, over everything before it (section 14.7).
 			if size != 4 || end != len(packet) ||
 				binary.BigEndian.Uint32(packet[at+4:]) != crc32.ChecksumIEEE(packet[:at])^fingerprintXOR {
-				return dst
+				return dst, false
 			}
+		case attr == changeRequest && paired && size == 4 && binary.BigEndian.Uint32(packet[at+4:])&^changePort == 0:
+			other = packet[at+7] != 0
 		case attr < comprehension && !known(attr) && n < maxUnknown:
 			unknown[n] = attr
 			n++
@@ -100,9 +113,9 @@ func respond(dst, packet []byte, from netip.AddrPort) []byte {
 		at = end
 	}
 	if n > 0 {
-		return refuse(dst, packet, unknown[:n])
+		return refuse(dst, packet, unknown[:n]), false
 	}
-	return succeed(dst, packet, from)
+	return succeed(dst, packet, from), other
 }
 
 // isBinding says whether a packet is none for a TURN server.
