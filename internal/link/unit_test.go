@@ -307,6 +307,9 @@ func directPair(t testing.TB) (a, b *Link) {
 }
 
 func TestAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("sync.Pool drops buffers under the race detector")
+	}
 	for _, size := range []int{mtuBytes, mostMTU} { // whole and in fragments
 		t.Run(fmt.Sprint(size), func(t *testing.T) { testAllocs(t, size) })
 	}
