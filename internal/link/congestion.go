@@ -75,6 +75,7 @@ type congestion struct {
 	minRTT    time.Duration
 	minAt     time.Duration
 	recentMin time.Duration // lowest of the current round
+	bursts    bursts
 	srtt      time.Duration
 	lastRTT   time.Duration
 	floor     floor
@@ -113,7 +114,7 @@ func (c *congestion) reset(rtt, now time.Duration) {
 		forgotten: c.sent.bytes, snapBytes: c.delivered, snapAt: now, snapSent: now,
 		gain: cruiseGain, minRTT: rtt, minAt: now, srtt: rtt, rttvar: rtt / 2,
 		roundAt: now, roundEnd: c.sent.last, roundSent: c.ackedPackets, roundArrived: c.arrived,
-		limited: c.sent.last, progressAt: now,
+		limited: c.sent.last, progressAt: now, bursts: bursts{size: initialBurst},
 	}
 	if rtt > 0 {
 		c.floor.add(rtt, now)
@@ -194,6 +195,7 @@ func (c *congestion) onRTT(rtt, now time.Duration) {
 		c.minRTT, c.minAt = rtt, now
 	}
 	c.floor.add(rtt, now)
+	c.bursts.sample(c.standing(rtt))
 }
 
 // onRate takes in a sample of the delivery rate. Samples of a sender with nothing to send can only
@@ -223,6 +225,7 @@ func (c *congestion) onRound(r record, now time.Duration) {
 		loss = 1 - float64(arrived)/float64(sent)
 	}
 	c.onCrowd(loss, now)
+	c.bursts.round(loss > heavyLoss)
 	if sent >= lossSample {
 		c.lossRounds = min(c.lossRounds+1, 8)
 		c.loss += (loss - c.loss) / float64(c.lossRounds)
@@ -311,7 +314,8 @@ func (c *congestion) pace() float64 {
 		if c.standing(c.lastRTT) {
 			return c.rate
 		}
-		return c.rate * startGain
+		// Who had little to send knows little of the path.
+		return startGain * max(c.rate, initialRate/max(c.minRTT, time.Millisecond).Seconds())
 	case phaseDrain:
 		return c.rate / startGain
 	case phaseCruise:
@@ -375,6 +379,9 @@ func (c *congestion) steadyWindow() float64 {
 // filling reports whether there is more in flight than the path holds without a queue. Then a sender
 // whose own queue runs empty for a moment is not what limits the rate.
 func (c *congestion) filling() bool {
+	if !c.standing(c.lastRTT) && c.loss < slightLoss {
+		return false
+	}
 	need := 1.25*c.bdp() + c.rate*(feedbackInterval(c.minRTT)+leastSample).Seconds()
 	return c.rate > 0 && c.inflight() >= need
 }

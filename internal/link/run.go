@@ -14,8 +14,6 @@ const (
 	never        = time.Duration(math.MaxInt64)
 
 	leastSleep  = 200 * time.Microsecond
-	burstTime   = 2 * time.Millisecond // what the pacer makes up for after it slept
-	leastBurst  = 4 * packetBytes
 	quantumTime = time.Millisecond // worth of packets that leave together
 	closeCopies = 3
 	closeGap    = 5 * time.Millisecond
@@ -314,7 +312,7 @@ func (l *Link) fillMessagesLocked(b *batch, to netip.AddrPort, now time.Duration
 // window allow.
 func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
 	rate := l.cc.pace()
-	burst := max(rate*burstTime.Seconds(), leastBurst)
+	burst := l.cc.burst(rate)
 	l.tokens = min(l.tokens+rate*(now-l.tokensAt).Seconds(), burst)
 	l.tokensAt = now
 	for !b.full() && l.sched.urgent.head != nil {
@@ -333,6 +331,7 @@ func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) ti
 		}
 		return next
 	}
+	l.cc.bursts.spent(l.tokens)
 	quantum := min(max(rate*quantumTime.Seconds(), packetBytes), batchBytes)
 	need := min(float64(waiting), quantum, burst)
 	if l.tokens < need {

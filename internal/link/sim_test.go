@@ -34,6 +34,7 @@ type shape struct {
 	queue  int     // bytes the bottleneck holds
 	delay  time.Duration
 	jitter time.Duration // up to this much more, which reorders
+	stall  time.Duration // up to so long at a time nothing is delivered, as where a processor is busy
 	loss   float64
 	double float64
 	down   bool
@@ -47,7 +48,8 @@ type pipe struct {
 	mu      sync.Mutex
 	rand    *rand.Rand
 	from    netip.AddrPort
-	busy    time.Time // until when the bottleneck is busy
+	stalled [2]time.Time // from, to
+	busy    time.Time    // until when the bottleneck is busy
 	flying  flying
 	seq     int
 	dropped int // in all
@@ -147,6 +149,15 @@ func (p *pipe) flyLocked(d []byte, from, to netip.AddrPort, at time.Time) {
 	at = at.Add(p.delay)
 	if p.jitter > 0 {
 		at = at.Add(time.Duration(p.rand.Int64N(int64(p.jitter))))
+	}
+	if p.stall > 0 {
+		for at.After(p.stalled[1]) {
+			p.stalled[0] = at.Add(time.Duration(p.rand.ExpFloat64() * float64(4*p.stall)))
+			p.stalled[1] = p.stalled[0].Add(time.Duration(p.rand.Int64N(int64(p.stall))))
+		}
+		if at.After(p.stalled[0]) {
+			at = p.stalled[1]
+		}
 	}
 	p.seq++
 	heap.Push(&p.flying, flight{at, p.seq, d, from, to})

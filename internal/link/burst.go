@@ -1,0 +1,51 @@
+package link
+
+import "time"
+
+const (
+	burstTime    = 2 * time.Millisecond // what the pacer makes up for after it slept
+	leastBurst   = 4 * packetBytes
+	initialBurst = 10 * packetBytes // RFC 6928
+	mostBurst    = batchPackets * packetBytes
+)
+
+// Bursts are what may leave at once before the path was found full. A sender that never had enough to
+// send to fill it estimates what it sent on average, and a hundred short questions at once would wait
+// for a pacer at that rate. As in slow start the allowance doubles in a round trip that used it and saw
+// no queue, and halves in one that did. Guarded by Link.mu.
+type bursts struct {
+	size     float64 // bytes
+	used     bool    // more than half of it, in this round
+	samples  int     // of the round trip in this round
+	standing int     // of these, with a queue
+}
+
+// spent takes in what the pacer has left.
+func (b *bursts) spent(tokens float64) { b.used = b.used || tokens < b.size/2 }
+
+func (b *bursts) sample(standing bool) {
+	b.samples++
+	if standing {
+		b.standing++
+	}
+}
+
+// round ends a round trip.
+func (b *bursts) round(lost bool) {
+	switch {
+	case lost || 2*b.standing > b.samples:
+		b.size = max(b.size/2, leastBurst)
+	case b.used && 4*b.standing <= b.samples:
+		b.size = min(2*b.size, mostBurst)
+	}
+	b.used, b.samples, b.standing = false, 0, 0
+}
+
+// burst is how many bytes may leave at once at a pacing rate.
+func (c *congestion) burst(rate float64) float64 {
+	least := max(rate*burstTime.Seconds(), leastBurst)
+	if c.filled {
+		return least
+	}
+	return max(least, min(c.bursts.size, c.window()/2))
+}
