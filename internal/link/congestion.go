@@ -15,7 +15,8 @@ import (
 // finds that all it adds comes through, startup begins again.
 const (
 	startGain   = 2.77
-	startWindow = 2.0 // while it starts: a queue of one bandwidth-delay product is not overrun
+	startWindow = 1.75 // while it starts, beside what is not reported yet: a queue of one bandwidth-delay product is not overrun
+	startLossy  = 2.25 // the same where packets are lost
 	cruiseGain  = 2.0
 	initialRate = 16 * packetBytes // per round trip, before anything is known
 	leastWindow = 8 * packetBytes
@@ -358,7 +359,7 @@ func (c *congestion) steadyWindow() float64 {
 	if c.phase == phaseStart {
 		gain = startWindow
 		if c.loss > slightLoss && !c.standing(c.lastRTT) {
-			gain = startGain // feedback is lost as well, and news are older
+			gain = startLossy // feedback is lost as well, and news are older
 		}
 		gain = gain*c.makeUp() + feedbackInterval(c.minRTT).Seconds()/max(c.minRTT, leastRound).Seconds()
 	}
