@@ -191,7 +191,7 @@ var scenarios = []scenario{
 			m := &b.service.meters[bulkMeter]
 			m.longest.Store(0)
 			for _, h := range b.hosts() {
-				b.run(h, "table inet shrink { chain in { type filter hook prerouting priority -300; meta length > 1300 drop; }; }\n", "nft", "-f", "-")
+				b.run(h, "table inet shrink { chain in { type filter hook prerouting priority -300; iifname \"eth0\" meta length > 1300 drop; }; }\n", "nft", "-f", "-")
 			}
 			b.pause(12 * time.Second)
 			open := time.Since(b.service.began) - time.Duration(m.last.Load()) // it may not have gone on at all
