@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -236,6 +237,12 @@ func (p *process) await(name string) (event, time.Time) {
 
 func (p *process) awaitFor(name string, limit time.Duration) (event, time.Time) {
 	p.t.Helper()
+	return p.awaitAny(limit, name)
+}
+
+// awaitAny returns the next event of one of these names.
+func (p *process) awaitAny(limit time.Duration, names ...string) (event, time.Time) {
+	p.t.Helper()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for last := false; ; {
@@ -243,12 +250,12 @@ func (p *process) awaitFor(name string, limit time.Duration) (event, time.Time) 
 		for p.seen < len(all) {
 			e, at := all[p.seen], times[p.seen]
 			p.seen++
-			if e.Name == name {
+			if slices.Contains(names, e.Name) {
 				return e, at
 			}
 		}
 		if last {
-			p.t.Fatalf("%s ended without an event %q", p.label, name)
+			p.t.Fatalf("%s ended without an event %q", p.label, names)
 		}
 		select {
 		case <-more[0]:
@@ -256,7 +263,7 @@ func (p *process) awaitFor(name string, limit time.Duration) (event, time.Time) 
 		case <-p.ended:
 			last = true
 		case <-timer.C:
-			p.t.Fatalf("%s: no event %q within %v", p.label, name, limit)
+			p.t.Fatalf("%s: no event %q within %v", p.label, names, limit)
 		}
 	}
 }

@@ -202,7 +202,8 @@ func finish(parent context.Context, cfg Config, end *endpoint, room *signal.Room
 	defer cancel(nil)
 	trickle, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { sendLate(trickle, room, newSealer(keys, offered), late) })
+	end.nat.trickle()
+	wg.Go(func() { sendLate(trickle, room, newSealer(keys, offered), late, end.nat.out) })
 	wg.Go(func() {
 		open := newSealer(keys, !offered)
 		for {
@@ -214,8 +215,9 @@ func finish(parent context.Context, cfg Config, end *endpoint, room *signal.Room
 				cancel(aborted(m))
 				return
 			case m.Kind == signal.KindCandidates:
-				if cs, ok := open.open(m.Body); ok {
-					end.remoteCandidates(cs)
+				if d, ok := open.open(m.Body); ok {
+					end.remoteCandidates(d.Candidates)
+					end.nat.hear(d.NAT)
 				}
 			}
 		}
@@ -242,17 +244,20 @@ func (l late) add(c punch.Candidate) {
 	}
 }
 
-// sendLate trickles them until ctx is done.
-func sendLate(ctx context.Context, room *signal.Room, s *sealer, late late) {
+// sendLate trickles the candidates that were found after the offer left, and what this side sees of its
+// NAT, until ctx ends.
+func sendLate(ctx context.Context, room *signal.Room, s *sealer, late <-chan punch.Candidate, nat <-chan signal.NAT) {
 	for {
+		var d signal.Description
 		select {
 		case c := <-late:
-			d := signal.Description{Candidates: []signal.Candidate{toSignal(c)}}
-			if err := send(ctx, room, signal.KindCandidates, s.seal(marshal(d))); err != nil {
-				return // a candidate lost is a chance lost, not the meeting
-			}
+			d.Candidates = []signal.Candidate{toSignal(c)}
+		case d.NAT = <-nat:
 		case <-ctx.Done():
 			return
+		}
+		if err := send(ctx, room, signal.KindCandidates, s.seal(marshal(d))); err != nil {
+			return // a candidate lost is a chance lost, not the meeting
 		}
 	}
 }
@@ -304,18 +309,18 @@ func (s *sealer) seal(b []byte) []byte {
 	return aead.Seal(append([]byte(nil), nonce[4:]...), nonce, b, nil)
 }
 
-// open returns the candidates in a sealed message. One that does not open is dropped: the path is
+// open returns what is in a sealed message, candidates mostly. One that does not open is dropped: the path is
 // authenticated by itself, so the rendezvous gains nothing by forging.
-func (s *sealer) open(b []byte) ([]signal.Candidate, bool) {
+func (s *sealer) open(b []byte) (signal.Description, bool) {
 	aead, err := chacha20poly1305.New(s.key[:])
 	if err != nil || len(b) < 8 {
-		return nil, false
+		return signal.Description{}, false
 	}
 	nonce := append(make([]byte, 4), b[:8]...)
 	plain, err := aead.Open(nil, nonce, b[8:], nil)
 	if err != nil {
-		return nil, false
+		return signal.Description{}, false
 	}
 	d, err := signal.ParseDescription(plain)
-	return d.Candidates, err == nil
+	return d, err == nil
 }

@@ -11,12 +11,14 @@ import (
 
 	"adit/internal/event"
 	"adit/internal/punch"
+	"adit/signal"
 )
 
 // Control messages of the link begin with what they are.
 const (
 	controlReveal = 1 // what opens the commitment in a pasted offer
 	controlPath   = 2 // nothing more: the controlling side has chosen the path that this came over
+	controlNAT    = 3 // a description that says what its sender sees of its NAT now
 )
 
 // control takes in a control message of the peer.
@@ -31,6 +33,10 @@ func (e *endpoint) control(b []byte, from netip.AddrPort) {
 		select {
 		case e.chosen <- from:
 		default:
+		}
+	case len(b) > 1 && b[0] == controlNAT:
+		if d, err := signal.ParseDescription(b[1:]); err == nil {
+			e.nat.hear(d.NAT)
 		}
 	}
 }
@@ -155,7 +161,11 @@ func (e *endpoint) connectDirect(ctx context.Context) result {
 	if agent == nil {
 		return result{err: net.ErrClosed}
 	}
+	beyond, enough := context.WithCancel(ctx)
+	defer enough()
+	e.wg.Go(func() { e.beyondICE(beyond, agent) })
 	pair, err := agent.Connect(ctx)
+	enough()
 	if err != nil {
 		return result{err: err}
 	}
@@ -231,6 +241,8 @@ func (e *endpoint) noPath(err error) *Error {
 		message, hint = "no path: this machine has no address to be reached at", "connect it to a network"
 	case len(remote) == 0:
 		message, hint = "no path: the other side has no address to be reached at", "connect the other machine to a network"
+	case !relays && e.nat.hopeless():
+		message = "no path: both NATs change ports per destination"
 	case relays:
 		message += ", not even through a relay"
 		hint = "see with --verbose what the relay says"

@@ -36,6 +36,7 @@ type endpoint struct {
 
 	gathered chan struct{} // closed when no further candidate will come but of the router
 	mapper   *portmap.Mapper
+	nat      *natTalk
 
 	mu         sync.Mutex
 	candidates []punch.Candidate
@@ -55,7 +56,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 		return nil, failf(ClassOther, "choose another --port, or none", err, "%v", err)
 	}
 	e := &endpoint{
-		cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{}),
+		cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{}), nat: newNATTalk(),
 		revealed: make(chan []byte, 1), chosen: make(chan netip.AddrPort, 1), searched: make(chan struct{}),
 	}
 	e.board = newSwitchboard(host, e.mux)
@@ -76,6 +77,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 		if err := host.Gather(e.ctx, e.found); err != nil && e.ctx.Err() == nil {
 			cfg.Logger.Info("gathering ended early", "err", err)
 		}
+		e.nat.measured(host.NAT(e.ctx))
 	})
 	if cfg.PortMapping && !cfg.Loopback {
 		e.mapper = portmap.Open(portmap.Config{Port: host.Port(), Logger: cfg.Logger}, e.portMapped)
@@ -109,7 +111,7 @@ func (e *endpoint) description(tell func(punch.Candidate)) signal.Description {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.onCand = tell
-	d := signal.Description{Index: e.index, Seed: e.seed, Targets: e.cfg.Targets}
+	d := signal.Description{Index: e.index, Seed: e.seed, Targets: e.cfg.Targets, NAT: e.nat.told()}
 	for _, c := range e.candidates {
 		d.Candidates = append(d.Candidates, toSignal(c))
 	}
@@ -181,6 +183,7 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 			return fmt.Errorf("start ICE: %w", err)
 		}
 	}
+	e.nat.describe(remote.NAT)
 	e.remoteCandidates(remote.Candidates)
 	e.cfg.Events.Emit(event.Event{Name: event.Checking})
 	return nil
@@ -189,6 +192,7 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 // remoteCandidates hands the agent what the peer found. One that it refuses is the peer's loss.
 func (e *endpoint) remoteCandidates(cs []signal.Candidate) {
 	for _, c := range cs {
+		e.nat.see(c)
 		e.mu.Lock()
 		e.remote = append(e.remote, punch.CandidateType(c.Type))
 		a := e.agent

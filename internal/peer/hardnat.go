@@ -1,0 +1,243 @@
+package peer
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"adit/internal/punch"
+	"adit/signal"
+)
+
+const (
+	// burstAfter is how long plain checks have before it is looked into why they do not succeed.
+	burstAfter = time.Second
+
+	// natWait is how long the peer may take to tell what it sees of its own NAT now.
+	natWait = 2 * time.Second
+
+	// Two NATs that both count are tried so often, for so long, each time with new predictions.
+	predictRounds = 5
+	predictFor    = 4 * time.Second
+	predictPorts  = 64 // sockets of each side; the peer aims at the middle one
+
+	// Where one NAT counts, one in so many of the ports that its sockets must have by now is tried
+	// first.
+	aimEach, aimTries = 16, 32
+
+	// aimAfter is how long such a NAT's side has to open its sockets.
+	aimAfter = 700 * time.Millisecond
+)
+
+// natTalk is what both sides tell each other of their NATs. newNATTalk makes one.
+type natTalk struct {
+	out   chan signal.NAT // capacity 1: the newest, for who trickles
+	heard chan signal.NAT // capacity 1: the peer's newest
+
+	mu       sync.Mutex
+	trickles bool // somebody reads out
+	own      punch.NAT
+	peer     signal.NAT
+	public   netip.AddrPort // the peer's first reflexive IPv4 address
+}
+
+func newNATTalk() *natTalk {
+	return &natTalk{out: make(chan signal.NAT, 1), heard: make(chan signal.NAT, 1)}
+}
+
+// replace puts v into a channel of capacity 1, in the place of what waits there.
+func replace(c chan signal.NAT, v signal.NAT) {
+	for {
+		select {
+		case c <- v:
+			return
+		default:
+		}
+		select {
+		case <-c:
+		default:
+		}
+	}
+}
+
+// measured takes note of this side's NAT.
+func (n *natTalk) measured(own punch.NAT) signal.NAT {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.own = own
+	return toSignalNAT(own)
+}
+
+// told returns what is known of this side's NAT.
+func (n *natTalk) told() signal.NAT {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return toSignalNAT(n.own)
+}
+
+// describe takes in what the peer's description says.
+func (n *natTalk) describe(v signal.NAT) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.peer = v
+}
+
+// hear takes in what the peer says of its NAT later. Nothing, and what it said before, is no news.
+func (n *natTalk) hear(v signal.NAT) {
+	n.mu.Lock()
+	news := v != n.peer && v != signal.NAT{}
+	if news {
+		n.peer = v
+	}
+	n.mu.Unlock()
+	if news {
+		replace(n.heard, v)
+	}
+}
+
+// see takes note of where the peer's NAT is.
+func (n *natTalk) see(c signal.Candidate) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.Type == signal.ServerReflexive && c.Addr.Addr().Unmap().Is4() && !n.public.IsValid() {
+		n.public = netip.AddrPortFrom(c.Addr.Addr().Unmap(), c.Addr.Port())
+	}
+}
+
+// trickle says that there is a way to tell the peer more than descriptions do.
+func (n *natTalk) trickle() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.trickles = true
+}
+
+// hopeless reports whether no way past the two NATs is known.
+func (n *natTalk) hopeless() bool {
+	own, peer, _, _, _ := n.state()
+	return own.Random() && peer.Mapping == punch.EndpointDependent || peer.Random() && own.Mapping == punch.EndpointDependent
+}
+
+func (n *natTalk) state() (own, peer punch.NAT, willing, trickles bool, public netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.own, toPunchNAT(n.peer), n.peer.Burst, n.trickles, n.public
+}
+
+func toSignalNAT(n punch.NAT) signal.NAT {
+	if n == (punch.NAT{}) {
+		return signal.NAT{}
+	}
+	return signal.NAT{Mapping: uint8(n.Mapping), Preserved: n.Preserved, Burst: true, Step: int16(n.Step), Last: n.Last}
+}
+
+func toPunchNAT(n signal.NAT) punch.NAT {
+	return punch.NAT{Mapping: punch.Mapping(n.Mapping), Preserved: n.Preserved, Step: int(n.Step), Last: n.Last}
+}
+
+// A plan is what one side does where plain checks cannot be enough.
+type plan uint8
+
+const (
+	noPlan  plan = iota
+	spray        // this side's NAT is hard, the other's is not
+	probe        // the other way round
+	predict      // both are, and both count
+)
+
+// planFor returns what to do. Both sides come to plans that fit each other, for both know both NATs.
+func planFor(own, peer punch.NAT) plan {
+	switch {
+	case own.Mapping == punch.EndpointDependent && peer.Mapping == punch.EndpointIndependent:
+		return spray
+	case own.Mapping == punch.EndpointIndependent && peer.Mapping == punch.EndpointDependent:
+		return probe
+	case own.Sequential() && peer.Sequential():
+		return predict
+	}
+	return noPlan
+}
+
+// beyondICE does for a pair of NATs what plain checks cannot, if they do not succeed soon: see punch.Spray
+// and docs/nat.md. It returns when ctx ends, when a hole was found, which ICE then takes up, or when there
+// is nothing (more) to do.
+func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) {
+	if !sleep(ctx, burstAfter) || e.settle(ctx) != nil {
+		return
+	}
+	for round := range predictRounds {
+		e.tellNAT(e.nat.measured(e.host.NAT(ctx))) // mappings have been made since
+		own, peer, willing, trickles, public := e.nat.state()
+		if trickles && (peer.Mapping == punch.MappingUnknown || peer.Sequential()) {
+			select {
+			case <-e.nat.heard:
+				own, peer, willing, _, public = e.nat.state()
+			case <-time.After(natWait):
+			case <-ctx.Done():
+				return
+			}
+		}
+		p := planFor(own, peer)
+		e.cfg.Logger.Debug("plain checks did not succeed", "own", own, "peer", peer, "willing", willing, "plan", p, "round", round)
+		if !willing || p == noPlan {
+			return
+		}
+		var err error
+		switch p {
+		case spray:
+			err = agent.Spray(ctx, public, punch.MaxSpray, false)
+		case probe:
+			if peer.Sequential() && !sleep(ctx, aimAfter) {
+				return
+			}
+			err = agent.Probe(ctx, hardAddr(peer, public), aims(peer))
+		case predict:
+			one, cancel := context.WithTimeout(ctx, predictFor)
+			err = agent.Spray(one, peer.Predict(predictPorts/2), predictPorts, true)
+			cancel()
+		}
+		e.cfg.Logger.Debug("burst ended", "plan", p, "round", round, "err", err)
+		if err == nil || p != predict || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// hardAddr is the address whose ports are probed.
+func hardAddr(peer punch.NAT, public netip.AddrPort) netip.Addr {
+	if peer.Sequential() {
+		return peer.Last.Addr()
+	}
+	return public.Addr()
+}
+
+// aims returns the ports that a NAT which counts must have given to some of the peer's sockets.
+func aims(peer punch.NAT) []uint16 {
+	if !peer.Sequential() {
+		return nil
+	}
+	out := make([]uint16, aimTries)
+	for i := range out {
+		out[i] = peer.Predict((i + 1) * aimEach).Port()
+	}
+	return out
+}
+
+// tellNAT tells the peer, by the channel they met on and by the relay that may carry the link already.
+func (e *endpoint) tellNAT(v signal.NAT) {
+	replace(e.nat.out, v)
+	// Without a path yet it waits there for one. The peer goes by the description otherwise.
+	_ = e.link.SendControl(append([]byte{controlNAT}, marshal(signal.Description{NAT: v})...))
+}
+
+// sleep reports whether d passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
