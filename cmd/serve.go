@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"adit/internal/carry"
 	"adit/internal/event"
 	"adit/internal/relay"
 	"adit/signal/rendezvous"
@@ -49,6 +50,7 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 			}
 			return serve(ctx, u, serveConfig{
 				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
+				carry: c.Bool("carry"), carryRate: c.String("carry-rate"),
 				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turnSettings(c), proxies: proxies,
 			})
 		}),
@@ -57,6 +59,8 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 
 type serveConfig struct {
 	http, stun, externalIP, cert, key string
+	carry                             bool
+	carryRate                         string
 	turn                              turnConfig
 	proxies                           []netip.Prefix
 }
@@ -135,7 +139,16 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	if relays.turn != nil && secure != nil {
 		relays.advertise("turns", "", httpPort, "tcp")
 	}
-	meet := rendezvous.New(rendezvous.Config{STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Logger: u.logger()})
+	var hub *carry.Hub
+	if cfg.carry {
+		rate, err := bitRate("--carry-rate", cfg.carryRate)
+		if err != nil {
+			return err
+		}
+		hub = carry.NewHub(carry.Limits{Rate: rate})
+		defer hub.Close()
+	}
+	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Logger: u.logger()})
 	defer meet.Close()
 	server := meet.HTTPServer(cfg.http)
 	scheme := "http"

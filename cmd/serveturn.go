@@ -34,6 +34,8 @@ func turnFlags() []cli.Flag {
 		&cli.StringFlag{Name: "turn-total-rate", Usage: "what all may relay together, in `BITS` a second, say 1G", DefaultText: "no bound"},
 		&cli.IntFlag{Name: "turn-allocations", Usage: "how many relayed addresses there may be, `N`", Value: relay.DefaultAllocations},
 		&cli.StringSliceFlag{Name: "turn-allow", Usage: "relay to `CIDR` too, a private network say; several times if you like"},
+		&cli.BoolFlag{Name: "carry", Usage: "carry the packets of peers that reach nothing but this server, over HTTP: the last resort where UDP, TCP and TLS to a relay are blocked"},
+		&cli.StringFlag{Name: "carry-rate", Usage: "what one side may send that way, in `BITS` a second", Value: "20M"},
 		&cli.StringSliceFlag{Name: "turn-url", Usage: "hand out another relay's `URL`, say turn:relay.example.org:3478?transport=udp; several times if you like"},
 		&cli.StringFlag{Name: "turn-secret", Usage: "the relays' common secret in `FILE`", DefaultText: "a new one at each start", TakesFile: true},
 	)

@@ -5,6 +5,7 @@ package acceptance
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ func newRelayWorld(t testing.TB) *world {
 	web, stun := netip.AddrPortFrom(h.Addr(), 8080), netip.AddrPortFrom(h.Addr(), 3478)
 	// The lab's internet has documentation addresses, which a relay keeps away from.
 	w.server = w.run(h, "serve", "--http", web.String(), "--stun", stun.String(), "--external-ip", h.Addr().String(),
-		"--turn", "--turn-allow", "198.51.100.0/24")
+		"--turn", "--turn-allow", "198.51.100.0/24", "--carry")
 	w.server.await("listening")
 	w.server.await("listening")
 	w.signal, w.stun = "http://"+web.String(), stun.String()
@@ -38,11 +39,16 @@ func TestRelay(t *testing.T) {
 		{"UDP blocked at the connecter", netlab.PortRestricted, netlab.UDPBlocked, nil, "relay", "tcp"},
 		{"UDP blocked at both", netlab.UDPBlocked, netlab.UDPBlocked, nil, "relay", "tcp"},
 		{"direct all the same", netlab.PortRestricted, netlab.PortRestricted, nil, "direct", ""},
+		{"nothing but HTTP at the connecter", netlab.PortRestricted, netlab.UDPBlocked, []string{"--path", "auto"}, "relay", "https"},
 		{"the exposer hides", netlab.None, netlab.None, []string{"--path", "relay"}, "relay", "udp"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newRelayWorld(t)
 			left, right := w.lab.Host(c.left, netlab.HostOptions{}), w.lab.Host(c.right, netlab.HostOptions{})
+			if c.transport == "https" {
+				onlyHTTP(t, right)
+				onlyHTTP(t, left) // a relay of the other side's would be reached otherwise
+			}
 			sshd := newSSHServer(t, left)
 			for range rounds() {
 				exposer, code := w.expose(left, append(c.flags, fmt.Sprintf("localhost:%d", sshPort))...)
@@ -67,5 +73,22 @@ func TestRelay(t *testing.T) {
 				ends(connecter, exposer)
 			}
 		})
+	}
+}
+
+// onlyHTTP lets nothing out of a host but TCP to the rendezvous' port of HTTP.
+func onlyHTTP(t testing.TB, h *netlab.Host) {
+	t.Helper()
+	rules := h.Command(t.Context(), "nft", "-f", "-")
+	rules.Stdin = strings.NewReader(`
+table inet only {
+	chain output { type filter hook output priority 0; policy drop;
+		oifname "lo" accept
+		tcp dport 8080 accept
+	}
+}
+`)
+	if out, err := rules.CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v: %s", err, out)
 	}
 }

@@ -232,6 +232,7 @@ type liveness struct {
 	begun     bool // there is an address
 	state     State
 	silent    time.Duration // first packet sent that should have had an answer, and nothing was heard since; 0: none
+	begunAt   time.Duration
 	sentAt    time.Duration // last packet
 	pingAt    time.Duration // last PING of the link's own
 	keepalive time.Duration // idle time until the next
@@ -239,7 +240,7 @@ type liveness struct {
 }
 
 func (v *liveness) begin(now time.Duration) {
-	v.begun, v.sentAt = true, now
+	v.begun, v.begunAt, v.sentAt = true, now, now
 	v.keepalive = keepalive()
 }
 
@@ -270,7 +271,8 @@ func (l *Link) watchLocked(now time.Duration) (due bool, next time.Duration) {
 		}
 	}
 	if v.silent == 0 {
-		next = v.sentAt + v.keepalive
+		// Nothing heard counts as well: probes for the MTU, which may get no answer, are no keepalive.
+		next = min(v.sentAt, max(time.Duration(l.heardAt.Load()), v.begunAt)) + v.keepalive
 		return now >= next, next
 	}
 	end := v.silent + l.cfg.DeadAfter

@@ -89,7 +89,7 @@ func createByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	if err := send(ctx, room, signal.KindAnswer, answer); err != nil {
 		return nil, err
 	}
-	return finish(ctx, cfg, end, room, remote, keys, false, late)
+	return finish(ctx, cfg, end, client, room, remote, keys, false, late)
 }
 
 // openOffer reads a joiner's offer; an error means that the joiner does not know the words.
@@ -193,11 +193,11 @@ func joinByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	if err := end.check(remote, keys, true, false); err != nil {
 		return nil, err
 	}
-	return finish(ctx, cfg, end, room, remote, keys, true, late)
+	return finish(ctx, cfg, end, client, room, remote, keys, true, late)
 }
 
 // finish connects while candidates of the peer still come in.
-func finish(parent context.Context, cfg Config, end *endpoint, room *signal.Room, remote signal.Description, keys *handshake.Result, offered bool, late late) (*Session, error) {
+func finish(parent context.Context, cfg Config, end *endpoint, client *signal.Client, room *signal.Room, remote signal.Description, keys *handshake.Result, offered bool, late late) (*Session, error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	trickle, stop := context.WithCancel(ctx)
@@ -222,6 +222,7 @@ func finish(parent context.Context, cfg Config, end *endpoint, room *signal.Room
 			}
 		}
 	})
+	end.carryVia(trickle, client, keys)
 	p, err := end.connect(ctx, checkLimit(cfg))
 	stop()
 	wg.Wait()

@@ -45,7 +45,7 @@ func (e *endpoint) control(b []byte, from netip.AddrPort) {
 type path struct {
 	pair      punch.Pair
 	rtt       time.Duration
-	transport string // of a relayed path: udp, tcp or tls to this side's relay; empty if direct
+	transport string // of a relayed path: udp, tcp or tls to this side's relay, https for the rendezvous; empty if direct
 }
 
 // up is the event that tells of it.
@@ -58,6 +58,9 @@ func (p path) up() event.Event {
 	if p.transport != "" {
 		e.Path = "relay"
 		e.Transport = p.transport
+	}
+	if p.transport == "https" {
+		e.Local, e.Remote = "rendezvous", "rendezvous"
 	}
 	return e
 }

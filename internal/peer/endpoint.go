@@ -29,6 +29,9 @@ type endpoint struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 
+	relaying   context.Context // ends when the link has said goodbye
+	stopRelays context.CancelFunc
+
 	controlling bool                // ICE's role, set by check
 	revealed    chan []byte         // capacity 1
 	chosen      chan netip.AddrPort // capacity 1: where the controlling side's choice came from
@@ -67,6 +70,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 	}
 	rand.Read(e.seed[:])
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.relaying, e.stopRelays = context.WithCancel(context.Background())
 	cfg.Events.Emit(event.Event{Name: event.Gathering})
 	if cfg.Path == PathRelay {
 		close(e.gathered) // the peer must not learn any other address

@@ -15,7 +15,6 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
-	"net"
 	"time"
 
 	"adit/internal/event"
@@ -53,19 +52,18 @@ const (
 // candidates; cmd fills it from flags and the config file.
 type Config struct {
 	Role        Role
-	Signal      string                                                               // "paste", "exec:CMD", or the http(s) URL of a rendezvous
-	Code        string                                                               // the connecter's code; only with a rendezvous
-	STUN        []string                                                             // host:port; nil asks a rendezvous for its list, and is none otherwise
-	Port        int                                                                  // fixed UDP port; 0 picks one
-	PortMapping bool                                                                 // ask the router to forward the port
-	Path        PathPolicy                                                           // which paths may be used
-	TURN        []signal.TURNServer                                                  // relays, besides those that the rendezvous knows
-	DialRelay   func(ctx context.Context, network, address string) (net.Conn, error) // nil connects straight
-	TLS         *tls.Config                                                          // for relays; nil trusts the system's roots
-	Loopback    bool                                                                 // use loopback candidates too: both peers on one machine
-	Timeout     time.Duration                                                        // for the whole meeting; 0 waits for a person, and checkFor for checks
-	Targets     []string                                                             // what an exposer offers, the default first
-	Paste       signal.PasteConfig                                                   // where a pasted line is read and written
+	Signal      string              // "paste", "exec:CMD", or the http(s) URL of a rendezvous
+	Code        string              // the connecter's code; only with a rendezvous
+	STUN        []string            // host:port; nil asks a rendezvous for its list, and is none otherwise
+	Port        int                 // fixed UDP port; 0 picks one
+	PortMapping bool                // ask the router to forward the port
+	Path        PathPolicy          // which paths may be used
+	TURN        []signal.TURNServer // relays, besides those that the rendezvous knows
+	TLS         *tls.Config         // for relays; nil trusts the system's roots
+	Loopback    bool                // use loopback candidates too: both peers on one machine
+	Timeout     time.Duration       // for the whole meeting; 0 waits for a person, and checkFor for checks
+	Targets     []string            // what an exposer offers, the default first
+	Paste       signal.PasteConfig  // where a pasted line is read and written
 	Events      event.Sink
 	Logger      *slog.Logger // nil is silent
 }

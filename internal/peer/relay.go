@@ -38,7 +38,8 @@ const (
 // relays are this side's allocations and what is permitted on them. Guarded by endpoint.mu.
 type relays struct {
 	started bool
-	asking  int // answers about relays that are not there yet, allocations included
+	asking  int  // answers about relays that are not there yet, allocations included
+	carried bool // the rendezvous carries packets
 	allocs  []*turn.Allocation
 	peers   []signal.Candidate // the peer's, as far as relays are concerned with them
 	probing context.Context    // of the checks; nil before they begin
@@ -87,7 +88,7 @@ func (e *endpoint) allocate(servers []signal.TURNServer) {
 		try := func(servers []signal.TURNServer) {
 			for _, s := range servers {
 				wg.Go(func() {
-					a, err := turn.Allocate(ctx, turn.Config{Server: turn.Server(s), Dial: e.cfg.DialRelay, TLS: e.cfg.TLS, Logger: e.cfg.Logger})
+					a, err := turn.Allocate(ctx, turn.Config{Server: turn.Server(s), Dial: dialRelay, TLS: e.cfg.TLS, Logger: e.cfg.Logger})
 					if err != nil {
 						e.cfg.Logger.Info("no address on a relay", "url", s.URL, "err", err)
 					}
@@ -159,7 +160,7 @@ func (e *endpoint) relayHope() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := &e.relays
-	return r.asking > 0 || len(r.allocs) > 0 || slices.ContainsFunc(r.peers, func(c signal.Candidate) bool {
+	return r.asking > 0 || r.carried || len(r.allocs) > 0 || slices.ContainsFunc(r.peers, func(c signal.Candidate) bool {
 		return c.Type == signal.CandidateType(punch.Relay)
 	})
 }
@@ -266,9 +267,13 @@ func (e *endpoint) relayPair(to netip.AddrPort) (pair punch.Pair, transport stri
 	transport = "udp"
 	pair.Remote.Addr = to
 	if r, ok := e.board.route(to); ok {
-		pair.Local = punch.Candidate{Type: punch.Relay, Addr: r.via.Relayed()}
+		a, ok := r.via.(*turn.Allocation)
+		if !ok {
+			return punch.Pair{}, "https"
+		}
+		pair.Local = punch.Candidate{Type: punch.Relay, Addr: a.Relayed()}
 		pair.Remote.Addr = r.peer
-		transport = r.via.Transport()
+		transport = a.Transport()
 	} else {
 		for _, c := range e.candidates {
 			if pair.Local.Addr.Addr().Is4() == to.Addr().Is4() && pair.Local.Addr.IsValid() {
@@ -289,6 +294,7 @@ func (e *endpoint) relayPair(to netip.AddrPort) (pair punch.Pair, transport stri
 }
 
 func (e *endpoint) closeRelays() {
+	e.stopRelays()
 	e.mu.Lock()
 	allocs := e.relays.allocs
 	e.relays.allocs = nil

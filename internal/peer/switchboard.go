@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"adit/internal/link"
-	"adit/internal/turn"
 )
 
 // relayedPrefix is where addresses stand for a peer behind one of this side's relays. It is the
@@ -19,8 +18,14 @@ const maxRoutes = 512 // over all relays; a relay knows 64 peers
 
 // A route is what an address of relayedPrefix stands for.
 type route struct {
-	via  *turn.Allocation
-	peer netip.AddrPort
+	via  carrier
+	peer netip.AddrPort // the zero AddrPort if there is only one peer behind it
+}
+
+// A carrier takes datagrams to peers of its own: an allocation on a TURN server, or the rendezvous.
+type carrier interface {
+	Send(b []byte, segment int, to netip.AddrPort) error
+	SetHandler(func(b []byte, segment int, from netip.AddrPort))
 }
 
 // A switchboard is the link's socket: it sends to UDP addresses through the host's sockets, and to
@@ -57,7 +62,7 @@ func (s *switchboard) Send(b []byte, segment int, to netip.AddrPort) error {
 }
 
 // name returns the address that stands for a peer behind a relay; it is not valid if there are too many.
-func (s *switchboard) name(via *turn.Allocation, peer netip.AddrPort) netip.AddrPort {
+func (s *switchboard) name(via carrier, peer netip.AddrPort) netip.AddrPort {
 	r := route{via, peer}
 	s.mu.RLock()
 	a, ok := s.names[r]
@@ -81,7 +86,7 @@ func (s *switchboard) name(via *turn.Allocation, peer netip.AddrPort) netip.Addr
 }
 
 // attach lets what comes through a relay in.
-func (s *switchboard) attach(a *turn.Allocation) {
+func (s *switchboard) attach(a carrier) {
 	a.SetHandler(func(b []byte, segment int, from netip.AddrPort) {
 		if name := s.name(a, from); name.IsValid() {
 			s.mux.Deliver(b, segment, name)

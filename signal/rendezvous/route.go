@@ -19,6 +19,7 @@ const (
 	actGet            // GET    /v1/room/{id}/{seq}
 	actTURN           // GET    /v1/room/{id}/turn
 	actLeave          // DELETE /v1/room/{id}
+	actCarry          // GET    /v1/carry/{id}/{side}
 	actBadVerb        // a path of ours, but not with this method
 )
 
@@ -26,7 +27,7 @@ const (
 type route struct {
 	action action
 	name   string // of the room: its nameplate or its id
-	seq    int
+	seq    int    // of a message, or a side
 }
 
 const (
@@ -49,6 +50,12 @@ func parseRoute(method, path string) route {
 		return route{action: actBadVerb}
 	}
 	part := strings.Split(rest, "/")
+	if len(part) == 3 && part[0] == "carry" && isHex(part[1]) && (part[2] == "0" || part[2] == "1") {
+		if method != http.MethodGet {
+			return route{action: actBadVerb}
+		}
+		return route{action: actCarry, name: part[1], seq: int(part[2][0] - '0')}
+	}
 	if part[0] != "room" {
 		switch rest {
 		case "health":

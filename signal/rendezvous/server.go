@@ -36,6 +36,7 @@ import (
 	"sync"
 	"time"
 
+	"adit/internal/carry"
 	"adit/signal"
 )
 
@@ -58,6 +59,8 @@ type Config struct {
 	STUN []string
 	// TURN says which relays to hand out credentials for.
 	TURN TURN
+	// Carry joins peers that reach nothing but this server; nil does not.
+	Carry *carry.Hub
 	// TTL is how long a room lives; 10 minutes if 0.
 	TTL time.Duration
 	// Limits bounds what is spent on anybody and in all.
@@ -183,6 +186,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
 		return s.get(w, r, addr, to)
 	case actTURN:
 		return s.turn(w, r, to)
+	case actCarry:
+		return s.carry(w, r, addr, to)
 	case actLeave:
 		return s.leave(w, r, to)
 	case actBadVerb:
@@ -190,6 +195,20 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
 	default:
 		return &problem{status: http.StatusNotFound, text: "there is nothing here", hint: "this is a rendezvous for adit: give its address without a path"}
 	}
+	return nil
+}
+
+// carry makes the connection one side of a pair, for as long as it lasts.
+func (s *Server) carry(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
+	if s.cfg.Carry == nil {
+		return &problem{status: http.StatusNotFound, text: "this rendezvous carries no packets", hint: "use a relay: --turn"}
+	}
+	done, ok := s.limits.poll(addr)
+	if !ok {
+		return &problem{http.StatusTooManyRequests, "too many connections from this address", "close some", 5 * time.Second}
+	}
+	defer done()
+	s.cfg.Carry.Serve(w, r, to.name, to.seq)
 	return nil
 }
 
