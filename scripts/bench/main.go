@@ -11,8 +11,8 @@
 // removes the namespaces.
 //
 // Tables go to standard output, or with -o json every figure as one JSON object a line, with the raw samples
-// it was made of. -samples writes these to a file too, and -write puts the tables into a document between
-// the comments that name their scenarios.
+// it was made of. -samples writes these to a file too, -from reads such a file in place of measuring, and
+// -write puts the tables into a document between the comments that name their scenarios.
 package main
 
 import (
@@ -59,6 +59,7 @@ func benchmark(ctx context.Context, args []string) error {
 	output := flags.String("o", "table", "what goes to standard output: table or json")
 	samples := flags.String("samples", "", "write every figure to this file, one JSON object a line")
 	write := flags.String("write", "", "put the tables into this document")
+	from := flags.String("from", "", "measure nothing: show the samples that this file has of an earlier run")
 	binary := flags.String("adit", "", "measure this binary (default: built from this module)")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: bench [OPTION...] [SCENARIO...]")
@@ -79,6 +80,14 @@ func benchmark(ctx context.Context, args []string) error {
 		return err
 	}
 
+	if *from != "" {
+		all, err := read(*from)
+		if err != nil {
+			return err
+		}
+		return deliver(p, all, *output, *samples, *write)
+	}
+
 	// Threads of emulated links wait in system calls and should not take turns with the probe.
 	runtime.GOMAXPROCS(max(8, runtime.NumCPU()))
 	dir, err := os.MkdirTemp("", "adit-bench-")
@@ -88,14 +97,26 @@ func benchmark(ctx context.Context, args []string) error {
 	defer os.RemoveAll(dir)
 	if aditPath = *binary; aditPath == "" {
 		aditPath = filepath.Join(dir, "adit")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", aditPath, "adit")
+		flags := "-s -w"
+		if commit, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
+			flags += " -X adit/cmd.versionOverride=devel-" + strings.TrimSpace(string(commit))
+		}
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", aditPath, "adit")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build adit: %w\n%s", err, out)
 		}
 	}
 
+	version, err := exec.CommandContext(ctx, aditPath, "version").Output()
+	if err != nil {
+		return fmt.Errorf("ask %s for its version: %w", aditPath, err)
+	}
+
 	all, failed := p.measure(ctx)
+	for i := range all {
+		all[i].Version, all[i].System = strings.TrimSpace(string(version)), system()
+	}
 	return errors.Join(failed, deliver(p, all, *output, *samples, *write))
 }
 
@@ -160,6 +181,11 @@ func (p plan) measure(ctx context.Context) (all []sample, err error) {
 					first, _, _ := strings.Cut(err.Error(), "\n")
 					all = append(all, sample{Scenario: sc.name, Tool: t.name, Run: n + 1, Error: first})
 				}
+				for i := range all {
+					if all[i].Time.IsZero() {
+						all[i].Time = time.Now().Round(time.Second)
+					}
+				}
 				fmt.Fprintf(os.Stderr, "%s %s, run %d of %d, %.0f s:%s\n", sc.name, t.name, n+1, runs, time.Since(began).Seconds(), brief(samples))
 			}
 		}
@@ -202,7 +228,9 @@ func deliver(p plan, all []sample, output, samples, write string) error {
 		_, failed = os.Stdout.Write(lines.Bytes())
 	} else {
 		for _, sc := range p.scenarios {
-			fmt.Println(table(all, sc))
+			if slices.ContainsFunc(all, func(s sample) bool { return s.Scenario == sc.name }) {
+				fmt.Println(table(all, sc))
+			}
 		}
 	}
 	if samples != "" {

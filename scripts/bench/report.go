@@ -2,11 +2,15 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A sample is one figure of one run, a line of the output as JSON.
@@ -19,6 +23,35 @@ type sample struct {
 	Value    float64   `json:"value"`
 	Raw      []float64 `json:"raw,omitempty"` // what the value was made of, where that is more than one number
 	Error    string    `json:"error,omitempty"`
+	Time     time.Time `json:"time"`    // when the run ended
+	Version  string    `json:"version"` // what `adit version` says
+	System   string    `json:"system"`  // cores, architecture and kernel
+}
+
+// system describes the machine.
+func system() string {
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return fmt.Sprintf("%d cores, %s, Linux %s", runtime.NumCPU(), runtime.GOARCH, bytes.TrimSpace(kernel))
+}
+
+// read reads the samples of an earlier run.
+func read(path string) (all []sample, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for dec := json.NewDecoder(f); ; {
+		var s sample
+		switch err := dec.Decode(&s); err {
+		case nil:
+			all = append(all, s)
+		case io.EOF:
+			return all, nil
+		default:
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
 }
 
 // record keeps a figure. What the scenario has no row for is kept too.
@@ -50,6 +83,7 @@ func table(all []sample, sc scenario) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s.\n\n| |goal", sc.name, sc.about)
+	measured := ""
 	for _, c := range columns {
 		fmt.Fprintf(&b, "|%s", c)
 	}
@@ -75,12 +109,15 @@ func table(all []sample, sc scenario) string {
 	}
 	failed := map[string]bool{}
 	for _, s := range all {
+		if s.Scenario == sc.name {
+			measured = fmt.Sprintf("\n%s; %s; %s.\n", s.Version, s.System, s.Time.UTC().Format("2006-01-02 15:04 MST"))
+		}
 		if line := s.Tool + ": " + s.Error; s.Scenario == sc.name && s.Error != "" && !failed[line] {
 			failed[line] = true
 			fmt.Fprintf(&b, "\n%s\n", strings.ReplaceAll(line, "\n", " "))
 		}
 	}
-	return b.String()
+	return b.String() + measured
 }
 
 // number writes three digits that matter.
