@@ -32,8 +32,11 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 		PortMapping: !c.Bool("no-port-mapping"),
 		Loopback:    c.Bool("loopback"),
 		Timeout:     c.Duration("timeout"),
-		Events:      u.event,
-		Logger:      u.logger(),
+
+		ResumeTimeout: c.Duration("resume-timeout"),
+
+		Events: u.event,
+		Logger: u.logger(),
 	}
 	if cfg.Signal == "" {
 		cfg.Signal = "paste"
@@ -46,6 +49,9 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 	}
 	if cfg.Timeout < 0 {
 		return cfg, usagef("for example --timeout 30s", "--timeout %s is in the past", cfg.Timeout)
+	}
+	if cfg.ResumeTimeout < 0 {
+		return cfg, usagef("for example --resume-timeout 1h", "--resume-timeout %s is in the past", cfg.ResumeTimeout)
 	}
 	switch p := c.String("path"); p {
 	case "", "auto":

@@ -185,16 +185,17 @@ func TestGoodbye(t *testing.T) {
 // being sent, and within the time of a few keepalives where nothing is.
 func TestKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes as long as a session waits for its peer")
+		t.Skip("takes as long as a session waits for a keepalive, and then for its peer")
 	}
 	t.Parallel()
-	const soon, late = 10 * time.Second, 40 * time.Second // until "interrupted"
+	const soon, late = 5 * time.Second, 30 * time.Second // until "interrupted"
+	const resume = "--resume-timeout=10s"
 	w := newWorld(t)
 	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
 
 	deadExposer, code := w.expose(left, listen(t, left, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }).String())
-	busy, port := w.forward(right, code)
-	idle, code := w.expose(left, "22")
+	busy, port := w.forward(right, code, resume)
+	idle, code := w.expose(left, resume, "22")
 	deadConnecter, _ := w.forward(right, code)
 
 	c := dial(t, right, port)

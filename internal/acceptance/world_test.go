@@ -80,9 +80,9 @@ func (w *world) connect(h *netlab.Host, code string, args ...string) *process {
 }
 
 // forward joins by code with one local port, and returns its address when the path is up.
-func (w *world) forward(h *netlab.Host, code string) (*process, netip.AddrPort) {
+func (w *world) forward(h *netlab.Host, code string, args ...string) (*process, netip.AddrPort) {
 	w.t.Helper()
-	p := w.connect(h, code, "-L", "0")
+	p := w.connect(h, code, append([]string{"-L", "0"}, args...)...)
 	p.await("up")
 	e, _ := p.await("listening")
 	a, err := netip.ParseAddrPort(e.Addr)

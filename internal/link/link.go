@@ -48,20 +48,13 @@ var (
 // MaxControl is the largest control message, in bytes.
 const MaxControl = messageBytes
 
-const (
-	interruptedAfter = 5 * time.Second
-	pingAfter        = time.Second // nothing heard while sending
-	keepaliveLeast   = 20 * time.Second
-	keepaliveMost    = 25 * time.Second
-	deadAfter        = 30 * time.Second
-)
-
 // A State is what a link knows of its peer.
 type State int
 
 const (
 	Up          State = iota // the peer answers, or nothing was asked of it yet
-	Interrupted              // nothing authenticated for five seconds while PINGs are unanswered
+	Suspect                  // an answer is late, by most of a second: a moment to look around
+	Interrupted              // nothing authenticated for three seconds while something is unanswered
 	Dead                     // nothing for Config.DeadAfter; the end
 	Closed                   // one of the two sides closed; the end
 )
@@ -71,6 +64,8 @@ func (s State) String() string {
 	switch s {
 	case Up:
 		return "up"
+	case Suspect:
+		return "suspect"
 	case Interrupted:
 		return "interrupted"
 	case Dead:
@@ -108,7 +103,7 @@ type Config struct {
 	Relayed func(netip.AddrPort) bool
 
 	OnState   func(State)   // called on changes, in order; a link begins Up
-	DeadAfter time.Duration // silence that ends the link; 0 is 30 s
+	DeadAfter time.Duration // silence that ends the link; 0 is 10 minutes
 	Logger    *slog.Logger  // nil is silent
 }
 
@@ -152,10 +147,11 @@ type Link struct {
 	handler atomic.Pointer[func([]byte)]
 	remote  atomic.Pointer[netip.AddrPort] // nil before Use; written with mu held
 	heardAt atomic.Int64                   // time of the last authenticated packet; 0 is none
+	dataAt  atomic.Int64                   // the same of DATA and the like, 0 once a PING came after it
 	pathAt  atomic.Int64                   // the same, of those that came from remote
 	rtt     atomic.Int64                   // congestion.srtt, for receivers
 	mtu     atomic.Int32                   // pmtu.size less a packet's overhead
-	broken  atomic.Bool                    // the state is Interrupted: what comes must wake run
+	broken  atomic.Bool                    // the state is not Up: what comes must wake run
 
 	// rmu guards what receiving needs. It is taken after mu, or alone.
 	rmu     sync.Mutex

@@ -60,6 +60,7 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 	typ := packetType(p)
 	if typ == typeData || typ == typeFragment || typ == typeControl && len(plain) > 0 && plain[0] == kindMessage {
 		l.report.add(packetCounter(p), len(p), now)
+		l.dataAt.Store(int64(now))
 	}
 	l.rmu.Unlock()
 
@@ -131,6 +132,7 @@ func (l *Link) receiveControl(b []byte, counter uint64, from netip.AddrPort, now
 	short := len(b) == shortBytes
 	switch kind := b[0]; {
 	case kind == kindPing:
+		l.dataAt.Store(0) // the PONG tells the peer; should it be lost, the peer asks again
 		l.reply(kindPong, counter, from)
 	case kind == kindPong && short:
 		l.mu.Lock()

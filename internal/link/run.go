@@ -230,6 +230,9 @@ func (l *Link) fillLocked(b *batch, now time.Duration) time.Duration {
 		}
 		next = min(next, at)
 		next = min(next, l.fillChallengeLocked(b, now))
+		if !l.live.consent(now) {
+			return until(next, now) // what comes next wakes run
+		}
 		next = min(next, l.fillFeedbackLocked(b, to, now))
 		next = min(next, l.fillSizesLocked(b, to, now))
 	}

@@ -50,6 +50,8 @@ type endpoint struct {
 	streams    *reliable.Session
 	up         event.Event // the last Up event, to tell again when an interruption ends
 	relays     relays
+
+	interrupted bool // the link's state
 }
 
 // open opens the sockets and starts to gather.
@@ -162,6 +164,7 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 		Socket: e.board, Relayed: relayed, LocalIndex: e.index, RemoteIndex: remote.Index,
 		SendKey: keys.Send, RecvKey: keys.Recv, AES: keys.Suite == handshake.AES256GCM,
 		ReceiveBuffer: e.host.ReceiveBuffer(), DontFragment: e.host.DontFragment(),
+		DeadAfter: e.cfg.ResumeTimeout,
 		OnControl: e.control, OnState: e.state, Logger: e.cfg.Logger,
 	})
 	if err != nil {
@@ -213,12 +216,13 @@ func (e *endpoint) remoteCandidates(cs []signal.Candidate) {
 
 func (e *endpoint) state(s link.State) {
 	e.mu.Lock()
-	up := e.up
+	up, interrupted := e.up, e.interrupted
+	e.interrupted = s == link.Interrupted
 	e.mu.Unlock()
 	switch {
 	case s == link.Interrupted:
 		e.cfg.Events.Emit(event.Event{Name: event.Interrupted})
-	case s == link.Up && up.Name != "":
+	case s == link.Up && interrupted && up.Name != "":
 		up.RTT = float64(e.link.RTT().Microseconds()) / 1000
 		e.cfg.Events.Emit(up)
 	}

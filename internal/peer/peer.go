@@ -62,10 +62,13 @@ type Config struct {
 	TLS         *tls.Config         // for relays; nil trusts the system's roots
 	Loopback    bool                // use loopback candidates too: both peers on one machine
 	Timeout     time.Duration       // for the whole meeting; 0 waits for a person, and checkFor for checks
-	Targets     []string            // what an exposer offers, the default first
-	Paste       signal.PasteConfig  // where a pasted line is read and written
-	Events      event.Sink
-	Logger      *slog.Logger // nil is silent
+	// ResumeTimeout is how long a session outlives its peer's silence; 0 is 10 minutes.
+	ResumeTimeout time.Duration
+
+	Targets []string           // what an exposer offers, the default first
+	Paste   signal.PasteConfig // where a pasted line is read and written
+	Events  event.Sink
+	Logger  *slog.Logger // nil is silent
 }
 
 // A Session is one peer within reach.
