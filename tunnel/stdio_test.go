@@ -76,7 +76,8 @@ func (b broke) Write([]byte) (int, error) { return 0, b.err }
 func TestStdioFails(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
-	serving(t, b, Policy{Targets: []Target{target}}, Options{})
+	sink, seen := events()
+	serving(t, b, Policy{Targets: []Target{target}}, Options{OnStream: sink})
 	boom := errors.New("boom")
 	idle, keyboard := io.Pipe()
 	defer keyboard.Close()
@@ -93,24 +94,34 @@ func TestStdioFails(t *testing.T) {
 	t.Run("out", func(t *testing.T) {
 		done := async(func() error { return Stdio(t.Context(), a, target, idle, broke{boom}) })
 		x := accepted(t, conns)
+		opened(t, seen)
 		say(t, x, "unwanted", false)
 		var local *LocalError
 		if err := outcome(t, done); !errors.Is(err, boom) || !errors.As(err, &local) {
 			t.Errorf("%v, want a *LocalError with %v", err, boom)
 		}
 		wantReset(t, x)
+		if e := next(t, seen); e.State != StateReset {
+			t.Errorf("event %+v, want reset", e)
+		}
 	})
 	t.Run("target", func(t *testing.T) {
 		done := async(func() error { return Stdio(t.Context(), a, target, idle, io.Discard) })
-		abort(accepted(t, conns))
+		x := accepted(t, conns)
+		opened(t, seen)
+		abort(x)
 		if err := outcome(t, done); err == nil {
 			t.Error("no error after a reset")
+		}
+		if e := next(t, seen); e.State != StateReset {
+			t.Errorf("event %+v, want reset", e)
 		}
 	})
 	t.Run("context", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := async(func() error { return Stdio(ctx, a, target, idle, io.Discard) })
 		x := accepted(t, conns)
+		opened(t, seen)
 		cancel(boom)
 		if err := outcome(t, done); !errors.Is(err, boom) {
 			t.Errorf("%v, want the cause", err)

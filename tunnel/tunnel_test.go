@@ -143,6 +143,15 @@ func next(t *testing.T, c <-chan StreamEvent) StreamEvent {
 	return StreamEvent{}
 }
 
+// opened waits until Serve has joined a stream to its target. Before that it may end the connection
+// it dials without a reset: net.Dialer closes one that comes as its context ends.
+func opened(t *testing.T, seen <-chan StreamEvent) {
+	t.Helper()
+	if e := next(t, seen); e.State != StateOpen {
+		t.Fatalf("event %+v, want open", e)
+	}
+}
+
 func text(t *testing.T, r io.Reader, want string) {
 	t.Helper()
 	got, err := io.ReadAll(r)
@@ -258,9 +267,7 @@ func TestResets(t *testing.T) {
 		if _, err := io.ReadFull(x, make([]byte, 5)); err != nil {
 			t.Fatal(err)
 		}
-		if e := next(t, seen); e.State != StateOpen {
-			t.Fatalf("event %+v, want open", e)
-		}
+		opened(t, seen)
 		return c, x
 	}
 	for name, do := range map[string]func(t *testing.T, c, x conn){
@@ -442,7 +449,8 @@ func TestAcceptBacksOff(t *testing.T) {
 func TestContextEndsAll(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
-	stop := serving(t, b, Policy{Targets: []Target{target}}, Options{})
+	sink, seen := events()
+	stop := serving(t, b, Policy{Targets: []Target{target}}, Options{OnStream: sink})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	l, err := Listen(ctx, a, Forward{Bind: "localhost"}, Options{})
 	if err != nil {
@@ -450,6 +458,7 @@ func TestContextEndsAll(t *testing.T) {
 	}
 	c := dialed(t, l.Addr())
 	x := accepted(t, conns)
+	opened(t, seen)
 	cancel(nil)
 	wantReset(t, c)
 	wantReset(t, x)
@@ -465,10 +474,12 @@ func TestContextEndsAll(t *testing.T) {
 func TestServeEndsConnections(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
-	stop := serving(t, b, Policy{Targets: []Target{target}}, Options{})
+	sink, seen := events()
+	stop := serving(t, b, Policy{Targets: []Target{target}}, Options{OnStream: sink})
 	l := listening(t, a, "0", Options{})
 	c := dialed(t, l.Addr())
 	x := accepted(t, conns)
+	opened(t, seen)
 	_ = stop()
 	wantReset(t, c)
 	wantReset(t, x)
@@ -478,10 +489,14 @@ func TestSessionEnds(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
 	done := make(chan error, 1)
-	go func() { done <- Serve(context.Background(), b, Policy{Targets: []Target{target}}, Options{}) }()
+	sink, seen := events()
+	go func() {
+		done <- Serve(context.Background(), b, Policy{Targets: []Target{target}}, Options{OnStream: sink})
+	}()
 	l := listening(t, a, "0", Options{})
 	c := dialed(t, l.Addr())
 	x := accepted(t, conns)
+	opened(t, seen)
 	a.Close()
 	wantReset(t, c)
 	wantReset(t, x)
