@@ -158,3 +158,31 @@ func table(cells map[[2]netlab.NAT]string) string {
 	}
 	return b.String()
 }
+
+// TestFromRelay: two that need a burst are up through the relay meanwhile, and move over.
+func TestFromRelay(t *testing.T) {
+	for _, p := range [][2]netlab.NAT{
+		{netlab.PortRestricted, netlab.Symmetric},
+		{netlab.SymmetricSequential, netlab.SymmetricSequential},
+	} {
+		t.Run(natural(p[0], p[1]), func(t *testing.T) {
+			t.Parallel()
+			w := newRelayWorld(t)
+			left, right := w.lab.Host(p[0], netlab.HostOptions{}), w.lab.Host(p[1], netlab.HostOptions{})
+			exposer, code := w.expose(left, "22")
+			began := time.Now()
+			connecter := w.connect(right, code)
+			for _, path := range []string{"relay", "direct"} {
+				e, _ := connecter.awaitFor("up", natLimit)
+				t.Logf("%s path after %d ms: %s to %s", e.Path, time.Since(began).Milliseconds(), e.Local, e.Remote)
+				if e.Path == "direct" {
+					break // at once, by luck
+				}
+				if e.Path != path {
+					t.Errorf("got a %s path, want %s", e.Path, path)
+				}
+			}
+			ends(connecter, exposer)
+		})
+	}
+}

@@ -164,10 +164,16 @@ func (e *endpoint) connectDirect(ctx context.Context) result {
 	if agent == nil {
 		return result{err: net.ErrClosed}
 	}
-	beyond, enough := context.WithCancel(ctx)
+	checks, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	connected, enough := context.WithCancel(ctx)
 	defer enough()
-	e.wg.Go(func() { e.beyondICE(beyond, agent) })
-	pair, err := agent.Connect(ctx)
+	e.wg.Go(func() {
+		if e.beyondICE(connected, agent) == errHopeless {
+			giveUp(errHopeless)
+		}
+	})
+	pair, err := agent.Connect(checks)
 	enough()
 	if err != nil {
 		return result{err: err}

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -26,9 +27,15 @@ const (
 	// first.
 	aimEach, aimTries = 16, 32
 
+	// hopelessAfter is how much longer two NATs have that no way past is known of.
+	hopelessAfter = 9 * time.Second
+
 	// aimAfter is how long such a NAT's side has to open its sockets.
 	aimAfter = 700 * time.Millisecond
 )
+
+// errHopeless says that both NATs change ports per destination, and one of them at random.
+var errHopeless = errors.New("both NATs change ports per destination")
 
 // natTalk is what both sides tell each other of their NATs. newNATTalk makes one.
 type natTalk struct {
@@ -159,14 +166,17 @@ func planFor(own, peer punch.NAT) plan {
 }
 
 // beyondICE does for a pair of NATs what plain checks cannot, if they do not succeed soon: see punch.Spray
-// and docs/nat.md. It returns when ctx ends, when a hole was found, which ICE then takes up, or when there
-// is nothing (more) to do.
-func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) {
-	if !sleep(ctx, burstAfter) || e.settle(ctx) != nil {
-		return
+// and docs/nat.md. It returns nil when ctx ends, when a hole was found, which ICE then takes up, or when there
+// is nothing (more) to do; and errHopeless when no check can succeed, after a while in which the router
+// may have mapped a port all the same.
+//
+// With a pasted line the two sides do not begin at the same moment, which bursts need.
+func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) error {
+	if e.cfg.Signal == "" || e.cfg.Signal == "paste" || !sleep(ctx, burstAfter) || e.settle(ctx) != nil {
+		return nil
 	}
 	for round := range predictRounds {
-		e.tellNAT(e.nat.measured(e.host.NAT(ctx))) // mappings have been made since
+		e.tellNAT(e.nat.measured(e.host.Survey(ctx))) // mappings have been made since
 		own, peer, willing, trickles, public := e.nat.state()
 		if trickles && (peer.Mapping == punch.MappingUnknown || peer.Sequential()) {
 			select {
@@ -174,13 +184,16 @@ func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) {
 				own, peer, willing, _, public = e.nat.state()
 			case <-time.After(natWait):
 			case <-ctx.Done():
-				return
+				return nil
 			}
 		}
 		p := planFor(own, peer)
 		e.cfg.Logger.Debug("plain checks did not succeed", "own", own, "peer", peer, "willing", willing, "plan", p, "round", round)
 		if !willing || p == noPlan {
-			return
+			if e.nat.hopeless() && sleep(ctx, hopelessAfter) {
+				return errHopeless
+			}
+			return nil
 		}
 		var err error
 		switch p {
@@ -188,7 +201,7 @@ func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) {
 			err = agent.Spray(ctx, public, punch.MaxSpray, false)
 		case probe:
 			if peer.Sequential() && !sleep(ctx, aimAfter) {
-				return
+				return nil
 			}
 			err = agent.Probe(ctx, hardAddr(peer, public), aims(peer))
 		case predict:
@@ -198,9 +211,10 @@ func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) {
 		}
 		e.cfg.Logger.Debug("burst ended", "plan", p, "round", round, "err", err)
 		if err == nil || p != predict || ctx.Err() != nil {
-			return
+			return nil
 		}
 	}
+	return nil
 }
 
 // hardAddr is the address whose ports are probed.

@@ -37,6 +37,10 @@ const (
 	sprayAgain   = time.Second          // between the rounds of two that spray
 	burstLimit   = 30 * time.Second
 
+	// maxFailures is how many ICMP messages and the like one socket of a burst may hear of: more than it
+	// sends packets.
+	maxFailures = 64
+
 	// MaxSpray is how many sockets a Spray may use.
 	MaxSpray = 256
 )
@@ -68,7 +72,7 @@ func (a *Agent) check() ([]byte, transactionID, error) {
 // for 30 s at most. Errors: ctx's cause, ErrClosed, ErrAddress, or that no port answered.
 func (a *Agent) Probe(ctx context.Context, to netip.Addr, first []uint16) error {
 	s := a.host.socks[0]
-	if s == nil || !to.Is4() || !usableAddr(to, a.host.cfg.Loopback) {
+	if s == nil || !burstable(to, a.host.cfg.Loopback) {
 		return fmt.Errorf("probe ports of %v: %w", to, ErrAddress)
 	}
 	ctx, cancel := a.burst(ctx)
@@ -99,6 +103,12 @@ func (a *Agent) Probe(ctx context.Context, to netip.Addr, first []uint16) error 
 	}
 }
 
+// burstable reports whether a peer may name an address for so many packets: no NAT's outside is on a private
+// network, but the machines of this one are.
+func burstable(a netip.Addr, loopback bool) bool {
+	return a.Is4() && usableAddr(a, loopback) && !a.IsPrivate()
+}
+
 // ports returns a function that returns those of first and then others from 1,024 on at random, none
 // twice.
 func ports(first []uint16) func() uint16 {
@@ -123,7 +133,7 @@ func ports(first []uint16) func() uint16 {
 // sprays too: after the first round the checks go all the way. It needs SetRemote, and goes on for 30 s
 // at most. Errors: ctx's cause, ErrClosed, ErrAddress, or that nothing came.
 func (a *Agent) Spray(ctx context.Context, to netip.AddrPort, n int, far bool) error {
-	if !to.Addr().Is4() || !usableRemote(to, a.host.cfg.Loopback) {
+	if to.Port() == 0 || !burstable(to.Addr(), a.host.cfg.Loopback) {
 		return fmt.Errorf("spray at %v: %w", to, ErrAddress)
 	}
 	ctx, cancel := a.burst(ctx)
@@ -257,10 +267,11 @@ func (w *winner) read(ctx context.Context, s *socket, wg *sync.WaitGroup) bool {
 			}
 		}()
 		var b [maxSTUN]byte
+		failures := 0
 		for {
 			n, from, err := s.conn.ReadFromUDPAddrPort(b[:])
 			if err != nil {
-				if ctx.Err() != nil {
+				if failures++; ctx.Err() != nil || failures > maxFailures {
 					return
 				}
 				continue // an ICMP message: the check died on its way, as it should

@@ -121,7 +121,7 @@ func TestBurstAddresses(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	for _, s := range []string{"127.0.0.1:5", "224.0.0.1:5", "255.255.255.255:5", "169.254.1.1:5", "0.0.0.0:5", "[2001:db8::1]:5", "192.0.2.1:0"} {
+	for _, s := range []string{"127.0.0.1:5", "224.0.0.1:5", "255.255.255.255:5", "169.254.1.1:5", "0.0.0.0:5", "[2001:db8::1]:5", "192.168.1.7:5", "10.0.0.1:5", "192.0.2.1:0"} {
 		to := netip.MustParseAddrPort(s)
 		if err := x.Spray(t.Context(), to, 1, false); !errors.Is(err, ErrAddress) {
 			t.Errorf("spray at %v: got %v, want %v", to, err, ErrAddress)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -86,6 +87,8 @@ func classify(port uint16, seen []mapping, own func(netip.Addr) bool) NAT {
 }
 
 const (
+	surveyLimit = time.Second // four requests
+
 	stepSockets = 8  // fresh ones, asked for one after the other
 	stepMost    = 64 // larger steps are taken for chance
 )
@@ -147,6 +150,45 @@ func (h *Host) NAT(ctx context.Context) NAT {
 	return n
 }
 
+// Survey is NAT for who can wait: if too few servers answered during the last Gather it asks them all again,
+// for a second at most.
+func (h *Host) Survey(ctx context.Context) NAT {
+	n := h.NAT(ctx)
+	if n.Mapping != MappingUnknown || h.socks[0] == nil || len(h.cfg.STUN) < 2 {
+		return n
+	}
+	one, cancel := context.WithTimeout(ctx, surveyLimit)
+	defer cancel()
+	defer context.AfterFunc(h.ctx, cancel)()
+	servers := h.cfg.STUN[:min(len(h.cfg.STUN), maxServers)]
+	answers := make(chan mapping, 2*len(servers)) // room for all
+	var wg sync.WaitGroup
+	for _, server := range servers {
+		wg.Go(func() {
+			h.ask(one, server, [2]bool{true, false}, func(_ int, m mapping, err error) {
+				if err == nil {
+					answers <- m
+				}
+			})
+		})
+	}
+	go func() {
+		wg.Wait()
+		close(answers)
+	}()
+	var seen []mapping
+	for m := range answers {
+		seen = append(seen, m)
+		if n = classify(h.socks[0].port, seen, h.ownAddr); n.Mapping != MappingUnknown {
+			cancel() // enough is known: the others end
+		}
+	}
+	h.mu.Lock()
+	h.seen = seen
+	h.mu.Unlock()
+	return h.NAT(ctx)
+}
+
 // freshPorts asks a server from one fresh socket after the other which port it sees. It returns them in
 // that order, 0 for those that were not told, and the newest mapping, extrapolated to that of the last
 // socket if that was not told.
@@ -195,10 +237,10 @@ func (s *socket) await(ctx context.Context, id transactionID, server netip.AddrP
 	defer s.conn.Close()
 	defer context.AfterFunc(ctx, func() { s.conn.Close() })()
 	var b [maxSTUN]byte
-	for {
+	for failures := 0; ; {
 		n, from, err := s.conn.ReadFromUDPAddrPort(b[:])
 		if err != nil {
-			if ctx.Err() != nil {
+			if failures++; ctx.Err() != nil || failures > maxFailures {
 				return netip.AddrPort{}
 			}
 			continue

@@ -2,6 +2,7 @@ package punch
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"testing"
 )
 
@@ -106,5 +107,47 @@ func TestPorts(t *testing.T) {
 			t.Fatalf("try %d: port %d again, or one that is somebody's", i, p)
 		}
 		seen[p] = true
+	}
+}
+
+// TestSurvey asks again where too little was heard, and finds a pattern in what a server says.
+func TestSurvey(t *testing.T) {
+	t.Parallel()
+	var next atomic.Uint32
+	next.Store(40000)
+	seen := map[netip.AddrPort]uint16{} // of the second server's goroutine
+	counts := func(id transactionID, from netip.AddrPort) []byte {
+		if seen[from] == 0 {
+			seen[from] = uint16(next.Add(2))
+		}
+		return success(id, netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), seen[from]), true)
+	}
+	n := 0
+	lossy := func(id transactionID, from netip.AddrPort) []byte {
+		if n++; n <= 2 {
+			return nil
+		}
+		return says("203.0.113.9:7")(id, from)
+	}
+	h := listen(t, Config{STUN: []string{server(t, counts), server(t, lossy)}})
+	gather(t, h)
+	if got := h.NAT(t.Context()); got.Mapping != MappingUnknown {
+		t.Errorf("one answer tells %+v", got)
+	}
+	got := h.Survey(t.Context())
+	if got.Mapping != EndpointDependent {
+		t.Fatalf("got %+v", got)
+	}
+	if len(h.table.open) != 0 {
+		t.Errorf("%d transactions left", len(h.table.open))
+	}
+	ports, last := h.freshPorts(t.Context(), netip.MustParseAddrPort(h.cfg.STUN[0]))
+	if step(ports) != 2 || last.Port() != uint16(next.Load()) {
+		t.Errorf("got ports %v, last %v; the server is at %d", ports, last, next.Load())
+	}
+	dead := listen(t, Config{})
+	defer dead.Close()
+	if got := listen(t, Config{STUN: []string{loopback(dead).String(), loopback(dead).String()}}).Survey(t.Context()); got != (NAT{}) {
+		t.Errorf("nobody answers: got %+v", got)
 	}
 }
