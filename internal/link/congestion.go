@@ -278,7 +278,7 @@ func (c *congestion) advance(now time.Duration) {
 			case c.cycleIndex == 0:
 				c.drained = false
 				c.probedFrom = c.rate
-			case c.cycleIndex == 2 && c.rate > 1.1*c.probedFrom && c.probedFrom > 0 && !c.standing(c.lastRTT):
+			case c.cycleIndex == 2 && c.rate > 1.1*c.probedFrom && c.probedFrom > 0 && c.crowd.yield == 0 && !c.standing(c.lastRTT):
 				// What probing added came through, and there is no queue: the path holds far more.
 				c.phase, c.filled, c.full, c.fullCount = phaseStart, false, c.rate, 0
 			case c.drainOnce && !c.drained && c.cycleIndex > 1:
@@ -369,7 +369,7 @@ func (c *congestion) steadyWindow() float64 {
 	// What arrived but was not reported yet must not keep the pacer from its rate, probing included.
 	need := cycle[0]*c.makeUp()*c.bdp() + c.rate*feedbackInterval(c.minRTT).Seconds()
 	w := max(max(gain*c.bdp(), need)+c.rate*timerSlack.Seconds(), leastWindow)
-	if c.phase == phaseCruise && c.cycleIndex > 0 && c.crowd.rounds >= yieldRounds {
+	if c.phase == phaseCruise && c.cycleIndex > 0 && c.crowd.yield > 0 {
 		w = max(min(w, c.yieldWindow()), leastWindow)
 	}
 	network := c.rate * max(c.minRTT, min(c.srtt, 2*c.minRTT)).Seconds()

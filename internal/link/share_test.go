@@ -15,15 +15,16 @@ func TestTwoLinks(t *testing.T) {
 		queue float64
 		loss  float64
 		later time.Duration
-		most  float64 // share of the first
+		most  float64       // share of the first
+		wait  time.Duration // p50 in the queue in the last ten seconds
 	}{
-		{100, 40 * time.Millisecond, 1, 0, 0, 0.6}, // W1
-		{100, 40 * time.Millisecond, 1, 0.01, 0, 0.6},
-		{20, 40 * time.Millisecond, 2, 0, 0, 0.6},
-		{100, 40 * time.Millisecond, 1, 0, 5 * time.Second, 0.8}, // the second needs time
-		{100, 40 * time.Millisecond, 0.5, 0.01, 2 * time.Second, 0.7},
-		{20, 40 * time.Millisecond, 2, 0, 3 * time.Second, 0.75},
-		{10, 100 * time.Millisecond, 4, 0, 3 * time.Second, 0.85},
+		{100, 40 * time.Millisecond, 1, 0, 0, 0.6, 12 * time.Millisecond}, // W1
+		{100, 40 * time.Millisecond, 1, 0.01, 0, 0.65, 12 * time.Millisecond},
+		{20, 40 * time.Millisecond, 2, 0, 0, 0.6, 20 * time.Millisecond},
+		{100, 40 * time.Millisecond, 1, 0, 5 * time.Second, 0.7, 12 * time.Millisecond}, // the second needs time
+		{100, 40 * time.Millisecond, 0.5, 0.01, 2 * time.Second, 0.7, 12 * time.Millisecond},
+		{20, 40 * time.Millisecond, 2, 0, 3 * time.Second, 0.7, 20 * time.Millisecond},
+		{10, 100 * time.Millisecond, 4, 0, 3 * time.Second, 0.75, 40 * time.Millisecond},
 	} {
 		if testing.Short() && test.later > 0 {
 			continue
@@ -49,20 +50,33 @@ func TestTwoLinks(t *testing.T) {
 				defer f.stop()
 				time.Sleep(test.later)
 				g := feed(q.a, 1)
-				defer g.stop()
 				m.reset()
 				const d = 30 * time.Second
 				a, b := 0, 0
+				var p50, p99 time.Duration
 				for range 3 {
 					time.Sleep(d / 3)
 					x, y := m.reset()[1], n.reset()[1]
-					t.Logf("%.1f and %.1f Mbit/s: %.2f", mbit(x, d/3), mbit(y, d/3), float64(x)/float64(x+y))
+					p50, p99 = p.ab.queueing()
+					t.Logf("%.1f and %.1f Mbit/s: %.2f; queue %v %v", mbit(x, d/3), mbit(y, d/3), float64(x)/float64(x+y), p50, p99)
 					a, b = a+x, b+y
 				}
 				share := float64(a) / float64(a+b)
 				sent, dropped := p.ab.counts()
-				p50, p99 := p.ab.queueing()
-				t.Logf("in all %.2f, %d of %d dropped, queue %v %v", share, dropped, sent, p50, p99)
+				t.Logf("in all %.2f, %d of %d dropped", share, dropped, sent)
+				if p50 > test.wait {
+					t.Errorf("packets wait %v in the queue, want %v at most", p50, test.wait)
+				}
+				// Who is alone again takes all soon.
+				g.stop()
+				time.Sleep(50 * test.rtt)
+				m.reset()
+				time.Sleep(50 * test.rtt)
+				alone := mbit(m.reset()[1], 50*test.rtt)
+				t.Logf("alone %.1f Mbit/s", alone)
+				if alone < 0.85*test.mbit {
+					t.Errorf("alone %.1f Mbit/s", alone)
+				}
 				if share < 1-test.most || share > test.most || mbit(a+b, d) < 0.85*test.mbit {
 					t.Errorf("%.1f and %.1f Mbit/s", mbit(a, d), mbit(b, d))
 				}
@@ -81,12 +95,14 @@ func TestBesideCubic(t *testing.T) {
 		least, most   float64
 	}{
 		{20, 40 * time.Millisecond, 2, 0, 0, 0.3, 0.7},
-		{20, 40 * time.Millisecond, 2, 5 * time.Second, 0, 0.2, 0.7}, // who comes later needs time
+		{20, 40 * time.Millisecond, 2, 5 * time.Second, 0, 0.3, 0.7},
 		{20, 40 * time.Millisecond, 2, 0, 5 * time.Second, 0.3, 0.7},
 		{20, 40 * time.Millisecond, 1, 0, 0, 0.1, 0.9},
 		{20, 40 * time.Millisecond, 4, 0, 0, 0.1, 0.9},
 		{100, 40 * time.Millisecond, 2, 0, 0, 0.15, 0.85},
 		{10, 100 * time.Millisecond, 2, 0, 0, 0.15, 0.85},
+		{100, 40 * time.Millisecond, 2, 5 * time.Second, 0, 0.2, 0.7}, // who comes later needs time
+		{10, 100 * time.Millisecond, 2, 5 * time.Second, 0, 0.2, 0.7},
 	} {
 		if testing.Short() && (test.linkAt > 0 || test.queue != 2 || test.mbit != 20) {
 			continue
