@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,8 +111,9 @@ type way struct {
 	start          time.Time
 	rnd            *rand.Rand
 
-	flight   []packet // in order, from head on; what is before has arrived
+	flight   []packet // by due, from head on; what is before has arrived
 	head     int
+	inOrder  int64    // when the last packet is due that nothing overtook
 	held     int64    // bytes in flight
 	free     [][]byte // recycled buffers
 	linkFree float64  // when the rate will have sent all that waits
@@ -195,7 +197,25 @@ func (w *way) accept(data []byte, now int64) {
 		return
 	}
 	w.held += int64(len(data))
-	w.flight = append(w.flight, packet{due + w.Delay.Nanoseconds(), data})
+	w.fly(data, due+w.Delay.Nanoseconds())
+}
+
+// fly takes a packet on its way, to arrive at due but for jitter and reordering.
+func (w *way) fly(data []byte, due int64) {
+	if w.Jitter > 0 {
+		due += w.rnd.Int64N(w.Jitter.Nanoseconds())
+	}
+	due = max(due, w.inOrder)
+	if w.Reorder > 0 && w.rnd.Float64() < w.Reorder {
+		due += max(w.Delay/8, time.Millisecond).Nanoseconds()
+	} else {
+		w.inOrder = due
+	}
+	at := len(w.flight)
+	for at > w.head && w.flight[at-1].due > due {
+		at--
+	}
+	w.flight = slices.Insert(w.flight, at, packet{due, data})
 }
 
 func (w *way) deliver() {

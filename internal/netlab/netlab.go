@@ -58,11 +58,13 @@ func Connects(a, b NAT) bool {
 
 // LinkConfig describes an emulated link; both directions are alike. The zero value is a plain cable.
 // A packet first waits for the rate (or is dropped, where QueueBytes wait already), then may be lost,
-// and arrives after the delay. Order is kept.
+// and arrives after the delay. Order is kept but for Reorder.
 type LinkConfig struct {
 	Delay      time.Duration // one way
 	Loss       float64       // probability, 0 to 1
 	RateBits   int64         // bits per second of IP packets; 0 is unlimited
+	Jitter     time.Duration // the delay is anything from Delay to this more, but nothing overtakes
+	Reorder    float64       // probability that a packet takes an eighth of Delay longer, at least 1 ms, and is overtaken
 	QueueBytes int           // what may wait for the rate; 0 is one round trip at RateBits, at least 64 KiB
 }
 
