@@ -55,6 +55,12 @@ var (
 	w3    = link(100*time.Millisecond, 50e6, 0.02, 1)
 	w4    = link(20*time.Millisecond, 20e6, 0, 2)
 	loss5 = link(20*time.Millisecond, 100e6, 0.05, 1)
+
+	jitter = func() netlab.LinkConfig {
+		c := w1
+		c.Jitter, c.Reorder = 10*time.Millisecond, 0.02
+		return c
+	}()
 )
 
 // Names of metrics.
@@ -165,6 +171,11 @@ var scenarios = []scenario{
 		name: "loss5", about: "W1 with 5 % loss each way", link: loss5,
 		measure: func(b *bench) { b.bulk(1, mBulk, true) },
 		metrics: []metric{{mBulk, "≥ 75"}, {mWire, ""}, {mDrops, ""}},
+	},
+	{
+		name: "jitter", about: "W1 with up to 10 ms of jitter, and 2 % of the packets 2.5 ms late and overtaken", link: jitter,
+		measure: func(b *bench) { b.echo(4, 20*time.Millisecond, mEcho50, mEcho99); b.bulk(1, mBulk, true) },
+		metrics: []metric{{mBulk, ""}, {mWire, ""}, {mDrops, ""}, {mEcho50, ""}, {mEcho99, ""}},
 	},
 	{
 		name: "idle", about: "W1: 100 open streams, nothing sent for 60 s", link: w1, only: []string{"adit", "ssh", "kcptun"}, runs: 1,
