@@ -88,7 +88,7 @@ func table(all []sample, sc scenario) string {
 		fmt.Fprintf(&b, "|%s", c)
 	}
 	b.WriteString("|\n|---|---" + strings.Repeat("|---", len(columns)) + "|\n")
-	for _, m := range sc.metrics {
+	for _, m := range append(slices.Clone(sc.metrics), metric{name: mOthers}) {
 		fmt.Fprintf(&b, "|%s, %s|%s", m.name, units[m.name], m.goal)
 		base := values(all, sc.name, "adit", m.name)
 		for _, c := range columns {

@@ -105,7 +105,7 @@ var scenarios = []scenario{
 			b.bulk(8, mBulk8, false)
 		},
 		metrics: []metric{{mSetup, ""}, {mBulk, "≥ 3300"}, {mBulk8, "≥ 3500"}, {mCPU, ""},
-			{mRSSLeft, "< 80"}, {mRSSRight, "< 80"}, {mOthers, ""}},
+			{mRSSLeft, "< 80"}, {mRSSRight, "< 80"}},
 	},
 	{
 		name: "W1", about: "40 ms, 100 Mbit/s, a queue of 1 BDP", link: w1,
@@ -220,7 +220,7 @@ func (b *bench) bulk(conns int, name string, cost bool) {
 	stop := b.flood(conns, bulkMeter)
 	b.pause(warmUp)
 	pids := b.pids()
-	from, used, others, began := m.bytes.Load(), cpu(pids), elsewhere(), time.Now()
+	from, used, began := m.bytes.Load(), cpu(pids), time.Now()
 	var raw []float64
 	for end, last, at := began.Add(window), from, began; at.Before(end); {
 		b.pause(step)
@@ -229,13 +229,10 @@ func (b *bench) bulk(conns int, name string, cost bool) {
 		last, at = n, now
 	}
 	n, took := m.bytes.Load()-from, time.Since(began)
-	used, others = cpu(pids)-used, elsewhere()-others
+	used = cpu(pids) - used
 	after, all := b.network.left.LinkStats(), m.bytes.Load()-first
 	stop()
 	b.record(name, mbits(n, took), raw)
-	if cost {
-		b.record(mOthers, others/took.Seconds(), nil)
-	}
 	if cost && len(pids) > 0 {
 		b.record(mCPU, used/(float64(n)/1e9), nil)
 	}
