@@ -2,6 +2,7 @@ package punch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -128,5 +129,40 @@ func TestEarlyPacket(t *testing.T) {
 				t.Error(o.err)
 			}
 		})
+	}
+}
+
+// What a spray sends dies before it reaches the other side's NAT, where it could take a port away; only
+// between two that spray it goes all the way, and not at first.
+func TestSprayDiesOnTheWay(t *testing.T) {
+	for _, far := range []bool{false, true} {
+		spaces := row(t, 7)
+		a := spaces[0].listen(t, Config{})
+		ca, cb := CredentialsFromSeed(seed(1)), CredentialsFromSeed(seed(2))
+		x, _ := spaces[0].agent(t, a, ca, cb, true)
+		router := netip.MustParseAddrPort("198.51.100.9:5000") // the NAT of b
+		spaces[5].sh(t, "ip addr add 198.51.100.9/32 dev lo")
+		for i := range 5 {
+			spaces[i].sh(t, fmt.Sprintf("ip route add 198.51.100.9 via 10.%d.0.2", i))
+		}
+		var c *net.UDPConn
+		var err error
+		spaces[5].in(func() { c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(router)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		spaces[0].in(func() { err = x.Spray(ctx, router, 16, far) })
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v, want %v", err, context.DeadlineExceeded)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		var b [maxSTUN]byte
+		n, _, err := c.ReadFromUDPAddrPort(b[:])
+		if got := err == nil && isSTUN(b[:n]); got != far {
+			t.Errorf("far %v: a packet came: %v", far, got)
+		}
 	}
 }
