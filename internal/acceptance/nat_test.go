@@ -159,6 +159,47 @@ func table(cells map[[2]netlab.NAT]string) string {
 	return b.String()
 }
 
+// TestNATsWithRelay is the matrix with a relay at the rendezvous, with ADIT_LONG=1: every pair is up soon, and
+// by which path. What a burst finds later does not count here.
+func TestNATsWithRelay(t *testing.T) {
+	if !long {
+		t.Skip("TestRelay has the telling pairs")
+	}
+	const tries, soon = 3, 3 * time.Second
+	var mu sync.Mutex
+	cells := make(map[[2]netlab.NAT]string)
+	t.Run("pairs", func(t *testing.T) {
+		for _, a := range natKinds {
+			for _, b := range natKinds {
+				t.Run(natural(a, b), func(t *testing.T) {
+					t.Parallel()
+					w := newRelayWorld(t)
+					left, right := w.lab.Host(a, netlab.HostOptions{}), w.lab.Host(b, netlab.HostOptions{})
+					var ups []time.Duration
+					paths := map[string]int{}
+					for range tries {
+						exposer, code := w.expose(left, "22")
+						began := time.Now()
+						connecter := w.connect(right, code)
+						e, _ := connecter.await("up")
+						ups = append(ups, time.Since(began))
+						paths[strings.TrimSpace(e.Path+" "+e.Transport)]++
+						ends(connecter, exposer)
+					}
+					cell := fmt.Sprintf("%v, %s", paths, spread(ups))
+					if t.Log(cell); ups[len(ups)/2] > soon { // spread has sorted them
+						t.Errorf("up after %v, want %v", ups, soon)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					cells[[2]netlab.NAT{a, b}] = cell
+				})
+			}
+		}
+	})
+	t.Log("\n" + table(cells))
+}
+
 // TestFromRelay: two that need a burst are up through the relay meanwhile, and move over.
 func TestFromRelay(t *testing.T) {
 	for _, p := range [][2]netlab.NAT{

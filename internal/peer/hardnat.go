@@ -152,6 +152,11 @@ const (
 	predict      // both are, and both count
 )
 
+// String returns what the plan is, for logs.
+func (p plan) String() string {
+	return [...]string{"nothing more", "many sockets", "many ports", "predicted ports"}[p]
+}
+
 // planFor returns what to do. Both sides come to plans that fit each other, for both know both NATs.
 func planFor(own, peer punch.NAT) plan {
 	switch {
@@ -188,7 +193,7 @@ func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) error {
 			}
 		}
 		p := planFor(own, peer)
-		e.cfg.Logger.Debug("plain checks did not succeed", "own", own, "peer", peer, "willing", willing, "plan", p, "round", round)
+		e.cfg.Logger.Info("plain checks did not succeed so far", "own", own, "peer", peer, "willing", willing, "plan", p.String(), "round", round)
 		if !willing || p == noPlan {
 			if e.nat.hopeless() && sleep(ctx, hopelessAfter) {
 				return errHopeless
@@ -209,7 +214,7 @@ func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) error {
 			err = agent.Spray(one, peer.Predict(predictPorts/2), predictPorts, true)
 			cancel()
 		}
-		e.cfg.Logger.Debug("burst ended", "plan", p, "round", round, "err", err)
+		e.cfg.Logger.Debug("burst ended", "plan", p.String(), "round", round, "err", err)
 		if err == nil || p != predict || ctx.Err() != nil {
 			return nil
 		}
