@@ -23,6 +23,7 @@ const (
 	PingSummary = "pings"       // what became of all of them
 	Sample      = "sample"      // what a measurement sees at this moment
 	Bench       = "bench"       // what it found
+	Doctor      = "doctor"      // what the network allows
 )
 
 // An Event is one thing that happened. Only the fields that its Name calls for are set.
