@@ -17,8 +17,9 @@ import (
 //	ranges = length, { gap, length }    each an unsigned varint (as encoding/binary has it), not 0
 //
 // The first range ends at highest and has length counters; gap counters that did not come separate it
-// from the next older one, and so on: at most mostRanges of them, newest first. Nothing is said of
-// what lies before the last. The fixed fields are cumulative and the ranges overlap those of the last
+// from the next older one, and so on: newest first, as many as fit mostFeedbackBytes. Nothing is said of
+// what lies before the last. Where jitter reorders every other packet has a range of its own, and those
+// that are late for a while must be told as well: 300 ranges tell of 50 ms at 10,000 packets a second. The fixed fields are cumulative and the ranges overlap those of the last
 // feedback, so a lost feedback costs nothing.
 type feedback struct {
 	highest uint64        // highest counter received
@@ -35,8 +36,8 @@ type span struct{ first, last uint64 }
 
 const (
 	feedbackBytes     = 33 // the fixed fields
-	mostRanges        = 32
-	mostFeedbackBytes = feedbackBytes + mostRanges*2*3 // within replayPackets a varint has two bytes
+	mostFeedbackBytes = 1024
+	mostRanges        = (mostFeedbackBytes - feedbackBytes + 1) / 2
 )
 
 // put writes the feedback to b, which has mostFeedbackBytes, and returns its size.
@@ -109,16 +110,27 @@ func (f *feedback) has(c uint64) bool {
 // fill sets the ranges from the counters that w accepted, from f.highest down.
 func (f *feedback) fill(w *replayWindow) {
 	f.n = 0
-	for c := f.highest; c > 0 && f.n < mostRanges; {
+	room := mostFeedbackBytes - feedbackBytes
+	for c := f.highest; c > 0; {
+		last := c
 		if c = w.before(c, true); c == 0 {
 			break
 		}
 		end := w.before(c, false)
+		if f.n > 0 {
+			room -= varintBytes(last - c)
+		}
+		if room -= varintBytes(c - end); room < 0 {
+			break
+		}
 		f.ranges[f.n] = span{end + 1, c}
 		f.n++
 		c = end
 	}
 }
+
+// varintBytes returns how many bytes a varint takes.
+func varintBytes(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 
 // before returns the largest counter up to c, within the window, that was accepted, or that was not
 // (accepted false). If there is none it returns the last counter in front of the window, for accepted
