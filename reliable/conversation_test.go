@@ -244,6 +244,61 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
+// Thousands of segments behind holes take a few acknowledgements, and the sender takes them in: it sends
+// again what is missing only.
+func TestReportOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const segments, every = 1000, 100
+		from, to := &recorder{window: 2 << 20, rtt: 40 * time.Millisecond}, &recorder{rtt: 40 * time.Millisecond}
+		a, _ := newReceiver(from)
+		b, _ := newReceiver(to)
+		defer a.close()
+		defer b.close()
+		a.write(make([]byte, segments*(1200-kcp.IKCP_OVERHEAD)))
+		sent := from.take()
+		if len(sent) != segments {
+			t.Fatalf("%d packets were sent, want %d", len(sent), segments)
+		}
+		var want []uint32
+		for _, p := range sent {
+			if sn := header(p).sn(); sn%every == 0 {
+				want = append(want, sn)
+			} else {
+				b.deliver(p)
+			}
+		}
+		time.Sleep((holdRounds + 1) * holdRound)
+		synctest.Wait()
+		size := 0
+		for _, p := range to.take() {
+			size += len(p)
+			a.deliver(p)
+		}
+		if most := (segments/every + holdRounds + 2) * kcp.IKCP_OVERHEAD; size > most {
+			t.Errorf("the report has %d bytes, want %d at most", size, most)
+		}
+		if got := a.out.reported.n; got != segments-len(want) {
+			t.Errorf("%d segments are known to be there, want %d", got, segments-len(want))
+		}
+		time.Sleep(time.Second)
+		a.look(time.Now())
+		var got []uint32
+		for _, p := range from.take() {
+			got = append(got, header(p).sn())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("segments %v were sent again, want %v", got, want)
+		}
+		// One that tells of more than was sent says nothing of that.
+		p := appendHeader(nil, 1, kcp.IKCP_CMD_ACK, 0, segments-1, 0)
+		header(p).setMore(openWindow)
+		a.deliver(p)
+		if got := a.out.reported.n; got != segments-len(want) {
+			t.Errorf("%d segments are known to be there, want %d", got, segments-len(want))
+		}
+	})
+}
+
 // What the peer cannot know is no news.
 func TestAcknowledgementsOfNothing(t *testing.T) {
 	l := new(recorder)

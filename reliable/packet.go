@@ -42,6 +42,12 @@ func (h header) sn() uint32  { return binary.LittleEndian.Uint32(h[12:]) }
 func (h header) una() uint32 { return binary.LittleEndian.Uint32(h[16:]) }
 func (h header) size() int   { return int(binary.LittleEndian.Uint32(h[20:])) }
 
+// more is, of an acknowledgement, how many segments behind sn are acknowledged as well. It takes the
+// place of the receive window, so that it is 0 in those of kcp itself.
+func (h header) more() int { return openWindow - int(binary.LittleEndian.Uint16(h[6:])) }
+
+func (h header) setMore(n int) { binary.LittleEndian.PutUint16(h[6:], uint16(openWindow-n)) }
+
 // stamp sets what the receiving half of the conversation knows and kcp does not.
 func (h header) stamp(una uint32) {
 	binary.LittleEndian.PutUint16(h[6:], openWindow)

@@ -23,7 +23,7 @@ const (
 	holdRound  = 40 * time.Millisecond
 
 	// reportPackets bounds the packets of the reports in a round.
-	reportPackets = 512
+	reportPackets = 4
 
 	// keepHeld is the largest ring for such segments that is kept when they are gone.
 	keepHeld = 1024
@@ -62,10 +62,10 @@ func (c *conversation) deliver(p []byte) (came bool) {
 		n := kcp.IKCP_OVERHEAD + h.size()
 		switch h.cmd() {
 		case kcp.IKCP_CMD_PUSH:
-			c.acknowledgedLocked(h.una(), false, 0, 0)
+			c.acknowledgedLocked(h, false)
 			came = c.pushLocked(h, p[kcp.IKCP_OVERHEAD:n]) || came
 		case kcp.IKCP_CMD_ACK:
-			c.acknowledgedLocked(h.una(), true, h.sn(), h.ts())
+			c.acknowledgedLocked(h, true)
 		}
 		p = p[n:]
 	}
@@ -214,16 +214,24 @@ func (c *conversation) tick() {
 	c.wakeLocked(now, r.roundAt)
 }
 
-// reportLocked acknowledges the segments that have waited for long, each once unless it comes again.
+// reportLocked acknowledges the segments that have waited for long, each once unless it comes again. Those
+// that follow each other share an acknowledgement: thousands wait on a fast path, and where little goes
+// this way the link has no room for one for each beside those that move the sender's window.
 func (c *conversation) reportLocked() {
 	r := &c.in
 	limit := c.mtuLocked() / kcp.IKCP_OVERHEAD * kcp.IKCP_OVERHEAD
 	var b []byte
 	packets := 0
-	for i := range uint32(len(r.held)) {
-		sn := r.next + i
-		p := r.held[sn%uint32(len(r.held))]
-		if p == nil || p.reported || r.round-p.round < holdRounds {
+	for i, n := uint32(0), uint32(len(r.held)); i < n; i++ {
+		first, news := i, false
+		for ; i < n; i++ {
+			p := r.held[(r.next+i)%n]
+			if p == nil || r.round-p.round < holdRounds {
+				break
+			}
+			news = news || !p.reported
+		}
+		if !news {
 			continue
 		}
 		if len(b) == limit {
@@ -233,8 +241,11 @@ func (c *conversation) reportLocked() {
 				return
 			}
 		}
-		p.reported = true
-		b = appendHeader(b, c.id, kcp.IKCP_CMD_ACK, p.ts, sn, r.next)
+		for j := first; j < i; j++ {
+			r.held[(r.next+j)%n].reported = true
+		}
+		b = appendHeader(b, c.id, kcp.IKCP_CMD_ACK, 0, r.next+first, r.next)
+		header(b[len(b)-kcp.IKCP_OVERHEAD:]).setMore(int(i - first - 1))
 	}
 	if len(b) > 0 {
 		c.link.Send(c.id, 0, b)

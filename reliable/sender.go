@@ -176,16 +176,19 @@ func (c *conversation) offerLocked() {
 	}
 }
 
-// acknowledgedLocked takes in what the peer says about segments sent: it has all before una, and also
-// sn if ack is set.
-func (c *conversation) acknowledgedLocked(una uint32, ack bool, sn, ts uint32) {
+// acknowledgedLocked takes in what the peer says about segments sent: it has all before una, and if ack is
+// set sn as well and what more that says.
+func (c *conversation) acknowledgedLocked(h header, ack bool) {
 	s := &c.out
+	una := h.una()
 	if s.kcp == nil {
 		return
 	}
 	flight := s.next - s.una
-	if ack && int32(sn-una) > 0 && sn-s.una < flight {
-		s.reported.set(sn, s.una)
+	if sn := h.sn(); ack && int32(sn-una) > 0 && sn-s.una < flight {
+		for more := min(h.more(), int(flight-(sn-s.una))-1); more >= 0; more-- {
+			s.reported.set(sn+uint32(more), s.una)
+		}
 	}
 	news := una - s.una
 	if news <= s.known-s.una || news > flight {
@@ -201,7 +204,7 @@ func (c *conversation) acknowledgedLocked(una uint32, ack bool, sn, ts uint32) {
 	if ack {
 		cmd = kcp.IKCP_CMD_ACK
 	}
-	c.applyLocked(cmd, ts)
+	c.applyLocked(cmd, h.ts())
 }
 
 // applyLocked tells kcp what is known.
