@@ -121,7 +121,7 @@ func (m *Mapper) run(ctx context.Context) {
 		wait := searchAgain
 		gateway, local, err := route(m.cfg.Gateway)
 		if err == nil {
-			for _, x := range probe(ctx, gateway, local) {
+			for _, x := range probe(ctx, gateway, local, preferFor) {
 				if m.keep(ctx, x, &last) {
 					wait = leastRenew // it worked for a while
 					break
@@ -179,9 +179,9 @@ func (m *Mapper) remove(x method, external int) {
 	}
 }
 
-// probe asks the gateway what it speaks and returns that, best first. Once one has answered, better
-// ones get a moment more.
-func probe(ctx context.Context, gateway, local netip.Addr) []method {
+// probe asks the gateway what it speaks and returns that, best first. Once one has answered, the others
+// get so much more time.
+func probe(ctx context.Context, gateway, local netip.Addr, more time.Duration) []method {
 	ctx, cancel := context.WithTimeout(ctx, probeFor)
 	defer cancel()
 	probes := []func(context.Context, netip.Addr, netip.Addr) (method, error){probePCP, probePMP, probeUPnP}
@@ -206,7 +206,7 @@ func probe(ctx context.Context, gateway, local netip.Addr) []method {
 		case a := <-answers:
 			ranked[a.rank] = a.m
 			if a.m != nil && hurry == nil {
-				hurry = time.After(preferFor)
+				hurry = time.After(more)
 			}
 		case <-hurry:
 			cancel()
@@ -238,7 +238,8 @@ func Survey(ctx context.Context, gateway netip.Addr) (Report, error) {
 		return Report{}, err
 	}
 	r := Report{Gateway: gateway}
-	for _, x := range probe(ctx, gateway, local) {
+	// It reports all, so the slow ones get their time too: UPnP takes four round trips and some XML.
+	for _, x := range probe(ctx, gateway, local, probeFor) {
 		r.Protocols = append(r.Protocols, x.protocol())
 	}
 	if len(r.Protocols) == 0 {
