@@ -66,7 +66,7 @@ func startAdit(j *job, n network) tunnel {
 // startAditAt is startAdit with the rendezvous at that port, for more sessions than one.
 func startAditAt(j *job, n network, port int) (tunnel, *process) {
 	web := netip.AddrPortFrom(n.right.Addr(), uint16(port))
-	stun := netip.AddrPortFrom(n.right.Addr(), uint16(port-8080+3478))
+	stun := netip.AddrPortFrom(n.right.Addr(), uint16(3478+2*(port-8080))) // it takes the next port too
 	common := []string{"--json", "--config", os.DevNull}
 	adit := func(h *netlab.Host, args ...string) *process { return j.start(h, aditPath, append(args, common...)...) }
 
