@@ -31,7 +31,8 @@ type sample struct {
 // system describes the machine.
 func system() string {
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf("%d cores, %s, Linux %s", runtime.NumCPU(), runtime.GOARCH, bytes.TrimSpace(kernel))
+	version, _, _ := bytes.Cut(bytes.TrimSpace(kernel), []byte("-")) // without what a distributor adds
+	return fmt.Sprintf("%d cores, %s, Linux %s", runtime.NumCPU(), runtime.GOARCH, version)
 }
 
 // read reads the samples of an earlier run.
