@@ -77,10 +77,10 @@ func (c *congestion) onCrowd(loss float64, now time.Duration) {
 
 // yieldWindow keeps little more in flight than the path holds without a queue: about as many packets
 // too many for all, so that those who have more yield more (Vegas). Of what arrives in an interval of
-// feedback half is not reported yet, on average.
+// feedback half is not reported yet, on average, and what jitters is on its way for longer.
 func (c *congestion) yieldWindow() float64 {
 	most := 4 + math.Sqrt(c.rate/packetBytes*yieldTime.Seconds())
-	return c.rate*(c.floor.value()+feedbackInterval(c.minRTT)/2).Seconds() + most*packetBytes
+	return c.rate*(c.floor.value()+feedbackInterval(c.minRTT)/2+4*c.noise).Seconds() + most*packetBytes
 }
 
 func (w *crowd) cut(window float64, now time.Duration) {

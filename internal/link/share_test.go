@@ -18,13 +18,13 @@ func TestTwoLinks(t *testing.T) {
 		most  float64       // share of the first
 		wait  time.Duration // p50 in the queue in the last ten seconds
 	}{
-		{100, 40 * time.Millisecond, 1, 0, 0, 0.6, 12 * time.Millisecond}, // W1
-		{100, 40 * time.Millisecond, 1, 0.01, 0, 0.65, 12 * time.Millisecond},
-		{20, 40 * time.Millisecond, 2, 0, 0, 0.6, 20 * time.Millisecond},
-		{100, 40 * time.Millisecond, 1, 0, 5 * time.Second, 0.7, 12 * time.Millisecond}, // the second needs time
-		{100, 40 * time.Millisecond, 0.5, 0.01, 2 * time.Second, 0.7, 12 * time.Millisecond},
-		{20, 40 * time.Millisecond, 2, 0, 3 * time.Second, 0.7, 20 * time.Millisecond},
-		{10, 100 * time.Millisecond, 4, 0, 3 * time.Second, 0.75, 40 * time.Millisecond},
+		{100, 40 * time.Millisecond, 1, 0, 0, 0.6, 18 * time.Millisecond}, // W1
+		{100, 40 * time.Millisecond, 1, 0.01, 0, 0.65, 18 * time.Millisecond},
+		{20, 40 * time.Millisecond, 2, 0, 0, 0.6, 25 * time.Millisecond},
+		{100, 40 * time.Millisecond, 1, 0, 5 * time.Second, 0.7, 18 * time.Millisecond}, // the second needs time
+		{100, 40 * time.Millisecond, 0.5, 0.01, 2 * time.Second, 0.7, 18 * time.Millisecond},
+		{20, 40 * time.Millisecond, 2, 0, 3 * time.Second, 0.7, 25 * time.Millisecond},
+		{10, 100 * time.Millisecond, 4, 0, 3 * time.Second, 0.75, 60 * time.Millisecond},
 	} {
 		if testing.Short() && test.later > 0 {
 			continue
