@@ -1,0 +1,129 @@
+package identity
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+)
+
+const (
+	// lockWait is how long a process waits for another that changes the same file, which takes
+	// milliseconds.
+	lockWait = 5 * time.Second
+	lockPoll = 10 * time.Millisecond
+)
+
+// ErrBusy is unwrapped where another process has held the lock of a file for too long.
+var ErrBusy = errors.New("another adit is changing it")
+
+// errLocked is what tryLock returns while somebody else has the lock.
+var errLocked = errors.New("locked")
+
+// StateDir returns the directory of the key file: $XDG_STATE_HOME/adit, else ~/.local/state/adit
+// (%LOCALAPPDATA%\adit on Windows). It need not exist.
+func StateDir() (string, error) {
+	return userDir("XDG_STATE_HOME", "LOCALAPPDATA", ".local", "state")
+}
+
+// PeersFile returns the path of the file of known peers: $XDG_CONFIG_HOME/adit/peers.toml, else
+// ~/.config/adit/peers.toml (%APPDATA%\adit\peers.toml on Windows). It need not exist.
+func PeersFile() (string, error) {
+	dir, err := userDir("XDG_CONFIG_HOME", "APPDATA", ".config")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "peers.toml"), nil
+}
+
+// userDir returns adit's directory below the one that a variable names. The XDG specification has
+// relative ones ignored.
+func userDir(variable, windows string, below ...string) (string, error) {
+	dir := os.Getenv(variable)
+	if !filepath.IsAbs(dir) {
+		dir = ""
+	}
+	if dir == "" && runtime.GOOS == "windows" {
+		dir = os.Getenv(windows)
+	}
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("there is no home directory, and $%s is not set: %w", variable, err)
+		}
+		dir = filepath.Join(append([]string{home}, below...)...)
+	}
+	return filepath.Join(dir, "adit"), nil
+}
+
+// lock waits until no other process changes the file at path, and keeps them off until the returned
+// function is called. The lock file stays: to remove it would let two have the lock.
+func lock(path string) (func(), error) {
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	limit := time.NewTimer(lockWait)
+	defer limit.Stop()
+	poll := time.NewTicker(lockPoll)
+	defer poll.Stop()
+	for {
+		switch err := tryLock(f); {
+		case err == nil:
+			return func() { _ = f.Close() }, nil // which gives the lock back
+		case !errors.Is(err, errLocked):
+			_ = f.Close() // nothing was written
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		select {
+		case <-poll.C:
+		case <-limit.C:
+			_ = f.Close() // nothing was written
+			return nil, fmt.Errorf("lock %s: %w", path, ErrBusy)
+		}
+	}
+}
+
+// replace makes data the content of the file at path, in one step: whoever reads it, and whatever
+// fails, there is either the old content or the new. A link is followed, so that it stays one.
+func replace(path string, data []byte, mode fs.FileMode) (err error) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	var tail [6]byte
+	if _, err := rand.Read(tail[:]); err != nil {
+		return err
+	}
+	fresh := path + ".new-" + hex.EncodeToString(tail[:])
+	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(fresh) // err says what went wrong first
+		}
+	}()
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode) // whatever the umask took away
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return err
+	}
+	if err = os.Rename(fresh, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
