@@ -11,6 +11,12 @@
 //	responder     answer: e, ee, se, s, es         the same       + flags, N_b, payload
 //	initiator     N_a, over the finished link      the same       Result.Reveal -> Result.Verify
 //
+//	              ModeKey (Noise IK)
+//
+//	responder     challenge, published anywhere
+//	initiator     offer:  e, es, s, ss             + flags, challenge, payload
+//	responder     answer: e, ee, se                + flags, payload
+//
 // A PAKE turns a short Code into a key that only one guess can attack; an Initiator and a Responder run
 // Noise; both end with a Result: the link keys, the cipher both processors like, and four verification
 // words that two people may compare. The words are derived from both nonces, of which the initiator's
@@ -18,12 +24,14 @@
 //
 // In ModePaste the messages authenticate nobody by themselves: the channel they were pasted into does,
 // or the words. In ModeCode the first message that opens proves that the peer knew the code. In both, the
-// responder has proof of a live initiator only once a packet sealed with Result.Recv has opened.
+// responder has proof of a live initiator only once a packet sealed with Result.Recv has opened. In ModeKey
+// both prove their static keys with the first message; a Guard keeps a recorded offer from being one.
 //
 // The package opens no sockets, starts no goroutines, keeps no files, and knows nothing of what the
-// payloads mean. None of its types may be used by two goroutines at once.
+// payloads mean. None of its types but Guard may be used by two goroutines at once.
 //
-// Errors that callers may test for: ErrAuth, ErrMalformed, ErrVersion, ErrState, ErrCode.
+// Errors that callers may test for: ErrAuth, ErrMalformed, ErrVersion, ErrState, ErrCode, ErrStranger,
+// ErrReplay.
 package handshake
 
 import "errors"
@@ -40,6 +48,10 @@ var (
 	ErrState = errors.New("handshake call out of order")
 	// ErrCode means that a string is not a code a person could have been given.
 	ErrCode = errors.New("invalid code")
+	// ErrStranger means that an offer's static key is not one that may go on.
+	ErrStranger = errors.New("key not on the list")
+	// ErrReplay means that an offer was there before, or answers a challenge that is no longer open.
+	ErrReplay = errors.New("offer is not fresh")
 )
 
 // version is the one version of everything in this package. It stands in the prologue, in the key

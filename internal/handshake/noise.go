@@ -19,6 +19,9 @@ const (
 	ModePaste Mode = 1
 	// ModeCode runs Noise IXpsk0 with the key of a PAKE: for channels that nobody trusts.
 	ModeCode Mode = 2
+	// ModeKey runs Noise IK: the initiator knows the responder's static key, the responder a list of those
+	// that it admits.
+	ModeKey Mode = 3
 )
 
 // What our framing puts before the caller's payload, inside the Noise payload. Offer:
@@ -31,10 +34,15 @@ const (
 //	0      1       17
 //	[flags][N_b   ][payload ...]
 //
-// flags is VVVV 000A: the version in the high half, and A set if this side has AES instructions. The three
-// bits between are sent as zero and ignored, so that later versions may use them for offers.
+// In ModeKey the offer has the challenge that it answers, 16 bytes, in the place of the commitment, and the
+// answer has no nonce.
+//
+// flags is VVVV 00LA: the version in the high half, L set if the static key of this side is one that it
+// keeps and offers to be known by, and A set if this side has AES instructions. The two bits between are
+// sent as zero and ignored, so that later versions may use them for offers.
 const (
 	flagAES   = 0x01
+	flagKept  = 0x02
 	flagsLen  = 1
 	nonceALen = 32
 	nonceBLen = 16
@@ -60,6 +68,9 @@ const (
 	OfferOverheadPaste = keyLen + keyLen + offerFrame                    // 89
 	OfferOverheadCode  = keyLen + keyLen + tagLen + offerFrame + tagLen  // 121
 	AnswerOverhead     = keyLen + keyLen + tagLen + answerFrame + tagLen // 113
+
+	OfferOverheadKey  = keyLen + keyLen + tagLen + flagsLen + ChallengeLen + tagLen // 113
+	AnswerOverheadKey = keyLen + flagsLen + tagLen                                  // 49
 )
 
 const suiteName = "25519_ChaChaPoly_BLAKE2s"
@@ -67,6 +78,8 @@ const suiteName = "25519_ChaChaPoly_BLAKE2s"
 // A KeyPair is a static X25519 key. Make one with NewKeyPair or KeyPairFrom.
 type KeyPair struct {
 	Private, Public [32]byte
+
+	of [64]byte // both halves, where KeyPairFrom has put them together
 }
 
 // NewKeyPair makes a random key.
@@ -82,7 +95,15 @@ func KeyPairFrom(private [32]byte) *KeyPair {
 	if err != nil {
 		panic("handshake: 32 bytes are no x25519 key: " + err.Error())
 	}
-	return &KeyPair{Private: private, Public: [32]byte(k.PublicKey().Bytes())}
+	p := &KeyPair{Private: private, Public: [32]byte(k.PublicKey().Bytes())}
+	p.of = p.halves()
+	return p
+}
+
+func (k *KeyPair) halves() (b [64]byte) {
+	copy(b[:32], k.Private[:])
+	copy(b[32:], k.Public[:])
+	return b
 }
 
 // A Config says what both sides must agree on, and who this side is. It is read only by NewInitiator
@@ -95,18 +116,31 @@ type Config struct {
 	// Context is anything else that both sides must see alike, such as the name of the room. It is
 	// bound into the handshake together with the protocol version and the mode, and not sent.
 	Context []byte
-	// Static is this side's long-term key; nil means a fresh one.
+	// Static is this side's long-term key; nil means a fresh one. ModeKey needs one.
 	Static *KeyPair
+	// Keep offers Static to the peer as a key to know this side by: see Result.PeerKept. ModeKey implies it.
+	Keep bool
+	// Peer is, for an initiator in ModeKey, the responder's static key.
+	Peer [32]byte
+	// Challenge is, for an initiator in ModeKey, what the responder published last: see Guard.
+	Challenge Challenge
+	// Allow says, for a responder in ModeKey, whether a static key may go on. It is asked before anything
+	// is computed with the key, and once for each offer.
+	Allow func(static [32]byte) bool
+	// Guard refuses, for a responder in ModeKey, offers that were there before. Responders share it.
+	Guard *Guard
 	// NoAES makes this side ask for ChaCha20-Poly1305 whatever the processor can do.
 	NoAES bool
 }
 
 // side is what Initiator and Responder have in common.
 type side struct {
-	mode   Mode
-	noise  noise.Config
-	flags  byte
-	static [32]byte // our public key
+	mode      Mode
+	guard     *Guard
+	challenge Challenge
+	noise     noise.Config
+	flags     byte
+	static    [32]byte // our public key
 }
 
 func newSide(c Config, initiator bool) (*side, error) {
@@ -122,13 +156,24 @@ func newSide(c Config, initiator bool) (*side, error) {
 		if subtle.ConstantTimeCompare(c.PSK, make([]byte, 32)) == 1 {
 			return nil, errors.New("configure handshake: psk is all zero") // nobody filled it in
 		}
+	case ModeKey:
+		switch {
+		case len(c.PSK) != 0:
+			return nil, errors.New("configure handshake: a psk without mode code")
+		case c.Static == nil:
+			return nil, errors.New("configure handshake: mode key without a static key")
+		case initiator && c.Peer == [32]byte{}:
+			return nil, errors.New("configure handshake: mode key without the peer's key")
+		case !initiator && (c.Allow == nil || c.Guard == nil):
+			return nil, errors.New("configure handshake: mode key without a list or a guard")
+		}
 	default:
 		return nil, fmt.Errorf("configure handshake: unknown mode %d", c.Mode)
 	}
 	static := c.Static
 	if static == nil {
 		static = NewKeyPair()
-	} else if KeyPairFrom(static.Private).Public != static.Public {
+	} else if static.of != static.halves() && KeyPairFrom(static.Private).Public != static.Public {
 		return nil, errors.New("configure handshake: the static key's halves do not belong together")
 	}
 	s := &side{
@@ -147,8 +192,20 @@ func newSide(c Config, initiator bool) (*side, error) {
 			},
 		},
 	}
+	if c.Mode == ModeKey {
+		s.guard, s.challenge = c.Guard, c.Challenge
+		s.noise.Pattern = noise.HandshakeIK
+		if initiator {
+			s.noise.PeerStatic = bytes.Clone(c.Peer[:])
+		} else {
+			s.noise.CipherSuite = noise.NewCipherSuite(&listedDH{DHFunc: noise.DH25519, allow: c.Allow}, noise.CipherChaChaPoly, noise.HashBLAKE2s)
+		}
+	}
 	if hasAES() && !c.NoAES {
 		s.flags |= flagAES
+	}
+	if c.Keep || c.Mode == ModeKey {
+		s.flags |= flagKept
 	}
 	return s, nil
 }
@@ -203,7 +260,7 @@ func NewInitiator(c Config) (*Initiator, error) {
 }
 
 // Offer returns the message to send, with payload in it: readable by anyone in ModePaste, by who knows the
-// psk in ModeCode. It may be called once. It retains nothing of payload.
+// psk in ModeCode, by who has the responder's static key, now or later, in ModeKey. It may be called once. It retains nothing of payload.
 func (i *Initiator) Offer(payload []byte) ([]byte, error) {
 	if i.at != fresh {
 		return nil, fmt.Errorf("write a second offer: %w", ErrState)
@@ -213,9 +270,13 @@ func (i *Initiator) Offer(payload []byte) ([]byte, error) {
 	}
 	rand.Read(i.seed[:]) // never fails: crypto/rand ends the process instead
 	rand.Read(i.nonceA[:])
-	commitment := commit(i.nonceA[:])
 	i.frame = append(i.frame, i.flags)
-	i.frame = append(i.frame, commitment[:]...)
+	if i.mode == ModeKey {
+		i.frame = append(i.frame, i.challenge[:]...)
+	} else {
+		commitment := commit(i.nonceA[:])
+		i.frame = append(i.frame, commitment[:]...)
+	}
 	i.frame = append(i.frame, payload...)
 	_, msg, err := i.start()
 	if err != nil {
@@ -241,8 +302,8 @@ func (i *Initiator) start() (*noise.HandshakeState, []byte, error) {
 	return hs, msg, nil
 }
 
-// Finish reads the answer and returns its payload and the keys. In ModePaste it may be tried again after
-// an error: a person may have pasted the wrong line, and there is nothing to guess. In ModeCode the first
+// Finish reads the answer and returns its payload and the keys. In ModePaste and ModeKey it may be tried
+// again after an error: a person may have pasted the wrong line, and there is nothing to guess. In ModeCode the first
 // error is final. It fails with ErrMalformed, ErrVersion, ErrAuth or ErrState.
 func (i *Initiator) Finish(answer []byte) (payload []byte, r *Result, err error) {
 	if i.at != halfway {
@@ -251,7 +312,11 @@ func (i *Initiator) Finish(answer []byte) (payload []byte, r *Result, err error)
 	if i.mode == ModeCode {
 		i.at = over
 	}
-	if err := checkLen("answer", answer, AnswerOverhead); err != nil {
+	least, framed := AnswerOverhead, answerFrame
+	if i.mode == ModeKey {
+		least, framed = AnswerOverheadKey, flagsLen
+	}
+	if err := checkLen("answer", answer, least); err != nil {
 		return nil, nil, err
 	}
 	hs, _, err := i.start()
@@ -269,11 +334,13 @@ func (i *Initiator) Finish(answer []byte) (payload []byte, r *Result, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	r.Suite = choose(i.flags, frame[0])
-	r.nonceA, r.knowA = i.nonceA, true
-	copy(r.nonceB[:], frame[flagsLen:])
+	r.Suite, r.PeerKept = choose(i.flags, frame[0]), frame[0]&flagKept != 0
+	if i.mode != ModeKey {
+		r.nonceA, r.knowA = i.nonceA, true
+		copy(r.nonceB[:], frame[flagsLen:])
+	}
 	i.at, i.seed, i.frame = over, [32]byte{}, nil
-	return frame[answerFrame:], r, nil
+	return frame[framed:], r, nil
 }
 
 // A Responder reads the offer and makes the answer.
@@ -297,14 +364,20 @@ func NewResponder(c Config) (*Responder, error) {
 // Open reads the offer and returns its payload. In ModePaste nothing vouches for the payload yet: an
 // altered one is noticed by the initiator, who cannot read the answer then. An Open that failed may be
 // tried again in ModePaste; in ModeCode the first error is final, since whoever sent that offer has had
-// the one guess. It fails with ErrMalformed, ErrVersion, ErrAuth or ErrState.
+// the one guess. In ModeKey an offer of a key that is not on the list costs one X25519, whatever else is in
+// it, and a Responder is for one offer. It fails with ErrMalformed, ErrVersion, ErrAuth or ErrState, in
+// ModeKey with ErrStranger and ErrReplay too.
 func (r *Responder) Open(offer []byte) (payload []byte, err error) {
 	if r.at != fresh {
 		return nil, fmt.Errorf("open an offer: %w", ErrState)
 	}
 	least := OfferOverheadPaste
-	if r.mode == ModeCode {
+	switch r.mode {
+	case ModeCode:
 		least = OfferOverheadCode
+		r.at = over
+	case ModeKey:
+		least = OfferOverheadKey
 		r.at = over
 	}
 	if err := checkLen("offer", offer, least); err != nil {
@@ -315,15 +388,35 @@ func (r *Responder) Open(offer []byte) (payload []byte, err error) {
 		return nil, fmt.Errorf("open offer: %v", err)
 	}
 	frame, _, _, err := hs.ReadMessage(nil, offer)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrStranger):
+		return nil, fmt.Errorf("open offer: %w", ErrStranger)
+	case err != nil:
 		return nil, fmt.Errorf("open offer: %v: %w", err, ErrAuth)
 	}
 	if err := checkFlags(frame[0]); err != nil {
 		return nil, fmt.Errorf("open offer: %w", err)
 	}
+	if r.mode == ModeKey {
+		// The ephemeral key is authenticated, and never twice the same: it names the offer.
+		if err := r.guard.admit(Challenge(frame[flagsLen:]), [32]byte(offer)); err != nil {
+			return nil, fmt.Errorf("open offer: %w", err)
+		}
+		r.at, r.hs, r.peerFlags = halfway, hs, frame[0]
+		return frame[flagsLen+ChallengeLen:], nil
+	}
 	r.at, r.hs, r.peerFlags = halfway, hs, frame[0]
 	copy(r.commitment[:], frame[flagsLen:])
 	return frame[offerFrame:], nil
+}
+
+// Peer returns the initiator's static key after Open in ModeKey, where the list admitted it; the zero key
+// otherwise.
+func (r *Responder) Peer() (k [32]byte) {
+	if r.mode == ModeKey && r.hs != nil {
+		copy(k[:], r.hs.PeerStatic())
+	}
+	return k
 }
 
 // Answer returns the message to send back, with payload sealed in it, and the keys. Nothing has
@@ -339,10 +432,12 @@ func (r *Responder) Answer(payload []byte) (msg []byte, res *Result, err error) 
 	}
 	r.at = over
 	var nonceB [nonceBLen]byte
-	rand.Read(nonceB[:]) // never fails: crypto/rand ends the process instead
 	frame := make([]byte, 0, answerFrame+len(payload))
 	frame = append(frame, r.flags)
-	frame = append(frame, nonceB[:]...)
+	if r.mode != ModeKey {
+		rand.Read(nonceB[:]) // never fails: crypto/rand ends the process instead
+		frame = append(frame, nonceB[:]...)
+	}
 	frame = append(frame, payload...)
 	// Randomness never fails, so what can fail is a Diffie-Hellman with a low-order key of the peer's.
 	msg, recv, send, err := r.hs.WriteMessage(nil, frame)
@@ -353,7 +448,7 @@ func (r *Responder) Answer(payload []byte) (msg []byte, res *Result, err error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	res.Suite = choose(r.flags, r.peerFlags)
+	res.Suite, res.PeerKept = choose(r.flags, r.peerFlags), r.peerFlags&flagKept != 0
 	res.nonceB, res.commitment = nonceB, r.commitment
 	r.hs = nil
 	return msg, res, nil

@@ -27,6 +27,8 @@ type Result struct {
 	// PeerStatic is the peer's static public key, proved to be theirs (to the responder only once
 	// a packet sealed with Recv has opened).
 	PeerStatic [32]byte
+	// PeerKept says that the peer keeps this static key, and offers to be known by it later.
+	PeerKept bool
 	// Initiator says which side this is.
 	Initiator bool
 
@@ -80,9 +82,9 @@ func (r *Result) Exporter(label string, n int) []byte {
 }
 
 // Reveal returns what the initiator must send to the responder over the finished link, for its
-// Verify: 32 bytes. It is nil for the responder.
+// Verify: 32 bytes. It is nil for the responder, and in ModeKey, where there is nothing to compare.
 func (r *Result) Reveal() []byte {
-	if !r.Initiator {
+	if !r.Initiator || !r.knowA {
 		return nil
 	}
 	return append([]byte(nil), r.nonceA[:]...)
