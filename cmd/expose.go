@@ -35,20 +35,20 @@ one is what a plain "-L 2222" means.
 			if err != nil {
 				return err
 			}
-			var policy tunnel.Policy
+			var targets []tunnel.Target
 			for _, a := range c.Args().Slice() {
 				t, err := tunnel.ParseTarget(a)
 				if err != nil {
 					return usagef("for example: adit expose 22", "%v", err)
 				}
-				policy.Targets = append(policy.Targets, t)
+				targets = append(targets, t)
 				cfg.Targets = append(cfg.Targets, t.String())
 			}
-			if len(policy.Targets) == 0 && !c.Bool("allow-bench") {
+			if len(targets) == 0 && !c.Bool("allow-bench") {
 				return usagef("for example: adit expose 22", "expose wants at least one target: a port, host:port or the path of a unix socket")
 			}
 			cfg.Role = peer.Exposer
-			return expose(ctx, u, c, cfg, policy)
+			return expose(ctx, u, c, cfg, tunnel.PolicyFor(targets...))
 		}),
 	}
 }
@@ -71,12 +71,13 @@ func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy 
 	if u.redraw {
 		u.say("serving %s; Ctrl-C to stop", list(offers))
 	}
+	offer := tunnel.Offer{Gate: tunnel.NewGate("", policy, u.logger())}
 	if c.Bool("allow-bench") {
-		policy.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
+		offer.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	served := make(chan error, 1) // the one result of Serve
-	go func() { served <- tunnel.Serve(ctx, tunnel.Over(s.Streams()), policy, u.streamOptions()) }()
+	go func() { served <- tunnel.Serve(ctx, tunnel.Over(s.Streams()), offer, u.streamOptions()) }()
 	err = wait(ctx, s)
 	end() // first the goodbye, so that the peer hears of an end and not of resets
 	stop(net.ErrClosed)

@@ -11,7 +11,7 @@ func TestBench(t *testing.T) {
 	a, b := newSessions(t)
 	sink, seen := events()
 	asked := make(chan string, 2)
-	serving(t, b, Policy{Bench: func(_ context.Context, st Stream, request []byte) {
+	serving(t, b, Offer{Bench: func(_ context.Context, st Stream, request []byte) {
 		asked <- string(request)
 		if string(request) == "no" {
 			_ = st.Refuse(CodeUsage, "not so")
@@ -59,7 +59,7 @@ func TestBench(t *testing.T) {
 func TestBenchNotAllowed(t *testing.T) {
 	a, b := newSessions(t)
 	sink, seen := events()
-	serving(t, b, Policy{Any: true}, Options{OnStream: sink})
+	serving(t, b, offeringAll(), Options{OnStream: sink})
 	st, err := OpenBench(t.Context(), a, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -72,7 +72,7 @@ func (discard) Write(b []byte) (int, error) { return len(b), nil }
 func BenchmarkForward(b *testing.B) {
 	target, conns := service(b, "tcp", "127.0.0.1:0", nil)
 	x, y := newSessions(b)
-	serving(b, y, Policy{Targets: []Target{target}}, Options{})
+	serving(b, y, offering(target), Options{})
 	l := listening(b, x, "0", Options{})
 	c := dialed(b, l.Addr())
 	s := accepted(b, conns)

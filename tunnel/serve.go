@@ -24,14 +24,10 @@ const (
 	maxReasonBytes = 256
 )
 
-// A Policy says what this side serves. The zero Policy serves nothing.
-type Policy struct {
-	// Targets are offered; the first is the default. The three names of the loopback, localhost,
-	// 127.0.0.1 and ::1, are one.
-	Targets []Target
-
-	// Any offers every target that this machine reaches.
-	Any bool
+// An Offer is what this side serves to one session. The zero Offer serves nothing.
+type Offer struct {
+	// Gate says which targets the peer may reach. It may be nil.
+	Gate *Gate
 
 	// Pipe, if set, serves streams of kind pipe. It owns the stream, has to accept or refuse it, and
 	// returns when ctx is done.
@@ -44,42 +40,32 @@ type Policy struct {
 	testOnlyDial func(ctx context.Context, t Target) (conn, error)
 }
 
-// choose returns what to dial for h, or the reason to refuse it.
-func (p *Policy) choose(h header) (Target, *RefusedError) {
-	switch {
-	case h.kind == kindPipe:
+// choose returns the target of h, or the reason to refuse it before anything is looked up.
+func (o *Offer) choose(h header) (Target, *RefusedError) {
+	switch h.kind {
+	case kindPipe:
 		return Target{}, &RefusedError{CodeRefused, "this side does not run adit pipe"}
-	case h.kind == kindBench:
+	case kindBench:
 		return Target{}, &RefusedError{CodeRefused, "this side does not let the path be measured"}
-	case h.kind == kindDefault && len(p.Targets) == 0:
-		return Target{}, &RefusedError{CodeRefused, "this side has no default target, name one: -L port:host:hostport"}
-	case h.kind == kindDefault:
-		return p.Targets[0], nil
-	}
-	for _, t := range p.Targets {
-		if t.matches(h.target) {
-			return t, nil
+	case kindDefault:
+		t, ok := o.Gate.Policy().Default()
+		if !ok {
+			return Target{}, &RefusedError{CodeRefused, "this side has no default target, name one: -L port:host:hostport"}
 		}
+		return t, nil
 	}
-	if p.Any {
-		return h.target, nil
-	}
-	return Target{}, &RefusedError{CodeRefused, h.target.String() + " is not offered"}
+	return h.target, nil
 }
 
 // Serve accepts streams of s and joins them to their targets until ctx is done or the session ends;
 // it returns why, when all its goroutines have ended: the cause of ctx, or the session's own error.
-// Each stream is checked against p, then dialled, then accepted; what fails is refused with a reason.
-func Serve(ctx context.Context, s Session, p Policy, opts Options) error {
+// Each stream is checked against o, then dialled, then accepted; what fails is refused with a reason.
+func Serve(ctx context.Context, s Session, o Offer, opts Options) error {
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
 	dials := make(chan struct{}, maxDials)
-	dial := dial
-	if p.testOnlyDial != nil {
-		dial = p.testOnlyDial
-	}
 	for {
 		st, err := s.Accept(ctx)
 		if err != nil {
@@ -93,31 +79,38 @@ func Serve(ctx context.Context, s Session, p Policy, opts Options) error {
 			refuse(st, StreamEvent{}, &RefusedError{CodeUsage, err.Error()}, &opts)
 			continue
 		}
-		if h.kind == kindPipe && p.Pipe != nil {
-			wg.Go(func() { p.Pipe(ctx, st) })
+		if h.kind == kindPipe && o.Pipe != nil {
+			wg.Go(func() { o.Pipe(ctx, st) })
 			continue
 		}
 		e := StreamEvent{Target: h.target.String()}
 		if h.kind == kindBench {
 			e.Target = benchTarget
 		}
-		if h.kind == kindBench && p.Bench != nil {
-			wg.Go(func() { serveBench(ctx, st, []byte(h.request), p.Bench, e, &opts) })
+		if h.kind == kindBench && o.Bench != nil {
+			wg.Go(func() { serveBench(ctx, st, []byte(h.request), o.Bench, e, &opts) })
 			continue
 		}
-		t, no := p.choose(h)
+		t, no := o.choose(h)
 		if no != nil {
 			refuse(st, e, no, &opts)
 			continue
 		}
 		e.Target = t.String()
+		leave, err := o.Gate.Enter()
+		if err != nil {
+			refuse(st, e, err, &opts)
+			continue
+		}
 		select {
 		case dials <- struct{}{}:
 		case <-ctx.Done():
+			leave()
 			_ = st.Reset(CodeCanceled) // this side ends
 			return context.Cause(ctx)
 		}
 		wg.Go(func() {
+			defer leave()
 			limited, cancel := context.WithTimeout(ctx, dialTimeout)
 			wg.Go(func() {
 				select {
@@ -126,7 +119,7 @@ func Serve(ctx context.Context, s Session, p Policy, opts Options) error {
 				case <-limited.Done():
 				}
 			})
-			c, err := dial(limited, t)
+			c, err := o.dial(limited, t)
 			cancel()
 			<-dials
 			serveStream(ctx, st, e, c, err, &opts)
@@ -141,7 +134,7 @@ func serveStream(ctx context.Context, st Stream, e StreamEvent, c conn, err erro
 			_ = st.Reset(CodeCanceled) // this side ends
 			return
 		}
-		refuse(st, e, &RefusedError{CodeUnreachable, e.Target + " cannot be reached: " + plain(err)}, opts)
+		refuse(st, e, err, opts)
 		return
 	}
 	if err := st.Accept(); err != nil {
@@ -157,7 +150,11 @@ func serveStream(ctx context.Context, st Stream, e StreamEvent, c conn, err erro
 	opts.stream(ended(e, sent, received, err))
 }
 
-func refuse(st Stream, e StreamEvent, why *RefusedError, opts *Options) {
+// refuse tells both ends that st is not served: why a *RefusedError says, and any other error is that
+// of a dial.
+func refuse(st Stream, e StreamEvent, err error, opts *Options) {
+	why := &RefusedError{CodeUnreachable, e.Target + " cannot be reached: " + plain(err)}
+	_ = errors.As(err, &why)
 	why.Reason = printable(why.Reason)
 	if err := st.Refuse(why.Code, why.Reason); err != nil {
 		_ = st.Reset(CodeReset) // most likely the peer did
@@ -165,22 +162,30 @@ func refuse(st Stream, e StreamEvent, why *RefusedError, opts *Options) {
 	opts.stream(ended(e, 0, 0, why))
 }
 
-// dial connects to t. The name localhost needs no resolver: it is 127.0.0.1, then ::1.
-func dial(ctx context.Context, t Target) (conn, error) {
-	if t.Path != "" {
-		return dialOne(ctx, "unix", t.Path)
-	}
-	port := strconv.Itoa(t.Port)
-	if t.Host != "localhost" {
-		return dialOne(ctx, "tcp", net.JoinHostPort(t.Host, port))
-	}
-	c, err := dialOne(ctx, "tcp", "127.0.0.1:"+port)
+// dial connects to t where the gate lets it, at the first of its addresses that answers.
+func (o *Offer) dial(ctx context.Context, t Target) (conn, error) {
+	addrs, err := o.Gate.Addresses(ctx, Local, t.String())
 	if err != nil {
-		if c6, err6 := dialOne(ctx, "tcp", "[::1]:"+port); err6 == nil {
-			return c6, nil
+		return nil, err
+	}
+	if o.testOnlyDial != nil {
+		return o.testOnlyDial(ctx, t)
+	}
+	network := "tcp"
+	if t.Path != "" {
+		network = "unix"
+	}
+	var first error
+	for _, a := range addrs {
+		c, err := dialOne(ctx, network, a)
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
 		}
 	}
-	return c, err
+	return nil, first
 }
 
 func dialOne(ctx context.Context, network, addr string) (conn, error) {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-func TestPolicy(t *testing.T) {
+func TestServe(t *testing.T) {
 	target, _ := service(t, "tcp", "127.0.0.1:0", echo)
 	other, _ := service(t, "tcp", "127.0.0.1:0", echo)
 	socket, _ := service(t, "unix", filepath.Join(t.TempDir(), "s"), echo)
@@ -31,31 +31,31 @@ func TestPolicy(t *testing.T) {
 	named := Target{Host: "localhost", Port: target.Port}
 	six := Target{Host: "::1", Port: target.Port}
 	for _, c := range []struct {
-		name   string
-		policy Policy
-		to     Target
-		code   uint32 // 0 for accepted
+		name  string
+		offer Offer
+		to    Target
+		code  uint32 // 0 for accepted
 	}{
-		{"default", Policy{Targets: []Target{target, gone}}, Target{}, 0},
-		{"named", Policy{Targets: []Target{gone, target}}, target, 0},
-		{"offered by another name", Policy{Targets: []Target{target}}, named, 0},
-		{"asked for by another name", Policy{Targets: []Target{named}}, target, 0},
-		{"asked for by ::1", Policy{Targets: []Target{named}}, six, 0},
-		{"socket", Policy{Targets: []Target{socket}}, socket, 0},
-		{"any", Policy{Any: true}, other, 0},
-		{"default with any", Policy{Any: true}, Target{}, CodeRefused},
-		{"nothing offered", Policy{}, Target{}, CodeRefused},
-		{"not offered", Policy{Targets: []Target{target}}, other, CodeRefused},
-		{"socket not offered", Policy{Targets: []Target{target}}, socket, CodeRefused},
-		{"same port of another host", Policy{Targets: []Target{target}}, Target{Host: "127.0.0.2", Port: target.Port}, CodeRefused},
-		{"unreachable", Policy{Targets: []Target{gone}}, Target{}, CodeUnreachable},
-		{"no socket", Policy{Any: true}, Target{Path: "/nonexistent/s"}, CodeUnreachable},
-		{"no such host", Policy{Any: true}, Target{Host: "no-such-host.invalid", Port: 1}, CodeUnreachable},
+		{"default", offering(target, gone), Target{}, 0},
+		{"named", offering(gone, target), target, 0},
+		{"offered by another name", offering(target), named, 0},
+		{"asked for by another name", offering(named), target, 0},
+		{"asked for by ::1", offering(named), six, 0},
+		{"socket", offering(socket), socket, 0},
+		{"any", offeringAll(), other, 0},
+		{"default with any", offeringAll(), Target{}, CodeRefused},
+		{"nothing offered", Offer{}, Target{}, CodeRefused},
+		{"not offered", offering(target), other, CodeRefused},
+		{"socket not offered", offering(target), socket, CodeRefused},
+		{"same port of another host", offering(target), Target{Host: "127.0.0.2", Port: target.Port}, CodeRefused},
+		{"unreachable", offering(gone), Target{}, CodeUnreachable},
+		{"no socket", offeringAll(), Target{Path: "/nonexistent/s"}, CodeUnreachable},
+		{"no such host", offeringAll(), Target{Host: "no-such-host.invalid", Port: 1}, CodeUnreachable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := newSessions(t)
 			sink, seen := events()
-			serving(t, b, c.policy, Options{OnStream: sink})
+			serving(t, b, c.offer, Options{OnStream: sink})
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			var out strings.Builder
@@ -80,7 +80,7 @@ func TestPolicy(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	a, b := newSessions(t)
-	serving(t, b, Policy{Any: true}, Options{})
+	serving(t, b, offeringAll(), Options{})
 	for _, h := range []string{"", "\x07", "\x02nonsense", "\x03"} {
 		st, err := a.Open(t.Context(), []byte(h))
 		if err != nil {
@@ -102,7 +102,7 @@ func TestSlowDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newSessions(t)
 		var dialing, most atomic.Int64
-		serving(t, b, Policy{Any: true, testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
+		serving(t, b, Offer{Gate: NewGate("", Policy{Targets: []Rule{Any}}, nil), testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
 			most.Store(max(most.Load(), dialing.Add(1)))
 			defer dialing.Add(-1)
 			<-ctx.Done()
@@ -145,7 +145,7 @@ func TestCancelWhileDialing(t *testing.T) {
 	for _, n := range []int{1, maxDials + 5} {
 		a, b := newSessions(t)
 		dialing := make(chan struct{}, n)
-		stop := serving(t, b, Policy{Any: true, testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
+		stop := serving(t, b, Offer{Gate: NewGate("", Policy{Targets: []Rule{Any}}, nil), testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
 			dialing <- struct{}{}
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -169,7 +169,7 @@ func TestResetWhileDialing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newSessions(t)
 		ended := make(chan error, 1)
-		serving(t, b, Policy{Any: true, testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
+		serving(t, b, Offer{Gate: NewGate("", Policy{Targets: []Rule{Any}}, nil), testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
 			<-ctx.Done()
 			ended <- ctx.Err()
 			return nil, ctx.Err()
@@ -188,7 +188,7 @@ func TestResetWhileDialing(t *testing.T) {
 
 func TestReasonIsBounded(t *testing.T) {
 	a, b := newSessions(t)
-	serving(t, b, Policy{}, Options{})
+	serving(t, b, Offer{}, Options{})
 	err := Stdio(t.Context(), a, Target{Path: "/" + strings.Repeat("x", maxPathBytes-1)}, strings.NewReader(""), nil)
 	var refused *RefusedError
 	if !errors.As(err, &refused) || len(refused.Reason) > maxReasonBytes {

@@ -35,7 +35,7 @@ func async(f func() error) <-chan error {
 func TestStdioEndsWithTheTarget(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
-	serving(t, b, Policy{Targets: []Target{target}}, Options{})
+	serving(t, b, offering(target), Options{})
 	in, keyboard := io.Pipe() // nobody types: Read blocks until the test ends
 	defer keyboard.Close()
 	var out bytes.Buffer
@@ -57,7 +57,7 @@ func TestStdioEndsWithTheTarget(t *testing.T) {
 func TestStdioInputEndsFirst(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
-	serving(t, b, Policy{Targets: []Target{target}}, Options{})
+	serving(t, b, offering(target), Options{})
 	var out bytes.Buffer
 	done := async(func() error { return Stdio(t.Context(), a, target, strings.NewReader("question"), &out) })
 	x := accepted(t, conns)
@@ -77,7 +77,7 @@ func TestStdioFails(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
 	sink, seen := events()
-	serving(t, b, Policy{Targets: []Target{target}}, Options{OnStream: sink})
+	serving(t, b, offering(target), Options{OnStream: sink})
 	boom := errors.New("boom")
 	idle, keyboard := io.Pipe()
 	defer keyboard.Close()
@@ -85,7 +85,7 @@ func TestStdioFails(t *testing.T) {
 	t.Run("in", func(t *testing.T) {
 		target, _ := service(t, "tcp", "127.0.0.1:0", echo)
 		a, b := newSessions(t)
-		serving(t, b, Policy{Targets: []Target{target}}, Options{})
+		serving(t, b, offering(target), Options{})
 		done := async(func() error { return Stdio(t.Context(), a, target, broke{boom}, io.Discard) })
 		if err := outcome(t, done); !errors.Is(err, boom) {
 			t.Errorf("%v, want %v", err, boom)
@@ -229,7 +229,7 @@ func TestPipeFails(t *testing.T) {
 	})
 	t.Run("no pipe there", func(t *testing.T) {
 		a, b := newSessions(t)
-		serving(t, b, Policy{Any: true}, Options{})
+		serving(t, b, offeringAll(), Options{})
 		var refused *RefusedError
 		if err := Pipe(t.Context(), a, true, idle, io.Discard); !errors.As(err, &refused) || refused.Code != CodeRefused {
 			t.Errorf("%v, want a refusal", err)
@@ -270,7 +270,7 @@ func TestPipeFails(t *testing.T) {
 func TestServePipe(t *testing.T) {
 	a, b := newSessions(t)
 	got := make(chan string, 1)
-	serving(t, b, Policy{Pipe: func(ctx context.Context, st Stream) {
+	serving(t, b, Offer{Pipe: func(ctx context.Context, st Stream) {
 		var out bytes.Buffer
 		err := PipeStream(ctx, st, strings.NewReader("from the policy"), &out)
 		if err != nil {

@@ -21,11 +21,11 @@ import (
 const patience = 20 * time.Second
 
 // serving runs Serve on s until the test ends or the returned function is called.
-func serving(t testing.TB, s Session, p Policy, opts Options) (stop func() error) {
+func serving(t testing.TB, s Session, o Offer, opts Options) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, s, p, opts) }()
+	go func() { done <- Serve(ctx, s, o, opts) }()
 	var once sync.Once
 	var err error
 	stop = func() error {
@@ -225,7 +225,7 @@ func TestForward(t *testing.T) {
 				}
 				target, conns := service(t, to.network, to.addr, nil)
 				sink, seen := events()
-				serving(t, b, Policy{Targets: []Target{target}}, Options{})
+				serving(t, b, offering(target), Options{})
 				l := listening(t, a, from.listen+":"+strings.TrimPrefix(target.String(), "unix:"), Options{OnStream: sink})
 				c := dialed(t, l.Addr())
 				x := accepted(t, conns)
@@ -257,7 +257,7 @@ func TestForward(t *testing.T) {
 func TestResets(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
-	serving(t, b, Policy{Targets: []Target{target}}, Options{})
+	serving(t, b, offering(target), Options{})
 	sink, seen := events()
 	l := listening(t, a, "0", Options{OnStream: sink})
 	open := func(t *testing.T) (c, x conn) {
@@ -305,7 +305,7 @@ func TestResets(t *testing.T) {
 
 func TestRefusedConnection(t *testing.T) {
 	a, b := newSessions(t)
-	serving(t, b, Policy{}, Options{})
+	serving(t, b, Offer{}, Options{})
 	sink, seen := events()
 	l := listening(t, a, "0:localhost:1", Options{OnStream: sink})
 	dialReset(t, l.Addr())
@@ -317,7 +317,7 @@ func TestRefusedConnection(t *testing.T) {
 func TestManyConnections(t *testing.T) {
 	target, _ := service(t, "tcp", "127.0.0.1:0", echo)
 	a, b := newSessions(t)
-	serving(t, b, Policy{Targets: []Target{target}}, Options{})
+	serving(t, b, offering(target), Options{})
 	l := listening(t, a, "0", Options{})
 	manyConnections(t, l.Addr(), 200, 300<<10)
 }
@@ -432,7 +432,7 @@ func (l *troubled) Accept() (net.Conn, error) {
 func TestAcceptBacksOff(t *testing.T) {
 	target, _ := service(t, "tcp", "127.0.0.1:0", echo)
 	a, b := newSessions(t)
-	serving(t, b, Policy{Targets: []Target{target}}, Options{})
+	serving(t, b, offering(target), Options{})
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -450,7 +450,7 @@ func TestContextEndsAll(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
 	sink, seen := events()
-	stop := serving(t, b, Policy{Targets: []Target{target}}, Options{OnStream: sink})
+	stop := serving(t, b, offering(target), Options{OnStream: sink})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	l, err := Listen(ctx, a, Forward{Bind: "localhost"}, Options{})
 	if err != nil {
@@ -475,7 +475,7 @@ func TestServeEndsConnections(t *testing.T) {
 	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
 	a, b := newSessions(t)
 	sink, seen := events()
-	stop := serving(t, b, Policy{Targets: []Target{target}}, Options{OnStream: sink})
+	stop := serving(t, b, offering(target), Options{OnStream: sink})
 	l := listening(t, a, "0", Options{})
 	c := dialed(t, l.Addr())
 	x := accepted(t, conns)
@@ -491,7 +491,7 @@ func TestSessionEnds(t *testing.T) {
 	done := make(chan error, 1)
 	sink, seen := events()
 	go func() {
-		done <- Serve(context.Background(), b, Policy{Targets: []Target{target}}, Options{OnStream: sink})
+		done <- Serve(context.Background(), b, offering(target), Options{OnStream: sink})
 	}()
 	l := listening(t, a, "0", Options{})
 	c := dialed(t, l.Addr())

@@ -36,7 +36,7 @@ func TestRun(t *testing.T) {
 					theirs.Lost++
 					return theirs
 				})
-				s := newFake(t, there, back, tunnel.Policy{Bench: server.Serve})
+				s := newFake(t, there, back, tunnel.Offer{Bench: server.Serve})
 				samples := map[string]int{}
 				start := time.Now()
 				r, err := Run(t.Context(), s, Config{
@@ -87,7 +87,7 @@ func TestRun(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newFake(t, &lane{rate: 1e6}, &lane{rate: 1e6}, tunnel.Policy{})
+		s := newFake(t, &lane{rate: 1e6}, &lane{rate: 1e6}, tunnel.Offer{})
 		r, err := Run(t.Context(), s, Config{})
 		var refused *tunnel.RefusedError
 		if !errors.As(err, &refused) || refused.Code != tunnel.CodeRefused || len(r.Phases) > 0 {
@@ -99,7 +99,7 @@ func TestRefused(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := NewServer(func() Counters { return Counters{} })
-		s := newFake(t, &lane{rate: 1e6}, &lane{rate: 1e6}, tunnel.Policy{Bench: server.Serve})
+		s := newFake(t, &lane{rate: 1e6}, &lane{rate: 1e6}, tunnel.Offer{Bench: server.Serve})
 		enough := errors.New("enough")
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Second, enough)
 		defer cancel()
@@ -124,7 +124,7 @@ func TestBounds(t *testing.T) {
 		t.Helper()
 		server := NewServer(func() Counters { return Counters{} })
 		done := make(chan struct{})
-		s := newFake(t, &lane{rate: 1e6}, &lane{rate: 1e6}, tunnel.Policy{Bench: func(ctx context.Context, st tunnel.Stream, b []byte) {
+		s := newFake(t, &lane{rate: 1e6}, &lane{rate: 1e6}, tunnel.Offer{Bench: func(ctx context.Context, st tunnel.Stream, b []byte) {
 			server.Serve(ctx, st, b)
 			close(done)
 		}})
@@ -171,7 +171,7 @@ func TestBounds(t *testing.T) {
 func TestStreamsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := NewServer(func() Counters { return Counters{} })
-		s := newFake(t, &lane{rate: 1e6}, &lane{rate: 1e6}, tunnel.Policy{Bench: server.Serve})
+		s := newFake(t, &lane{rate: 1e6}, &lane{rate: 1e6}, tunnel.Offer{Bench: server.Serve})
 		open := func() (tunnel.Stream, error) {
 			st, err := tunnel.OpenBench(t.Context(), s, request{sink, time.Second, 1}.encode())
 			if err != nil {

@@ -180,7 +180,7 @@ func (s *fakeSession) Accept(ctx context.Context) (tunnel.Stream, error) {
 }
 
 // newFake returns a session whose peer serves with p.
-func newFake(t *testing.T, there, back *lane, p tunnel.Policy) *fakeSession {
+func newFake(t *testing.T, there, back *lane, p tunnel.Offer) *fakeSession {
 	s := &fakeSession{there: there, back: back, accepts: make(chan *fakeStream, 16)}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan struct{})

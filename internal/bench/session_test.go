@@ -39,7 +39,7 @@ func TestSession(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_ = tunnel.Serve(ctx, tunnel.Over(s.Streams()), tunnel.Policy{Bench: NewServer(counters(s)).Serve}, tunnel.Options{}) // ends with ctx
+			_ = tunnel.Serve(ctx, tunnel.Over(s.Streams()), tunnel.Offer{Bench: NewServer(counters(s)).Serve}, tunnel.Options{}) // ends with ctx
 		}()
 		err = s.Wait()
 		stop(net.ErrClosed)
