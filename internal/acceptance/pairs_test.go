@@ -36,6 +36,14 @@ var pairs = []pair{
 		h := l.Host(netlab.PortRestricted, netlab.HostOptions{})
 		return h, l.SameLAN(h)
 	}},
+	{"one NAT, by its hairpin alone", func(l *netlab.Lab) (_, _ *netlab.Host) {
+		h := l.Host(netlab.FullCone, netlab.HostOptions{})
+		n := l.SameLAN(h)
+		h.Hairpin()
+		h.Isolate()
+		n.Isolate()
+		return h, n
+	}},
 }
 
 // rounds is how often each pair must connect.

@@ -159,7 +159,8 @@ func start(t testing.TB, h *netlab.Host, label string, args []string, settings .
 func environment() []string {
 	var out []string
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "ADIT_") && !strings.HasPrefix(v, "SSH_") && !strings.HasPrefix(v, "http_proxy") && !strings.HasPrefix(v, "HTTP_PROXY") {
+		name, _, _ := strings.Cut(v, "=")
+		if !strings.HasPrefix(v, "ADIT_") && !strings.HasPrefix(v, "SSH_") && !strings.HasSuffix(strings.ToLower(name), "_proxy") {
 			out = append(out, v)
 		}
 	}

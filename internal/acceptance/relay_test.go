@@ -5,7 +5,6 @@ package acceptance
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -79,8 +78,7 @@ func TestRelay(t *testing.T) {
 // onlyHTTP lets nothing out of a host but TCP to the rendezvous' port of HTTP.
 func onlyHTTP(t testing.TB, h *netlab.Host) {
 	t.Helper()
-	rules := h.Command(t.Context(), "nft", "-f", "-")
-	rules.Stdin = strings.NewReader(`
+	rules(t, h, `
 table inet only {
 	chain output { type filter hook output priority 0; policy drop;
 		oifname "lo" accept
@@ -88,7 +86,4 @@ table inet only {
 	}
 }
 `)
-	if out, err := rules.CombinedOutput(); err != nil {
-		t.Fatalf("nft: %v: %s", err, out)
-	}
 }
