@@ -12,10 +12,13 @@ import (
 // Limits bounds what a server spends. A zero field means its default. An address is an IPv4 address
 // or an IPv6 /56, which is what one household gets.
 type Limits struct {
-	Rooms    int // nameplates in use in all, 20,000
-	Bytes    int // memory for rooms and messages in all, 64 MiB
-	Messages int // messages a side, 32
-	Bodies   int // request bodies being read at once in all, 1,024
+	Rooms        int // nameplates in use in all, 20,000
+	Bytes        int // memory for rooms and messages in all, 64 MiB
+	Messages     int // messages a side, 32
+	Mailboxes    int // in all, 20,000
+	MailboxBytes int // memory for them in all, 32 MiB
+
+	Bodies int // request bodies being read at once in all, 1,024
 
 	RoomsPerMinute    int           // rooms an address may create, and as many it may join; 60
 	RequestsPerMinute int           // requests of an address, 600
@@ -37,6 +40,8 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Bytes, 64<<20)
 	set(&l.Messages, 32)
 	set(&l.Bodies, 1024)
+	set(&l.Mailboxes, 20_000)
+	set(&l.MailboxBytes, 32<<20)
 	set(&l.RoomsPerMinute, 60)
 	set(&l.RequestsPerMinute, 600)
 	set(&l.BytesPerMinute, 1<<20)

@@ -14,6 +14,18 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, addr netip.Prefix, 
 	if !ok {
 		return s.storeProblem(ErrToken)
 	}
+	return s.wait(w, r, addr, func() ([]byte, <-chan struct{}, *problem) {
+		b, changed, err := s.store.Get(r.Context(), to.name, token, to.seq)
+		if err != nil {
+			return nil, nil, s.storeProblem(err)
+		}
+		return b, changed, nil
+	})
+}
+
+// wait answers with what look returns once it is there, or with 204 if that takes longer than the client
+// asked for. look is asked again when the channel that it returned is closed.
+func (s *Server) wait(w http.ResponseWriter, r *http.Request, addr netip.Prefix, look func() ([]byte, <-chan struct{}, *problem)) *problem {
 	wait, ok := parseWait(r.URL.RawQuery)
 	if !ok || r.ContentLength != 0 {
 		return &problem{status: http.StatusBadRequest, text: "a poll has the query wait=SECONDS and no body"}
@@ -33,9 +45,9 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, addr netip.Prefix, 
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
-		b, changed, err := s.store.Get(r.Context(), to.name, token, to.seq)
-		if err != nil {
-			return s.storeProblem(err)
+		b, changed, p := look()
+		if p != nil {
+			return p
 		}
 		if b != nil {
 			w.Header().Set("Content-Type", ContentType)

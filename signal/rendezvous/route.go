@@ -20,6 +20,8 @@ const (
 	actTURN           // GET    /v1/room/{id}/turn
 	actLeave          // DELETE /v1/room/{id}
 	actCarry          // GET    /v1/carry/{id}/{side}
+	actPost           // PUT    /v1/mailbox/{id}/{side}
+	actFetch          // GET    /v1/mailbox/{id}/{side}/{after}
 	actBadVerb        // a path of ours, but not with this method
 )
 
@@ -28,6 +30,7 @@ type route struct {
 	action action
 	name   string // of the room: its nameplate or its id
 	seq    int    // of a message, or a side
+	after  int64  // the number of the last letter
 }
 
 const (
@@ -55,6 +58,18 @@ func parseRoute(method, path string) route {
 			return route{action: actBadVerb}
 		}
 		return route{action: actCarry, name: part[1], seq: int(part[2][0] - '0')}
+	}
+	if part[0] == "mailbox" && len(part) > 2 && isHex(part[1]) && (part[2] == "0" || part[2] == "1") {
+		r := route{action: actPost, name: part[1], seq: int(part[2][0] - '0')}
+		switch {
+		case len(part) == 3:
+			return verbs(http.MethodPut, r)
+		case len(part) == 4 && isDigits(part[3]) && len(part[3]) <= numberDigits:
+			r.action = actFetch
+			r.after, _ = strconv.ParseInt(part[3], 10, 64) // so many digits fit
+			return verbs(http.MethodGet, r)
+		}
+		return route{}
 	}
 	if part[0] != "room" {
 		switch rest {

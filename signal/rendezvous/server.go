@@ -10,6 +10,9 @@
 //	PUT  /v1/room/ID/1  -----------> |-----> GET /v1/room/ID/1?wait=25
 //	DELETE /v1/room/ID ------------> |<------------- DELETE /v1/room/ID
 //
+// Two peers that have a session and lost their path find each other again at a mailbox, which they name
+// by a secret of theirs.
+//
 // A message is opaque bytes. The server knows who asks from which address, when, and how much; the
 // peers' handshake sees to it that it can neither read nor forge. Everything it holds is bounded and
 // forgotten after a short time. docs/rendezvous.md describes the protocol.
@@ -81,6 +84,8 @@ type Server struct {
 	store  Store
 	limits *limiter
 
+	mailboxes *mailboxes
+
 	done  chan struct{} // closed by Close
 	close sync.Once
 	full  sync.Once // the log line about a full store
@@ -109,6 +114,8 @@ func New(cfg Config) *Server {
 		store:  cfg.Store,
 		limits: newLimiter(cfg.Limits, cfg.Now),
 		done:   make(chan struct{}),
+
+		mailboxes: newMailboxes(cfg.Limits, cfg.Now),
 	}
 }
 
@@ -188,6 +195,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
 		return s.turn(w, r, to)
 	case actCarry:
 		return s.carry(w, r, addr, to)
+	case actPost, actFetch:
+		return s.mailbox(w, r, addr, to)
 	case actLeave:
 		return s.leave(w, r, to)
 	case actBadVerb:

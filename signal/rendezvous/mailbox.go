@@ -1,0 +1,174 @@
+package rendezvous
+
+import (
+	"container/list"
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	// MaxLetter is the largest message in a mailbox, in bytes.
+	MaxLetter = 4 << 10
+
+	mailboxIdle  = time.Hour      // without a request a mailbox is forgotten after this,
+	mailboxLife  = 24 * time.Hour // and with any number of them after that
+	mailboxBytes = 512            // what an empty one is counted as
+	numberDigits = 15             // of a letter's number
+)
+
+// mailboxes are where two peers that have lost their path leave each other word. Both know the id, which
+// derives from their session's keys; nobody else does. A mailbox has a place for one letter of each side:
+// the newest, which takes the place of the one before it. It is there when it is first asked for.
+type mailboxes struct {
+	limits Limits
+	now    func() time.Time
+
+	mu     sync.Mutex
+	byID   map[string]*list.Element
+	recent *list.List // of *mailbox, the one asked for last at the end
+	bytes  int
+}
+
+type mailbox struct {
+	id           string
+	made, usedAt time.Time
+	letter       [2]letter     // of each side
+	changed      chan struct{} // closed and replaced at each new letter
+}
+
+// A letter's number grows with each new one, also over a restart of the server: it is the time in
+// milliseconds, or one more than the last.
+type letter struct {
+	number int64
+	body   []byte
+}
+
+func newMailboxes(limits Limits, now func() time.Time) *mailboxes {
+	return &mailboxes{limits: limits, now: now, byID: make(map[string]*list.Element), recent: list.New()}
+}
+
+// errNewMailbox says that there is no such mailbox, and that the caller may make one.
+var errNewMailbox = errors.New("no such mailbox yet")
+
+// openLocked returns a mailbox, making it if it may. ErrFull if there is no place for another.
+func (m *mailboxes) openLocked(id string, may bool) (*mailbox, error) {
+	now := m.now()
+	for e := m.recent.Front(); e != nil; e = m.recent.Front() {
+		b := e.Value.(*mailbox)
+		if now.Sub(b.usedAt) < mailboxIdle {
+			break
+		}
+		m.dropLocked(e)
+	}
+	if e, ok := m.byID[id]; ok {
+		if b := e.Value.(*mailbox); now.Sub(b.made) < mailboxLife {
+			b.usedAt = now
+			m.recent.MoveToBack(e)
+			return b, nil
+		}
+		m.dropLocked(e)
+	}
+	if !may {
+		return nil, errNewMailbox
+	}
+	if len(m.byID) >= m.limits.Mailboxes || m.bytes+mailboxBytes > m.limits.MailboxBytes {
+		return nil, ErrFull
+	}
+	b := &mailbox{id: id, made: now, usedAt: now, changed: make(chan struct{})}
+	m.byID[id] = m.recent.PushBack(b)
+	m.bytes += mailboxBytes
+	return b, nil
+}
+
+func (m *mailboxes) dropLocked(e *list.Element) {
+	b := m.recent.Remove(e).(*mailbox)
+	delete(m.byID, b.id)
+	m.bytes -= mailboxBytes + len(b.letter[0].body) + len(b.letter[1].body)
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// put leaves a side's letter. errNewMailbox, unless the caller may make a mailbox, and ErrFull.
+func (m *mailboxes) put(id string, side int, body []byte, may bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.openLocked(id, may)
+	if err != nil {
+		return err
+	}
+	old := &b.letter[side]
+	if m.bytes+len(body)-len(old.body) > m.limits.MailboxBytes {
+		return ErrFull
+	}
+	m.bytes += len(body) - len(old.body)
+	*old = letter{max(old.number+1, m.now().UnixMilli()), body}
+	close(b.changed)
+	b.changed = make(chan struct{})
+	return nil
+}
+
+// get returns the letter of a side if its number is larger than after, else the channel that is closed
+// when there may be another.
+func (m *mailboxes) get(id string, side int, after int64, may bool) (letter, <-chan struct{}, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.openLocked(id, may)
+	if err != nil {
+		return letter{}, nil, err
+	}
+	if l := b.letter[side]; l.number > after {
+		return l, nil, nil
+	}
+	return letter{}, b.changed, nil
+}
+
+// mailbox answers PUT /v1/mailbox/{id}/{side}, which leaves side's letter, and
+// GET /v1/mailbox/{id}/{side}/{after}?wait=25, which returns the letter of that side if there is a newer
+// one than that, with its number, eight bytes, in front.
+func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
+	try := func(do func(may bool) error) *problem {
+		err := do(false)
+		if errors.Is(err, errNewMailbox) {
+			if !s.limits.create(addr) {
+				return &problem{http.StatusTooManyRequests, "too many mailboxes for this address", "wait a minute", 10 * time.Second}
+			}
+			err = do(true)
+		}
+		if err != nil {
+			return s.storeProblem(err)
+		}
+		return nil
+	}
+	if to.action == actPost {
+		b, p := s.body(w, r, addr)
+		switch {
+		case p != nil:
+			return p
+		case len(b) == 0:
+			return &problem{status: http.StatusBadRequest, text: "the message is empty"}
+		case len(b) > MaxLetter:
+			return &problem{status: http.StatusRequestEntityTooLarge, text: "a mailbox takes messages of at most " + strconv.Itoa(MaxLetter) + " bytes"}
+		}
+		if p := try(func(may bool) error { return s.mailboxes.put(to.name, to.seq, b, may) }); p != nil {
+			return p
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	return s.wait(w, r, addr, func() (b []byte, changed <-chan struct{}, p *problem) {
+		p = try(func(may bool) error {
+			l, c, err := s.mailboxes.get(to.name, to.seq, to.after, may)
+			changed = c
+			if l.body != nil {
+				b = append(binary.BigEndian.AppendUint64(nil, uint64(l.number)), l.body...)
+			}
+			return err
+		})
+		return b, changed, p
+	})
+}

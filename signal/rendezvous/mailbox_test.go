@@ -1,0 +1,107 @@
+package rendezvous
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+func boxID(n int) string { return fmt.Sprintf("%032x", n) }
+
+// TestMailbox leaves letters and fetches them, waiting ones included.
+func TestMailbox(t *testing.T) {
+	s := New(Config{})
+	defer s.Close()
+	do := func(method, path, body string) (int, []byte) {
+		r := httptest.NewRequest(method, path, strings.NewReader(body))
+		r.Header.Set("Content-Type", ContentType)
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		return w.Code, w.Body.Bytes()
+	}
+	box := "/v1/mailbox/" + boxID(1)
+	if code, _ := do(http.MethodGet, box+"/0/0", ""); code != http.StatusNoContent {
+		t.Fatalf("an empty mailbox: status %d, want 204", code)
+	}
+	got := make(chan []byte)
+	go func() {
+		_, b := do(http.MethodGet, box+"/0/0?wait=20", "")
+		got <- b
+	}()
+	if code, b := do(http.MethodPut, box+"/0", "first"); code != http.StatusNoContent {
+		t.Fatalf("put: status %d: %s", code, b)
+	}
+	first := <-got
+	if string(first[8:]) != "first" {
+		t.Fatalf("got %q", first)
+	}
+	after := fmt.Sprint(binary.BigEndian.Uint64(first))
+	if code, _ := do(http.MethodGet, box+"/0/"+after, ""); code != http.StatusNoContent {
+		t.Errorf("the same letter again: status %d, want 204", code)
+	}
+	if code, _ := do(http.MethodGet, box+"/1/0", ""); code != http.StatusNoContent {
+		t.Errorf("the other side's: status %d, want 204", code)
+	}
+	for _, x := range []string{"second", "third"} { // the newest takes the place of those before it
+		do(http.MethodPut, box+"/0", x)
+	}
+	if code, b := do(http.MethodGet, box+"/0/"+after, ""); code != http.StatusOK || string(b[8:]) != "third" {
+		t.Errorf("status %d, %q, want the newest letter", code, b)
+	}
+	for _, c := range []struct {
+		name, method, path, body string
+		want                     int
+	}{
+		{"empty letter", http.MethodPut, box + "/0", "", 400},
+		{"large letter", http.MethodPut, box + "/0", strings.Repeat("x", MaxLetter+1), 413},
+		{"no such side", http.MethodPut, box + "/2", "x", 404},
+		{"short id", http.MethodGet, "/v1/mailbox/1234/0/0", "", 404},
+		{"no number", http.MethodGet, box + "/0/-1", "", 404},
+		{"long number", http.MethodGet, box + "/0/" + strings.Repeat("9", 16), "", 404},
+		{"wrong method", http.MethodDelete, box + "/0", "", 405},
+		{"a letter where one is fetched", http.MethodPut, box + "/0/0", "x", 405},
+	} {
+		if code, _ := do(c.method, c.path, c.body); code != c.want {
+			t.Errorf("%s: status %d, want %d", c.name, code, c.want)
+		}
+	}
+}
+
+// TestMailboxLimits: what nobody asks for is forgotten, and all of them together are bounded.
+func TestMailboxLimits(t *testing.T) {
+	now := time.Now()
+	m := newMailboxes(Limits{Mailboxes: 3, MailboxBytes: 4*mailboxBytes + 100}, func() time.Time { return now })
+	for i := range 3 {
+		if err := m.put(boxID(i), 0, []byte("letter"), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.put(boxID(3), 0, []byte("letter"), true); !errors.Is(err, ErrFull) {
+		t.Errorf("a fourth mailbox: %v, want ErrFull", err)
+	}
+	if err := m.put(boxID(3), 0, []byte("letter"), false); !errors.Is(err, errNewMailbox) {
+		t.Errorf("a mailbox that may not be made: %v", err)
+	}
+	if err := m.put(boxID(0), 1, bytes.Repeat([]byte("x"), 4*mailboxBytes), true); !errors.Is(err, ErrFull) {
+		t.Errorf("too many bytes: %v, want ErrFull", err)
+	}
+	for range 25 { // one is in use for a day
+		now = now.Add(mailboxIdle - time.Minute)
+		if _, _, err := m.get(boxID(0), 0, 0, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l, _, err := m.get(boxID(0), 0, 0, true); err != nil || l.body != nil {
+		t.Errorf("after a day: %q, %v; want it forgotten", l.body, err)
+	}
+	now = now.Add(mailboxIdle)
+	if _, _, err := m.get(boxID(9), 0, 0, true); err != nil || len(m.byID) != 1 || m.bytes != mailboxBytes {
+		t.Errorf("%v, %d mailboxes of %d bytes, want the idle ones forgotten", err, len(m.byID), m.bytes)
+	}
+}
