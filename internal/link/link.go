@@ -103,6 +103,7 @@ type Config struct {
 	Relayed func(netip.AddrPort) bool
 
 	OnState   func(State)   // called on changes, in order; a link begins Up
+	OnMove    func()        // called after Remote changed from one address to another, for whatever reason
 	DeadAfter time.Duration // silence that ends the link; 0 is 10 minutes
 	Logger    *slog.Logger  // nil is silent
 }
@@ -146,9 +147,8 @@ type Link struct {
 
 	handler atomic.Pointer[func([]byte)]
 	remote  atomic.Pointer[netip.AddrPort] // nil before Use; written with mu held
-	heardAt atomic.Int64                   // time of the last authenticated packet; 0 is none
 	dataAt  atomic.Int64                   // the same of DATA and the like, 0 once a PING came after it
-	pathAt  atomic.Int64                   // the same, of those that came from remote
+	pathAt  atomic.Int64                   // the same, of those that came from remote; what answers elsewhere says nothing of it
 	rtt     atomic.Int64                   // congestion.srtt, for receivers
 	mtu     atomic.Int32                   // pmtu.size less a packet's overhead
 	broken  atomic.Bool                    // the state is not Up: what comes must wake run
@@ -188,6 +188,7 @@ type Link struct {
 	confirmed uint64 // highest counter that a PONG answered
 	sentAll   traffic
 	states    []State // to be told, in order
+	moved     bool    // to be told
 }
 
 type traffic struct{ packets, bytes uint64 }
@@ -230,6 +231,8 @@ func (l *Link) moveLocked(to netip.AddrPort, rtt, now time.Duration) {
 	}
 	if old == nil {
 		l.live.begin(now)
+	} else {
+		l.moved = true
 	}
 }
 

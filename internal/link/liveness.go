@@ -94,7 +94,7 @@ func (l *Link) watchLocked(now time.Duration) (due bool, next time.Duration) {
 	if !v.begun {
 		return false, never
 	}
-	heard := time.Duration(l.heardAt.Load())
+	heard := time.Duration(l.pathAt.Load())
 	if v.silent != 0 && heard >= v.silent {
 		if v.state == Interrupted {
 			l.stallLocked(now) // of what was in flight nothing is

@@ -51,7 +51,6 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 		l.rmu.Unlock()
 		return
 	}
-	l.heardAt.Store(int64(now))
 	l.recvd.packets++
 	l.recvd.bytes += uint64(len(p))
 	if highest {

@@ -55,8 +55,8 @@ func (l *Link) run() {
 		b.n = 0
 		now := l.now()
 		wait := l.fillLocked(b, now)
-		states, err := l.states, l.err
-		l.states = nil
+		states, moved, err := l.states, l.moved, l.err
+		l.states, l.moved = nil, false
 		if b.n == 0 && err == nil && l.parked == running {
 			l.parked = idle
 			if l.sched.bytes+l.repairs.bytes > 0 {
@@ -67,6 +67,9 @@ func (l *Link) run() {
 		l.flush(b)
 		n := b.n
 		l.mux.batch.Put(b)
+		if moved && l.cfg.OnMove != nil {
+			l.cfg.OnMove()
+		}
 		for _, s := range states {
 			if s != Closed && s != Dead {
 				l.tell(s)
