@@ -180,6 +180,7 @@ func (p *process) stop() {
 
 func (p *process) interrupt() { _ = p.cmd.Process.Signal(os.Interrupt) } // it may have ended
 func (p *process) pause()     { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *process) resume()    { _ = p.cmd.Process.Signal(syscall.SIGCONT) }
 func (p *process) kill()      { _ = p.cmd.Process.Kill() }
 
 // gone waits for the process to end and says whether it did.

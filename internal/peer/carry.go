@@ -77,7 +77,7 @@ func (e *endpoint) carryVia(ctx context.Context, client *signal.Client, keys *ha
 		conn.SetHandler(*c.handler.Load())
 		c.conn.Store(conn)
 		e.mu.Lock()
-		e.relays.carried = true
+		e.relays.carried = e.board.name(c, netip.AddrPort{})
 		e.mu.Unlock()
 		asked()
 		e.probeRelay(e.board.name(c, netip.AddrPort{}))

@@ -229,7 +229,7 @@ func finish(parent context.Context, cfg Config, end *endpoint, client *signal.Cl
 	if err != nil {
 		return nil, err
 	}
-	return start(end, p, remote, cfg), nil
+	return start(end, p, remote, cfg, client, keys), nil
 }
 
 // late holds the candidates that were found after this side's description left: as many as the peer

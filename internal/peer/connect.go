@@ -18,6 +18,8 @@ import (
 const (
 	controlReveal = 1 // what opens the commitment in a pasted offer
 	controlPath   = 2 // nothing more: the controlling side has chosen the path that this came over
+	controlOffer  = 4 // an offer: half of another generation
+	controlBye    = 5 // in letters only: its sender has closed the session while there was no path
 	controlNAT    = 3 // a description that says what its sender sees of its NAT now
 )
 
@@ -33,6 +35,10 @@ func (e *endpoint) control(b []byte, from netip.AddrPort) {
 		select {
 		case e.chosen <- from:
 		default:
+		}
+	case len(b) > 0 && b[0] == controlOffer:
+		if o, err := parseOffer(b); err == nil {
+			e.offered(o)
 		}
 	case len(b) > 1 && b[0] == controlNAT:
 		if d, err := signal.ParseDescription(b[1:]); err == nil {
@@ -113,7 +119,7 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (path, erro
 				giveUp(err)
 				return path{}, err
 			}
-			return e.viaRelay(*relay, direct, follow, giveUp), nil
+			return e.afterRelay(*relay, direct, follow, giveUp), nil
 		}
 		select {
 		case r := <-direct:
@@ -133,7 +139,7 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (path, erro
 			}
 		case from := <-chosen:
 			e.link.Use(from)
-			return e.viaRelay(relayResult{from, e.link.RTT()}, direct, follow, giveUp), nil
+			return e.afterRelay(relayResult{from, e.link.RTT()}, direct, follow, giveUp), nil
 		case <-ready.C:
 			patient = false
 			if e.cfg.Path == PathRelay && !e.relayHope() {
@@ -200,9 +206,9 @@ func (e *endpoint) reason(ctx context.Context, limit time.Duration, failed error
 	return e.noPath(failed)
 }
 
-// viaRelay describes a relayed path and leaves the direct search to itself, for as long as checks may
+// afterRelay describes a relayed path and leaves the direct search to itself, for as long as checks may
 // take. When it finds something the link moves over.
-func (e *endpoint) viaRelay(r relayResult, direct <-chan result, follow func() bool, giveUp context.CancelCauseFunc) path {
+func (e *endpoint) afterRelay(r relayResult, direct <-chan result, follow func() bool, giveUp context.CancelCauseFunc) path {
 	follow()
 	p := path{rtt: r.rtt}
 	p.pair, p.transport = e.relayPair(r.to)
@@ -223,13 +229,39 @@ func (e *endpoint) viaRelay(r relayResult, direct <-chan result, follow func() b
 	return p
 }
 
-// tellUp tells of a path, and again when an interruption of it ends.
+// tellUp tells of a path, if that is news: another one than before, or after an interruption.
 func (e *endpoint) tellUp(p path) {
 	up := p.up()
+	to := e.link.Remote()
 	e.mu.Lock()
-	e.up = up
+	known := e.told == to && e.up.Path == up.Path
+	e.up, e.told = up, to
 	e.mu.Unlock()
-	e.cfg.Events.Emit(up)
+	if !known {
+		e.cfg.Events.Emit(up)
+	}
+}
+
+// pathTo describes the path to an address that the link sends to.
+func (e *endpoint) pathTo(to netip.AddrPort) path {
+	p := path{rtt: e.link.RTT()}
+	p.pair, p.transport = e.relayPair(to)
+	if !e.viaRelay(to) {
+		p.transport = ""
+	}
+	return p
+}
+
+// viaRelay reports whether packets to an address go through a relay of either side.
+func (e *endpoint) viaRelay(to netip.AddrPort) bool {
+	if relayed(to) {
+		return true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.ContainsFunc(e.relays.peers, func(c signal.Candidate) bool {
+		return c.Type == signal.CandidateType(punch.Relay) && c.Addr == to
+	})
 }
 
 // noPath is the verdict when nothing succeeded, from what both sides found.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type endpoint struct {
 	cfg    Config
 	host   *punch.Host
+	stun   []string // servers that it asks
 	mux    *link.Mux
 	index  uint32
 	seed   [16]byte // ICE user fragment and password derive from it
@@ -38,7 +40,7 @@ type endpoint struct {
 	searched    chan struct{}       // closed when no direct path is looked for any more
 
 	gathered chan struct{} // closed when no further candidate will come but of the router
-	mapper   *portmap.Mapper
+	mapper   *portmap.Mapper // guarded by mu once the path is up; nil if the router is not to be asked
 	nat      *natTalk
 
 	mu         sync.Mutex
@@ -51,7 +53,11 @@ type endpoint struct {
 	up         event.Event // the last Up event, to tell again when an interruption ends
 	relays     relays
 
-	interrupted bool // the link's state
+	interrupted bool            // the link's state
+	roamer      *roamer         // once the path is up
+	mapped      punch.Candidate // by the router; invalid if not
+	told        netip.AddrPort  // where the last Up event said that packets go
+	direct      netip.AddrPort  // the last direct path
 }
 
 // open opens the sockets and starts to gather.
@@ -61,7 +67,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 		return nil, failf(ClassOther, "choose another --port, or none", err, "%v", err)
 	}
 	e := &endpoint{
-		cfg: cfg, host: host, mux: link.NewMux(), gathered: make(chan struct{}), nat: newNATTalk(),
+		cfg: cfg, host: host, stun: stun, mux: link.NewMux(), gathered: make(chan struct{}), nat: newNATTalk(),
 		revealed: make(chan []byte, 1), chosen: make(chan netip.AddrPort, 1), searched: make(chan struct{}),
 	}
 	e.board = newSwitchboard(host, e.mux)
@@ -98,14 +104,38 @@ func (e *endpoint) portMapped(m portmap.Mapping) {
 		e.cfg.Logger.Info("the router's own address is not public: it is behind another NAT", "protocol", m.Protocol, "external", m.External)
 		return
 	}
-	e.found(punch.Candidate{Type: punch.ServerReflexive, Addr: m.External})
+	c := punch.Candidate{Type: punch.ServerReflexive, Addr: m.External}
+	e.mu.Lock()
+	e.candidates = slices.DeleteFunc(e.candidates, func(o punch.Candidate) bool { return o == e.mapped })
+	e.mapped = c
+	e.mu.Unlock()
+	e.found(c)
+}
+
+// forgetNetwork drops what was found in a network that this machine has left, or may have left, and asks
+// the router that is there now for a port.
+func (e *endpoint) forgetNetwork() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.candidates = slices.DeleteFunc(e.candidates, func(c punch.Candidate) bool { return c.Type != punch.Relay })
+	e.mapped = punch.Candidate{}
+	if old := e.mapper; old != nil && e.ctx.Err() == nil {
+		e.wg.Go(func() { old.Close() })
+		e.mapper = portmap.Open(portmap.Config{Port: e.host.Port(), Logger: e.cfg.Logger}, e.portMapped)
+	}
 }
 
 func (e *endpoint) found(c punch.Candidate) {
 	e.mu.Lock()
-	e.candidates = append(e.candidates, c)
+	known := slices.Contains(e.candidates, c)
+	if !known {
+		e.candidates = append(e.candidates, c)
+	}
 	tell := e.onCand
 	e.mu.Unlock()
+	if known {
+		return
+	}
 	if tell != nil {
 		tell(c)
 	}
@@ -165,7 +195,7 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 		SendKey: keys.Send, RecvKey: keys.Recv, AES: keys.Suite == handshake.AES256GCM,
 		ReceiveBuffer: e.host.ReceiveBuffer(), DontFragment: e.host.DontFragment(),
 		DeadAfter: e.cfg.ResumeTimeout,
-		OnControl: e.control, OnState: e.state, Logger: e.cfg.Logger,
+		OnControl: e.control, OnState: e.state, OnMove: e.pathMoved, Logger: e.cfg.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open link: %w", err)
@@ -215,18 +245,24 @@ func (e *endpoint) remoteCandidates(cs []signal.Candidate) {
 }
 
 func (e *endpoint) state(s link.State) {
+	e.tell(func(r *roamer) { r.state = s })
 	e.mu.Lock()
 	up, interrupted := e.up, e.interrupted
-	e.interrupted = s == link.Interrupted
+	e.interrupted = s == link.Interrupted || interrupted && s == link.Suspect
+	if s == link.Up && interrupted {
+		e.told = netip.AddrPort{} // the roamer tells where the path goes now
+	}
 	e.mu.Unlock()
 	switch {
 	case s == link.Interrupted:
 		e.cfg.Events.Emit(event.Event{Name: event.Interrupted})
 	case s == link.Up && interrupted && up.Name != "":
-		up.RTT = float64(e.link.RTT().Microseconds()) / 1000
-		e.cfg.Events.Emit(up)
+		e.tellUp(e.pathTo(e.link.Remote()))
 	}
 }
+
+// pathMoved is told by the link that it sends to another address.
+func (e *endpoint) pathMoved() { e.tell(func(r *roamer) { r.moved = true }) }
 
 func (e *endpoint) closeAgent() {
 	e.mu.Lock()
@@ -242,13 +278,13 @@ func (e *endpoint) closeAgent() {
 // started.
 func (e *endpoint) Close() error {
 	e.cancel()
-	if e.mapper != nil {
-		e.wg.Go(func() { e.mapper.Close() }) // it may take a second to remove the mapping
-	}
 	e.closeAgent()
 	e.mu.Lock()
-	l, streams := e.link, e.streams
+	l, streams, mapper := e.link, e.streams, e.mapper
 	e.mu.Unlock()
+	if mapper != nil {
+		e.wg.Go(func() { mapper.Close() }) // it may take a second to remove the mapping
+	}
 	if streams != nil {
 		streams.Close()
 	}

@@ -97,7 +97,7 @@ func offerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint
 	if err := end.link.SendControl(append([]byte{controlReveal}, keys.Reveal()...)); err != nil {
 		return nil, err
 	}
-	s := start(end, p, remote, cfg)
+	s := start(end, p, remote, cfg, nil, keys)
 	cfg.Events.Emit(event.Event{Name: event.Words, Words: words})
 	return s, nil
 }
@@ -140,7 +140,7 @@ func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoin
 	if err != nil {
 		return nil, err
 	}
-	s := start(end, p, remote, cfg)
+	s := start(end, p, remote, cfg, nil, keys)
 	select {
 	case r := <-end.revealed:
 		if err := keys.Verify(r); err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"adit/internal/event"
+	"adit/internal/handshake"
 	"adit/internal/link"
 	"adit/reliable"
 	"adit/signal"
@@ -110,6 +111,9 @@ func (s *Session) Wait() error {
 	return ended(s.link.Err())
 }
 
+// Recover looks for another path at once, as when the network changed.
+func (s *Session) Recover() { s.end.tell(func(r *roamer) { r.network = true }) }
+
 // Close tells the peer that this is the end, with an authenticated packet, and returns when every
 // goroutine of the session has ended: streams first, then the link, then the sockets.
 func (s *Session) Close() error {
@@ -118,10 +122,17 @@ func (s *Session) Close() error {
 }
 
 // start makes a session of an endpoint whose path is up.
-func start(end *endpoint, p path, remote signal.Description, cfg Config) *Session {
+// client is that of the rendezvous, nil if the two met without one.
+func start(end *endpoint, p path, remote signal.Description, cfg Config, client *signal.Client, keys *handshake.Result) *Session {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Session{end: end, link: end.link, streams: end.streams, peer: remote, stop: stop}
 	end.tellUp(p)
+	r := newRoamer(end, client, keys)
+	r.moved = true // it takes note of the path
+	end.mu.Lock()
+	end.roamer = r
+	end.mu.Unlock()
+	end.wg.Go(r.run)
 	end.host.StopRefresh() // from here on the link keeps the NAT's mapping alive
 	end.wg.Go(func() {
 		select {

@@ -33,13 +33,17 @@ const (
 	allocateFor = 12 * time.Second
 
 	permitFor = 10 * time.Second
+
+	// replaceAfter is how long an allocation outlives the one that comes in its place.
+	replaceAfter = 15 * time.Second
 )
 
 // relays are this side's allocations and what is permitted on them. Guarded by endpoint.mu.
 type relays struct {
 	started bool
-	asking  int  // answers about relays that are not there yet, allocations included
-	carried bool // the rendezvous carries packets
+	asking  int                 // answers about relays that are not there yet, allocations included
+	carried netip.AddrPort      // what stands for the peer behind the rendezvous; invalid if that does not carry packets
+	servers []signal.TURNServer // that the rendezvous named
 	allocs  []*turn.Allocation
 	peers   []signal.Candidate // the peer's, as far as relays are concerned with them
 	probing context.Context    // of the checks; nil before they begin
@@ -55,8 +59,9 @@ type relayResult struct {
 // allocate gets an address on one of the servers in the background: over UDP, or over TCP and TLS if
 // that takes too long. It is told to the peer like any other candidate.
 func (e *endpoint) allocate(servers []signal.TURNServer) {
-	servers = slices.Concat(e.cfg.TURN, servers)
 	e.mu.Lock()
+	e.relays.servers = servers
+	servers = slices.Concat(e.cfg.TURN, servers)
 	begin := !e.relays.started && len(servers) > 0 && e.cfg.Path != PathDirect
 	if begin {
 		e.relays.started = true
@@ -160,7 +165,7 @@ func (e *endpoint) relayHope() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := &e.relays
-	return r.asking > 0 || r.carried || len(r.allocs) > 0 || slices.ContainsFunc(r.peers, func(c signal.Candidate) bool {
+	return r.asking > 0 || r.carried.IsValid() || len(r.allocs) > 0 || slices.ContainsFunc(r.peers, func(c signal.Candidate) bool {
 		return c.Type == signal.CandidateType(punch.Relay)
 	})
 }
@@ -171,12 +176,20 @@ func (e *endpoint) allocated(a *turn.Allocation) {
 	e.board.attach(a)
 	e.mu.Lock()
 	e.relays.allocs = append(e.relays.allocs, a)
+	older := len(e.relays.allocs) > 1
 	peers := slices.Clone(e.relays.peers)
 	e.mu.Unlock()
 	for _, c := range peers {
 		e.tryThrough(a, c)
 	}
 	e.found(punch.Candidate{Type: punch.Relay, Addr: a.Relayed()})
+	if older {
+		e.wg.Go(func() {
+			if sleep(e.ctx, replaceAfter) {
+				e.trimRelays(a)
+			}
+		})
+	}
 }
 
 // relayCandidate notes an address of the peer that relays matter to: those that it has on relays, and
@@ -248,7 +261,11 @@ func (e *endpoint) probeRelays(ctx context.Context) <-chan relayResult {
 	e.relays.works = make(chan relayResult, 1)
 	works := e.relays.works
 	allocs, peers := slices.Clone(e.relays.allocs), slices.Clone(e.relays.peers)
+	carried := e.relays.carried
 	e.mu.Unlock()
+	if carried.IsValid() {
+		e.probeRelay(carried)
+	}
 	for _, c := range peers {
 		for _, a := range allocs {
 			e.tryThrough(a, c)
@@ -291,6 +308,63 @@ func (e *endpoint) relayPair(to netip.AddrPort) (pair punch.Pair, transport stri
 		}
 	}
 	return pair, transport
+}
+
+// reallocate gets an address on a relay again, beside those that there are: they may belong to a network
+// that this machine has left, or to a server that is gone.
+func (e *endpoint) reallocate() {
+	e.mu.Lock()
+	again := e.relays.started
+	e.relays.started = false
+	servers := e.relays.servers
+	e.mu.Unlock()
+	if again {
+		e.allocate(servers)
+	}
+}
+
+// relaysLive reports whether there is an allocation that has not ended.
+func (e *endpoint) relaysLive() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.ContainsFunc(e.relays.allocs, func(a *turn.Allocation) bool { return a.Err() == nil })
+}
+
+// carries reports whether the rendezvous carries packets, should it come to that.
+func (e *endpoint) carries() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.relays.carried.IsValid()
+}
+
+// trimRelays gives back the allocations but for one and the one in use.
+func (e *endpoint) trimRelays(keep *turn.Allocation) {
+	in, _ := e.board.route(e.link.Remote())
+	var out []*turn.Allocation
+	e.mu.Lock()
+	e.relays.allocs = slices.DeleteFunc(e.relays.allocs, func(a *turn.Allocation) bool {
+		if a == keep || in.via == carrier(a) {
+			return false
+		}
+		out = append(out, a)
+		e.candidates = slices.DeleteFunc(e.candidates, func(c punch.Candidate) bool {
+			return c.Type == punch.Relay && c.Addr == a.Relayed()
+		})
+		return true
+	})
+	e.mu.Unlock()
+	for _, a := range out {
+		a.Close()
+		e.board.detach(a)
+	}
+}
+
+// forgetPeerRelays makes room for what the peer tells of itself anew.
+func (e *endpoint) forgetPeerRelays() {
+	to := e.link.Remote()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.relays.peers = slices.DeleteFunc(e.relays.peers, func(c signal.Candidate) bool { return c.Addr != to })
 }
 
 func (e *endpoint) closeRelays() {

@@ -38,6 +38,7 @@ type switchboard struct {
 	mu     sync.RWMutex
 	routes map[netip.AddrPort]route
 	names  map[route]netip.AddrPort
+	last   uint32 // number of an address
 }
 
 func newSwitchboard(direct link.Socket, mux *link.Mux) *switchboard {
@@ -79,7 +80,8 @@ func (s *switchboard) name(via carrier, peer netip.AddrPort) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	raw := relayedPrefix.Addr().As16()
-	binary.BigEndian.PutUint32(raw[12:], uint32(len(s.names)+1))
+	s.last++
+	binary.BigEndian.PutUint32(raw[12:], s.last)
 	a = netip.AddrPortFrom(netip.AddrFrom16(raw), peer.Port())
 	s.names[r], s.routes[a] = a, r
 	return a
@@ -92,6 +94,18 @@ func (s *switchboard) attach(a carrier) {
 			s.mux.Deliver(b, segment, name)
 		}
 	})
+}
+
+// detach forgets the addresses behind a relay that is gone.
+func (s *switchboard) detach(a carrier) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r, name := range s.names {
+		if r.via == a {
+			delete(s.names, r)
+			delete(s.routes, name)
+		}
+	}
 }
 
 // route returns what an address stands for.

@@ -1,0 +1,124 @@
+package peer
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"adit/internal/handshake"
+	"adit/signal"
+)
+
+// lettersAgain is how long to wait before a mailbox that refused is tried again.
+const lettersAgain = 15 * time.Second
+
+// letters leaves offers for the peer in the mailbox of this session, and fetches the peer's. The mailbox'
+// id and the keys of both directions derive from the session's keys: the rendezvous can drop letters and
+// bring old ones, which number and seed give away, but neither read nor write any.
+type letters struct {
+	client   *signal.Client
+	id       [16]byte
+	side     int
+	out, in  [chacha20poly1305.KeySize]byte
+	sent     uint64 // counter of the last letter left; owned by put's caller
+	received uint64 // of the last fetched; owned by fetch
+}
+
+func newLetters(client *signal.Client, keys *handshake.Result, controlling bool) *letters {
+	l := &letters{client: client}
+	copy(l.id[:], keys.Exporter("adit mailbox", len(l.id)))
+	mine, theirs := "adit letters of the controlling", "adit letters of the controlled"
+	if !controlling {
+		l.side = 1
+		mine, theirs = theirs, mine
+	}
+	copy(l.out[:], keys.Exporter(mine, len(l.out)))
+	copy(l.in[:], keys.Exporter(theirs, len(l.in)))
+	return l
+}
+
+// seal returns a letter: its counter, u64, and the sealed offer.
+func (l *letters) seal(o offer) []byte {
+	l.sent++
+	nonce := make([]byte, chacha20poly1305.NonceSize)
+	binary.BigEndian.PutUint64(nonce[4:], l.sent)
+	aead, err := chacha20poly1305.New(l.out[:])
+	if err != nil {
+		panic("peer: " + err.Error()) // the key has the right size
+	}
+	return aead.Seal(append([]byte(nil), nonce[4:]...), nonce, o.append(nil), nil)
+}
+
+// open returns the offer in a letter of the peer that is newer than those before.
+func (l *letters) open(b []byte) (offer, bool) {
+	aead, err := chacha20poly1305.New(l.in[:])
+	if err != nil || len(b) < 8 {
+		return offer{}, false
+	}
+	nonce := append(make([]byte, 4), b[:8]...)
+	n := binary.BigEndian.Uint64(b)
+	plain, err := aead.Open(nil, nonce, b[8:], nil)
+	if err != nil || n <= l.received {
+		return offer{}, false
+	}
+	l.received = n
+	o, err := parseOffer(plain)
+	return o, err == nil
+}
+
+// post carries letters both ways until ctx ends: the newest of out goes to the mailbox, what comes from
+// there to got. A mailbox that is away is tried again and again, within five seconds each time.
+func (l *letters) post(ctx context.Context, e *endpoint, out <-chan []byte, got func(offer)) {
+	box, err := l.client.Mailbox(l.id, l.side)
+	if err != nil {
+		return // it is no URL; the meeting would not have succeeded
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			b, err := box.Next(ctx)
+			if err == nil {
+				if o, ok := l.open(b); ok {
+					got(o)
+				}
+				continue
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			e.cfg.Logger.Info("no letters", "err", err)
+			if !sleep(ctx, lettersAgain) {
+				return
+			}
+		}
+	}()
+	defer box.Close()
+	defer func() { <-done }()
+	for {
+		var b []byte
+		select {
+		case b = <-out:
+		case <-ctx.Done():
+			return
+		}
+		for b != nil {
+			one, cancel := context.WithCancel(ctx)
+			failed := make(chan error, 1)
+			go func(b []byte) { failed <- box.Put(one, b) }(b)
+			b = nil
+			select {
+			case err := <-failed:
+				if err != nil && ctx.Err() == nil {
+					e.cfg.Logger.Info("letter not left", "err", err)
+				}
+			case b = <-out: // it takes the place of the one under way
+				cancel()
+				<-failed
+			}
+			cancel()
+		}
+	}
+}

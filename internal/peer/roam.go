@@ -1,0 +1,504 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"adit/internal/handshake"
+	"adit/internal/link"
+	"adit/internal/netmon"
+	"adit/internal/punch"
+	"adit/signal"
+)
+
+const (
+	// relayGrace is how long a direct path that fell silent may come back after the link became
+	// suspicious, before a relay that answers takes over.
+	relayGrace = 1200 * time.Millisecond
+
+	// calm is how long a path must work before the search for another one ends altogether.
+	calm = 3 * time.Second
+
+	byeFor = 2 * time.Second // the end of a session waits for its last letter
+
+	retryLeast = time.Second
+	retryMost  = 15 * time.Second
+
+	// On a relay the direct addresses known last are probed so often and for so long, and a new generation
+	// is tried after the first time, then after twice that, and so on.
+	directEvery    = 4 * time.Second
+	directProbe    = 400 * time.Millisecond
+	directSearch   = 30 * time.Second
+	directSearches = 10 * time.Minute
+
+	mostOffers = 8 // of the peer that wait to be looked at; more are dropped
+)
+
+// A roamer keeps a session's path: it looks for another one when the link falls silent or the network
+// changes, and for a direct one while a relay carries it. docs/protocol.md draws what it does. One
+// goroutine owns it.
+type roamer struct {
+	e       *endpoint
+	letters *letters // nil without a rendezvous
+	client  *signal.Client
+	keys    *handshake.Result
+	wake    chan struct{} // capacity 1
+
+	mu      sync.Mutex // guards what the others bring
+	state   link.State
+	network bool // it changed
+	offers  []offer
+	moved   bool
+
+	// Owned by run.
+	now       time.Time
+	was       link.State
+	gen       *generation
+	left      bool // the peer is gone, and said so by letter
+	number    uint32
+	seen      [16]byte // seed of the peer's last half
+	backoff   time.Duration
+	retryAt   time.Time // zero: none
+	calmAt    time.Time // zero: the post is not open
+	relayAt   time.Time
+	relay     *relayResult
+	works     <-chan relayResult
+	relaying  context.Context    // of that search
+	stopRelay context.CancelFunc // not nil while relays are probed
+	directAt  time.Time          // zero: the path is direct
+	searchAt  time.Time
+	searches  time.Duration
+	out       chan []byte        // capacity 1: a letter to leave
+	stopPost  context.CancelFunc // not nil while the post is open
+}
+
+func newRoamer(e *endpoint, client *signal.Client, keys *handshake.Result) *roamer {
+	r := &roamer{e: e, client: client, keys: keys, wake: make(chan struct{}, 1), out: make(chan []byte, 1)}
+	if client != nil {
+		r.letters = newLetters(client, keys, e.controlling)
+	}
+	return r
+}
+
+// wakeRoamer makes the roamer look around, if there is one.
+func (e *endpoint) wakeRoamer() {
+	e.mu.Lock()
+	r := e.roamer
+	e.mu.Unlock()
+	if r != nil {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// tell hands something to the roamer.
+func (e *endpoint) tell(f func(*roamer)) {
+	e.mu.Lock()
+	r := e.roamer
+	e.mu.Unlock()
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	f(r)
+	r.mu.Unlock()
+	e.wakeRoamer()
+}
+
+func (e *endpoint) offered(o offer) {
+	e.tell(func(r *roamer) {
+		if len(r.offers) < mostOffers {
+			r.offers = append(r.offers, o)
+		}
+	})
+}
+
+// run works until the link ends.
+func (r *roamer) run() {
+	monitor := netmon.Open(r.e.cfg.Logger, func(netmon.Event) { r.e.tell(func(r *roamer) { r.network = true }) })
+	defer monitor.Close()
+	defer r.sayBye()
+	defer r.closePost()
+	defer r.endGeneration()
+	defer r.endRelays()
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		r.now = time.Now()
+		r.step()
+		t.Reset(r.sleep())
+		select {
+		case <-r.wake:
+		case <-t.C:
+		case w := <-r.works:
+			r.relay, r.works = &w, nil
+		case from := <-r.e.chosen:
+			r.e.link.Use(from)
+		case <-r.e.link.Done():
+			return
+		}
+	}
+}
+
+// sayBye leaves word that this side has closed the session, where the link could not say so.
+func (r *roamer) sayBye() {
+	if r.letters == nil || r.left || r.was == link.Up || !errors.Is(r.e.link.Err(), link.ErrClosed) {
+		return
+	}
+	box, err := r.client.Mailbox(r.letters.id, r.letters.side)
+	if err != nil {
+		return
+	}
+	defer box.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), byeFor)
+	defer cancel()
+	if err := box.Put(ctx, r.letters.seal(offer{kind: controlBye, number: r.number})); err != nil {
+		r.e.cfg.Logger.Info("letter not left", "err", err) // the peer waits for as long as it is told to
+	}
+}
+
+// step takes in what happened and does what is due.
+func (r *roamer) step() {
+	r.mu.Lock()
+	state, network, moved, offers := r.state, r.network, r.moved, r.offers
+	r.network, r.moved, r.offers = false, false, nil
+	r.mu.Unlock()
+	if network {
+		r.e.link.Nudge()
+		r.e.forgetNetwork()
+		r.closePost() // its connections are of the old network
+		r.e.reallocate()
+		r.backoff = 0
+		r.begin(r.number + 1)
+	}
+	if moved {
+		r.followPath()
+	}
+	r.enter(state)
+	for _, o := range offers {
+		r.heed(o)
+	}
+	r.generationStep(state)
+	r.relayStep(state)
+	r.directStep(state)
+	if state == link.Up && r.gen == nil && !r.calmAt.IsZero() && r.now.After(r.calmAt.Add(calm)) {
+		r.closePost()
+	}
+}
+
+// enter does what a new state of the link asks for.
+func (r *roamer) enter(s link.State) {
+	if s == r.was {
+		return
+	}
+	was := r.was
+	r.was = s
+	switch s {
+	case link.Suspect:
+		r.openPost()
+		r.relayAt = r.now.Add(relayGrace)
+		r.probeRelays()
+	case link.Interrupted:
+		if was == link.Up {
+			r.openPost()
+			r.probeRelays()
+		}
+		if r.e.viaRelay(r.e.link.Remote()) || !r.e.relaysLive() {
+			r.e.reallocate()
+		}
+		if r.client != nil && !r.e.carries() {
+			r.e.carryVia(r.relaying, r.client, r.keys)
+		}
+		if r.gen == nil {
+			r.begin(r.number + 1)
+		}
+	case link.Up:
+		r.calmAt = r.now
+		r.backoff, r.retryAt = 0, time.Time{}
+		r.endRelays()
+		if r.gen != nil && r.gen.answered.IsZero() {
+			r.endGeneration() // the path is back before the peer took part
+		}
+		r.followPath()
+	}
+}
+
+// heed takes in an offer of the peer.
+func (r *roamer) heed(o offer) {
+	if o.kind == controlBye {
+		r.e.cfg.Logger.Info("the peer has closed the session while there was no path")
+		r.left = true
+		r.e.wg.Go(func() { r.e.link.Close("") })
+		return
+	}
+	if o.d.Seed == r.seen && (r.gen == nil || o.number != r.gen.number) || o.number < r.number {
+		return // an old one, or the same by another way
+	}
+	switch {
+	case o.number > r.number:
+		r.begin(o.number)
+	case r.gen == nil:
+		r.begin(r.number + 1) // the peer still looks for what was found or given up here
+		return
+	}
+	r.seen = o.d.Seed
+	g := r.gen
+	if g.answered.IsZero() {
+		g.answered, g.peerSeed = r.now, o.d.Seed
+		r.e.nat.describe(o.d.NAT)
+		r.e.forgetPeerRelays()
+	} else if g.peerSeed != o.d.Seed {
+		return
+	}
+	for _, c := range o.d.Candidates {
+		r.e.nat.see(c)
+		r.e.relayCandidate(c)
+	}
+	select {
+	case g.remote <- o.d:
+	default: // four times is enough
+	}
+}
+
+// begin starts a generation in the place of the one before.
+func (r *roamer) begin(number uint32) {
+	r.endGeneration()
+	r.number = number
+	r.retryAt = time.Time{}
+	r.openPost()
+	r.gen = r.e.generate(number)
+	r.e.cfg.Logger.Info("looking for another path", "generation", number)
+}
+
+func (r *roamer) endGeneration() {
+	if r.gen != nil {
+		r.gen.cancel()
+		r.gen = nil
+		if r.e.link.Err() == nil && r.was == link.Up {
+			r.e.host.StopRefresh() // the link keeps its own mapping
+		}
+	}
+}
+
+// generationStep tells the peer about this side's half, and takes what a search has found.
+func (r *roamer) generationStep(s link.State) {
+	if r.gen == nil {
+		if !r.retryAt.IsZero() && !r.now.Before(r.retryAt) {
+			if r.retryAt = (time.Time{}); s != link.Up {
+				r.begin(r.number + 1)
+			}
+		}
+		if r.gen == nil {
+			return
+		}
+	}
+	g := r.gen
+	select {
+	case <-g.changed:
+		r.publish(g.offer(), s)
+	default:
+	}
+	var done result
+	select {
+	case done = <-g.ended:
+	default:
+		if g.answered.IsZero() && r.now.Sub(g.began) > unansweredFor {
+			done.err = errors.New("the peer did not answer")
+			break
+		}
+		if r.e.cfg.Path == PathRelay && !g.answered.IsZero() && (s == link.Up || r.now.Sub(g.answered) > answeredFor) {
+			done.err = errors.New("relays only")
+			break
+		}
+		return
+	}
+	if done.err == nil {
+		r.e.link.Use(done.path.pair.Remote.Addr)
+		r.e.tellUp(done.path)
+		r.gen = nil // its agent lingers
+		g.cancel()
+		r.e.host.StopRefresh()
+		r.calmAt, r.backoff = r.now, 0
+		return
+	}
+	r.e.cfg.Logger.Info("no other path yet", "generation", g.number, "err", done.err)
+	r.endGeneration()
+	r.calmAt = r.now
+	r.backoff = min(max(2*r.backoff, retryLeast), retryMost)
+	r.retryAt = r.now.Add(r.backoff*3/4 + rand.N(r.backoff/4))
+}
+
+// publish tells the peer: over the link if that may work, and by the mailbox.
+func (r *roamer) publish(o offer, s link.State) {
+	if s != link.Interrupted {
+		if err := r.e.link.SendControl(o.append(nil)); err != nil {
+			r.e.cfg.Logger.Debug("offer not sent over the link", "err", err)
+		}
+	}
+	if r.letters == nil {
+		return
+	}
+	b := r.letters.seal(o)
+	select {
+	case <-r.out: // an older one
+	default:
+	}
+	r.out <- b
+}
+
+// openPost begins to leave and fetch letters.
+func (r *roamer) openPost() {
+	r.calmAt = r.now
+	if r.letters == nil || r.stopPost != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(r.e.ctx)
+	done := make(chan struct{})
+	out := r.out
+	go func() {
+		defer close(done)
+		r.letters.post(ctx, r.e, out, r.e.offered)
+	}()
+	r.stopPost = func() {
+		cancel()
+		<-done
+	}
+}
+
+func (r *roamer) closePost() {
+	r.calmAt = time.Time{}
+	if r.stopPost != nil {
+		r.stopPost()
+		r.stopPost = nil
+	}
+}
+
+// probeRelays tries the ways through relays that are known, and those that become known.
+func (r *roamer) probeRelays() {
+	r.endRelays()
+	ctx, cancel := context.WithCancel(r.e.ctx)
+	r.works, r.relaying, r.stopRelay = r.e.probeRelays(ctx), ctx, cancel
+}
+
+func (r *roamer) endRelays() {
+	if r.stopRelay != nil {
+		r.stopRelay()
+		r.works, r.stopRelay, r.relay = nil, nil, nil
+	}
+}
+
+// relayStep takes a relay that answers once the path had its time. The controlling side chooses; the
+// other one helps itself when that is late.
+func (r *roamer) relayStep(s link.State) {
+	if r.relay == nil || s == link.Up || r.relay.to == r.e.link.Remote() {
+		return
+	}
+	if r.now.Before(r.relayAt) || !r.e.controlling && s != link.Interrupted {
+		return
+	}
+	r.e.link.Use(r.relay.to)
+	r.relay = nil
+	if r.e.controlling {
+		if err := r.e.link.SendControl([]byte{controlPath}); err != nil {
+			r.e.cfg.Logger.Debug("choice of the relay not sent", "err", err)
+		}
+	}
+	r.e.link.Nudge()
+}
+
+// followPath takes note of where packets go now.
+func (r *roamer) followPath() {
+	to := r.e.link.Remote()
+	r.e.tellUp(r.e.pathTo(to))
+	if !r.e.viaRelay(to) {
+		r.e.mu.Lock()
+		r.e.direct = to
+		r.e.mu.Unlock()
+		r.directAt, r.searchAt, r.searches = time.Time{}, time.Time{}, 0
+		return
+	}
+	if r.directAt.IsZero() && r.e.cfg.Path != PathRelay {
+		r.searches = directSearch
+		r.directAt, r.searchAt = r.now.Add(directEvery), r.now.Add(directSearch)
+	}
+}
+
+// directStep looks for a direct path while a relay carries the session.
+func (r *roamer) directStep(s link.State) {
+	if r.directAt.IsZero() || s != link.Up {
+		return
+	}
+	if !r.now.Before(r.directAt) {
+		r.directAt = r.now.Add(directEvery)
+		r.e.probeDirect()
+	}
+	if r.gen == nil && !r.now.Before(r.searchAt) {
+		r.searches = min(2*r.searches, directSearches)
+		r.searchAt = r.now.Add(r.searches)
+		if r.e.controlling {
+			r.begin(r.number + 1)
+		}
+	}
+}
+
+// probeDirect asks the address of the last direct path, and the public ones that the peer told last. Both
+// sides do, so that each opens its NAT for the other.
+func (e *endpoint) probeDirect() {
+	e.mu.Lock()
+	var to []netip.AddrPort
+	if e.direct.IsValid() {
+		to = append(to, e.direct)
+	}
+	for _, c := range e.relays.peers {
+		if c.Type != signal.CandidateType(punch.Relay) && len(to) < 4 && !slices.Contains(to, c.Addr) {
+			to = append(to, c.Addr)
+		}
+	}
+	e.mu.Unlock()
+	for _, a := range to {
+		e.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(e.ctx, directProbe)
+			defer cancel()
+			if _, err := e.link.Probe(ctx, a); err == nil && e.viaRelay(e.link.Remote()) {
+				e.cfg.Logger.Info("moving from the relay to a direct path", "remote", a)
+				e.link.Use(a)
+			}
+		})
+	}
+}
+
+// sleep is how long nothing is due.
+func (r *roamer) sleep() time.Duration {
+	at := r.now.Add(time.Hour)
+	soonest := func(t time.Time) {
+		if !t.IsZero() && t.Before(at) {
+			at = t
+		}
+	}
+	soonest(r.retryAt)
+	switch {
+	case r.gen != nil && r.gen.answered.IsZero():
+		soonest(r.gen.began.Add(unansweredFor))
+	case r.gen != nil && r.e.cfg.Path == PathRelay:
+		soonest(r.gen.answered.Add(answeredFor))
+	case r.gen == nil && r.was == link.Up && !r.calmAt.IsZero():
+		soonest(r.calmAt.Add(calm))
+	}
+	if r.was == link.Up && !r.directAt.IsZero() {
+		soonest(r.directAt)
+		if r.gen == nil {
+			soonest(r.searchAt)
+		}
+	}
+	if r.relay != nil && r.now.Before(r.relayAt) {
+		soonest(r.relayAt)
+	}
+	return max(at.Sub(r.now), 0) + time.Millisecond
+}
