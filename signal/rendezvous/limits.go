@@ -17,9 +17,16 @@ type Limits struct {
 	Messages     int // messages a side, 32
 	Mailboxes    int // in all, 20,000
 	MailboxBytes int // memory for them in all, 32 MiB
+	Keyboxes     int // mailboxes by key in all, 20,000
+	KeyboxBytes  int // memory for them in all, 32 MiB
+
+	OffersPerSecond int // to one mailbox by key, 200
+	OffersWaiting   int // in one until the listener fetches them, 64
+	OffersAtOnce    int // of an address in one, 16
 
 	Bodies int // request bodies being read at once in all, 1,024
 
+	OffersPerMinute   int           // of an address to mailboxes by key, 60
 	RoomsPerMinute    int           // rooms an address may create, and as many it may join; 60
 	RequestsPerMinute int           // requests of an address, 600
 	BytesPerMinute    int           // message bytes stored for an address, 1 MiB
@@ -42,6 +49,12 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Bodies, 1024)
 	set(&l.Mailboxes, 20_000)
 	set(&l.MailboxBytes, 32<<20)
+	set(&l.Keyboxes, 20_000)
+	set(&l.KeyboxBytes, 32<<20)
+	set(&l.OffersPerSecond, 200)
+	set(&l.OffersWaiting, 64)
+	set(&l.OffersAtOnce, 16)
+	set(&l.OffersPerMinute, 60)
 	set(&l.RoomsPerMinute, 60)
 	set(&l.RequestsPerMinute, 600)
 	set(&l.BytesPerMinute, 1<<20)
@@ -73,7 +86,7 @@ type limiter struct {
 type account struct {
 	addr                             netip.Prefix
 	requests, creates, joins, failed *rate.Limiter
-	bytes                            *rate.Limiter
+	bytes, offers                    *rate.Limiter
 	bannedUntil                      time.Time
 }
 
@@ -126,6 +139,7 @@ func (l *limiter) accountLocked(addr netip.Prefix) *account {
 		joins:    perMinute(l.limits.RoomsPerMinute),
 		failed:   perMinute(l.limits.FailedJoins),
 		bytes:    perMinute(l.limits.BytesPerMinute),
+		offers:   perMinute(l.limits.OffersPerMinute),
 	}
 	l.known[addr] = l.recent.PushFront(a)
 	return a
@@ -141,6 +155,12 @@ func (l *limiter) create(addr netip.Prefix) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.accountLocked(addr).creates.AllowN(l.now(), 1)
+}
+
+func (l *limiter) offer(addr netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.accountLocked(addr).offers.AllowN(l.now(), 1)
 }
 
 func (l *limiter) store(addr netip.Prefix, n int) bool {

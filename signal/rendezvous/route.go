@@ -4,25 +4,34 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"adit/signal"
 )
 
 // An action is what a request asks for.
 type action int
 
 const (
-	actNone    action = iota
-	actHealth         // GET    /v1/health
-	actICE            // GET    /v1/ice
-	actCreate         // POST   /v1/room
-	actJoin           // POST   /v1/room/{nameplate}/join
-	actPut            // PUT    /v1/room/{id}/{seq}
-	actGet            // GET    /v1/room/{id}/{seq}
-	actTURN           // GET    /v1/room/{id}/turn
-	actLeave          // DELETE /v1/room/{id}
-	actCarry          // GET    /v1/carry/{id}/{side}
-	actPost           // PUT    /v1/mailbox/{id}/{side}
-	actFetch          // GET    /v1/mailbox/{id}/{side}/{after}
-	actBadVerb        // a path of ours, but not with this method
+	actNone      action = iota
+	actHealth           // GET    /v1/health
+	actICE              // GET    /v1/ice
+	actCreate           // POST   /v1/room
+	actJoin             // POST   /v1/room/{nameplate}/join
+	actPut              // PUT    /v1/room/{id}/{seq}
+	actGet              // GET    /v1/room/{id}/{seq}
+	actTURN             // GET    /v1/room/{id}/turn
+	actLeave            // DELETE /v1/room/{id}
+	actCarry            // GET    /v1/carry/{id}/{side}
+	actPost             // PUT    /v1/mailbox/{id}/{side}
+	actFetch            // GET    /v1/mailbox/{id}/{side}/{after}
+	actKeyAsk           // GET    /v1/key/{key}
+	actKeyNonce         // POST   /v1/key/{key}/claim
+	actKeyClaim         // PUT    /v1/key/{key}/claim
+	actKeyPoll          // GET    /v1/key/{key}/offers/{after}/{challenge}
+	actKeyOffer         // POST   /v1/key/{key}/offers
+	actKeyAccept        // POST   /v1/key/{key}/offers/{id}
+	actKeyLeave         // DELETE /v1/key/{key}/claim
+	actBadVerb          // a path of ours, but not with this method
 )
 
 // A route is a request line that was understood.
@@ -30,7 +39,9 @@ type route struct {
 	action action
 	name   string // of the room: its nameplate or its id
 	seq    int    // of a message, or a side
-	after  int64  // the number of the last letter
+	after  int64  // the number of the last letter, or offer
+
+	key signal.KeyName // of a mailbox by key
 }
 
 const (
@@ -43,7 +54,7 @@ const (
 // in what it returns, and seq is 0 to 9999.
 func parseRoute(method, path string) route {
 	rest, ok := strings.CutPrefix(path, "/v1/")
-	if !ok || len(path) > 100 {
+	if !ok || len(path) > 160 {
 		return route{}
 	}
 	verbs := func(want string, r route) route {
@@ -70,6 +81,9 @@ func parseRoute(method, path string) route {
 			return verbs(http.MethodGet, r)
 		}
 		return route{}
+	}
+	if part[0] == "key" {
+		return parseKeyRoute(method, part[1:])
 	}
 	if part[0] != "room" {
 		switch rest {
@@ -105,6 +119,37 @@ func parseRoute(method, path string) route {
 	return route{}
 }
 
+// parseKeyRoute reads what follows /v1/key/.
+func parseKeyRoute(method string, part []string) route {
+	var r route
+	if len(part) == 0 || len(part[0]) != 2*signal.KeyNameLen || !isHexDigits(part[0]) {
+		return r
+	}
+	copy(r.key[:], fromHex(part[0]))
+	verbs := map[string]action{}
+	switch {
+	case len(part) == 1:
+		verbs[http.MethodGet] = actKeyAsk
+	case len(part) == 2 && part[1] == "claim":
+		verbs[http.MethodPost], verbs[http.MethodPut], verbs[http.MethodDelete] = actKeyNonce, actKeyClaim, actKeyLeave
+	case len(part) == 2 && part[1] == "offers":
+		verbs[http.MethodPost] = actKeyOffer
+	case len(part) == 3 && part[1] == "offers" && isHex(part[2]):
+		r.name = part[2]
+		verbs[http.MethodPost] = actKeyAccept
+	case len(part) == 4 && part[1] == "offers" && isDigits(part[2]) && len(part[2]) <= numberDigits && isHex(part[3]):
+		r.after, _ = strconv.ParseInt(part[2], 10, 64) // so many digits fit
+		r.name = part[3]
+		verbs[http.MethodGet] = actKeyPoll
+	default:
+		return route{}
+	}
+	if r.action = verbs[method]; r.action == actNone {
+		return route{action: actBadVerb}
+	}
+	return r
+}
+
 func isNameplate(s string) bool {
 	return len(s) >= minNameplate && len(s) <= maxNameplate && isDigits(s)
 }
@@ -120,9 +165,10 @@ func isDigits(s string) bool {
 
 // isHex says whether s has the form of an id or a token.
 func isHex(s string) bool {
-	if len(s) != idChars {
-		return false
-	}
+	return len(s) == idChars && isHexDigits(s)
+}
+
+func isHexDigits(s string) bool {
 	for i := range len(s) {
 		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
 			return false

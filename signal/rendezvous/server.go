@@ -11,7 +11,7 @@
 //	DELETE /v1/room/ID ------------> |<------------- DELETE /v1/room/ID
 //
 // Two peers that have a session and lost their path find each other again at a mailbox, which they name
-// by a secret of theirs.
+// by a secret of theirs. The holder of a key is met at a mailbox that only he can listen at.
 //
 // A message is opaque bytes. The server knows who asks from which address, when, and how much; the
 // peers' handshake sees to it that it can neither read nor forge. Everything it holds is bounded and
@@ -85,6 +85,7 @@ type Server struct {
 	limits *limiter
 
 	mailboxes *mailboxes
+	keys      *keyboxes
 
 	done  chan struct{} // closed by Close
 	close sync.Once
@@ -116,6 +117,7 @@ func New(cfg Config) *Server {
 		done:   make(chan struct{}),
 
 		mailboxes: newMailboxes(cfg.Limits, cfg.Now),
+		keys:      newKeyboxes(cfg.Limits, cfg.Now),
 	}
 }
 
@@ -197,6 +199,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
 		return s.carry(w, r, addr, to)
 	case actPost, actFetch:
 		return s.mailbox(w, r, addr, to)
+	case actKeyAsk, actKeyNonce, actKeyClaim, actKeyPoll, actKeyOffer, actKeyAccept, actKeyLeave:
+		return s.key(w, r, addr, to)
 	case actLeave:
 		return s.leave(w, r, to)
 	case actBadVerb:
