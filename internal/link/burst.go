@@ -3,7 +3,9 @@ package link
 import "time"
 
 const (
-	burstTime    = 2 * time.Millisecond // what the pacer makes up for after it slept
+	burstTime    = 2 * time.Millisecond // what the pacer makes up for after it slept too long,
+	burstMost    = 8 * time.Millisecond // or
+	burstShare   = 16                   // such a part of the round trip: on a busy machine it sleeps for longer
 	leastBurst   = 4 * packetBytes
 	initialBurst = 10 * packetBytes // RFC 6928
 	mostBurst    = batchPackets * packetBytes
@@ -43,7 +45,7 @@ func (b *bursts) round(lost bool) {
 
 // burst is how many bytes may leave at once at a pacing rate.
 func (c *congestion) burst(rate float64) float64 {
-	least := max(rate*burstTime.Seconds(), leastBurst)
+	least := max(rate*max(burstTime, min(c.minRTT/burstShare, burstMost)).Seconds(), leastBurst)
 	if c.filled {
 		return least
 	}
