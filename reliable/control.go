@@ -43,7 +43,7 @@ func newControl(s *Session) *control {
 		came:    make(chan struct{}, 1),
 		synced:  make(chan struct{}),
 	}
-	c.conv = newConversation(s.link, s.gov, &s.held, 0, c.take)
+	c.conv = newConversation(s.link, s.gov, &s.held, 0, c.take, nil)
 	return c
 }
 

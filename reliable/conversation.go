@@ -23,6 +23,10 @@ type conversation struct {
 	// It is called with mu held.
 	sink func(p []byte) bool
 
+	// overtook is told now and then, with mu held, how many bytes are missing or wait behind what is; nil if nobody
+	// wants to know.
+	overtook func(n int)
+
 	mu     sync.Mutex // before Stream.mu
 	closed bool
 	active bool // the governor looks after it
@@ -33,8 +37,8 @@ type conversation struct {
 	in      receiver
 }
 
-func newConversation(l Link, gov *governor, held *atomic.Int64, id uint32, sink func(p []byte) bool) *conversation {
-	return &conversation{id: id, link: l, gov: gov, held: held, room: make(chan struct{}, 1), sink: sink}
+func newConversation(l Link, gov *governor, held *atomic.Int64, id uint32, sink func(p []byte) bool, overtook func(n int)) *conversation {
+	return &conversation{id: id, link: l, gov: gov, held: held, room: make(chan struct{}, 1), sink: sink, overtook: overtook}
 }
 
 // wakeLocked lets tick run at a time, or earlier.

@@ -85,7 +85,7 @@ func newReceiver(l Link) (c *conversation, got *[]byte) {
 	c = newConversation(l, newGovernor(nil), &s.held, 1, func(p []byte) bool {
 		*got = append(*got, p...)
 		return true
-	})
+	}, nil)
 	return c, got
 }
 

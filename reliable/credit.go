@@ -74,6 +74,28 @@ func (s *Stream) creditLocked() {
 		}
 	}
 	in.creditedAt = now
+	s.allowLocked()
+}
+
+// overtook grows the credit where it would end before a hole is repaired, which takes a round trip or
+// more in which nothing can be read: n bytes of it are missing or wait behind what is.
+func (s *Stream) overtook(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in
+	if s.released || s.err != nil || in.over || in.hasFinal || in.buf.bytes > in.window/4 ||
+		in.received+uint64(n)+uint64(in.window/2) < in.limit {
+		return
+	}
+	if more := min(in.window, s.session.cfg.MaxBuffer-in.window); more > 0 && s.session.credit.take(more) {
+		in.window += more
+		s.allowLocked()
+	}
+}
+
+// allowLocked lets the peer send what fits the window.
+func (s *Stream) allowLocked() {
+	in := &s.in
 	in.limit = in.consumed + uint64(in.window)
 	if !in.crediting {
 		in.crediting = true

@@ -25,6 +25,9 @@ const (
 	// reportPackets bounds the packets of the reports in a round.
 	reportPackets = 4
 
+	// overtookEvery is after how many such segments the stream hears of them.
+	overtookEvery = 16
+
 	// keepHeld is the largest ring for such segments that is kept when they are gone.
 	keepHeld = 1024
 
@@ -158,7 +161,9 @@ func (c *conversation) holdLocked(sn, ts uint32, data []byte) {
 	b := packetBuffers.Get().(*packetBuffer)
 	b.n, b.ts, b.round, b.reported = copy(b.b[:], data), ts, r.round, false
 	*slot = b
-	r.holding++
+	if r.holding++; r.holding%overtookEvery == 0 && c.overtook != nil {
+		c.overtook((ahead + 1) * len(data))
+	}
 }
 
 func (c *conversation) releaseLocked(b *packetBuffer) {

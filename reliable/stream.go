@@ -62,7 +62,7 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 		readable:  make(chan struct{}, 1),
 		credited:  make(chan struct{}, 1),
 	}
-	st.conv = newConversation(s.link, s.gov, &s.held, id, st.take)
+	st.conv = newConversation(s.link, s.gov, &s.held, id, st.take, st.overtook)
 	st.in.window, st.in.limit = initialCredit, initialCredit
 	st.in.inHeader = !opener
 	st.out.limit = initialCredit
