@@ -53,14 +53,14 @@ func TestBottleneck(t *testing.T) {
 		{"8 %", bdp, 0.08, 0, 4 << 20, 0.5, 0.12},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			trials(t, func(t *trial) {
 				s := shape{rate: rate, queue: test.queue, delay: 20 * time.Millisecond, loss: test.loss, jitter: test.jitter}
 				back := shape{rate: rate, queue: test.queue, delay: 20 * time.Millisecond, loss: test.loss}
-				p := newPair(t, s, back, func(a, b *Config) { b.ReceiveBuffer = test.buffer })
+				p := newPair(t.T, s, back, func(a, b *Config) { b.ReceiveBuffer = test.buffer })
 				defer p.close()
 				var m meter
 				p.b.Receive(m.take)
-				p.up(t)
+				p.up(t.T)
 				f := feed(p.a, 1)
 				defer f.stop()
 				time.Sleep(2 * time.Second)

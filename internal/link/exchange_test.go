@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -140,18 +139,18 @@ func TestExchanges(t *testing.T) {
 		{100, 40 * time.Millisecond, 1, 0.01, 100, false, 10 * time.Millisecond, 5 * time.Millisecond, 40 * time.Millisecond, 0.012, 2 * time.Millisecond},
 		{100, 40 * time.Millisecond, 1, 0, 100, true, 10 * time.Millisecond, 5 * time.Millisecond, 12 * time.Millisecond, 0, 2 * time.Millisecond},
 		{20, 40 * time.Millisecond, 2, 0, 20, true, 0, 5 * time.Millisecond, 8 * time.Millisecond, 0, 2 * time.Millisecond},
-		{1, 40 * time.Millisecond, 1, 0, 100, false, 0, 1000 * time.Millisecond, 2000 * time.Millisecond, 0.05, 40 * time.Millisecond},
+		{1, 40 * time.Millisecond, 1, 0, 100, false, 0, 1000 * time.Millisecond, 2000 * time.Millisecond, 0.08, 40 * time.Millisecond},
 		{1, 40 * time.Millisecond, 1, 0, 10, false, 0, 40 * time.Millisecond, 400 * time.Millisecond, 0.05, 40 * time.Millisecond},
 	} {
 		t.Run(fmt.Sprintf("%d of %v Mbit per s, %v, %v loss, %v, %v", test.n, test.mbit, test.rtt, test.loss, test.lock, test.stall), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			trials(t, func(t *trial) {
 				rate := test.mbit * 1e6 / 8
 				s := shape{rate: rate, queue: int(rate * test.rtt.Seconds() * test.queue), delay: test.rtt / 2, loss: test.loss, stall: test.stall}
-				p := newPair(t, s, s, nil)
+				p := newPair(t.T, s, s, nil)
 				defer p.close()
 				x := newExchanges(p)
 				x.lock = test.lock
-				p.up(t)
+				p.up(t.T)
 				p.ab.queueing()
 				var took []time.Duration
 				d := 50 * test.rtt

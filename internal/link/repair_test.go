@@ -118,17 +118,17 @@ func TestRepair(t *testing.T) {
 		{"far", 50, 100 * time.Millisecond, 0, 0.02, 0, 35, 0.01, 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			trials(t, func(t *trial) {
 				rate := test.rate * 1e6 / 8
 				queue := max(int(rate*2*test.delay.Seconds()), 30000)
 				s := shape{rate: rate, queue: queue, delay: test.delay, jitter: test.jitter, loss: test.loss, double: test.double}
-				p := newPair(t, s, s, nil)
+				p := newPair(t.T, s, s, nil)
 				defer p.close()
 				c := &catcher{seen: make(map[uint32]int)}
 				p.b.Receive(c.take)
-				p.up(t)
+				p.up(t.T)
 				n := uint32(test.rate * 1e6 / 8 * 10 / mtuBytes)
-				took := pourKeyed(t, p.a, c, n)
+				took := pourKeyed(t.T, p.a, c, n)
 				got := mbit(int(n)*mtuBytes, took)
 				st := p.a.Stats()
 				stall, extra := c.result()
@@ -143,7 +143,7 @@ func TestRepair(t *testing.T) {
 				if limit := time.Duration(test.stallRTT * 2 * float64(test.delay)); stall > limit {
 					t.Errorf("waited %v for the next payload, want %v at most", stall, limit)
 				}
-				idleRepairs(t, p.a)
+				idleRepairs(t.T, p.a)
 			})
 		})
 	}

@@ -3,7 +3,6 @@ package link
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -30,21 +29,21 @@ func TestTwoLinks(t *testing.T) {
 			continue
 		}
 		t.Run(fmt.Sprintf("%v Mbit per s, %v BDP, %v loss, %v later", test.mbit, test.queue, test.loss, test.later), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			trials(t, func(t *trial) {
 				rate := test.mbit * 1e6 / 8
 				s := shape{rate: rate, queue: int(rate * test.rtt.Seconds() * test.queue), delay: test.rtt / 2, loss: test.loss}
 				back := s
 				back.queue = max(back.queue, 100000)
-				p := newPair(t, s, back, nil)
+				p := newPair(t.T, s, back, nil)
 				defer p.close()
-				q := p.beside(t)
+				q := p.beside(t.T)
 				defer q.b.Close("")
 				defer q.a.Close("")
 				var m, n meter
 				p.b.Receive(m.take)
 				q.b.Receive(n.take)
-				p.up(t)
-				q.up(t)
+				p.up(t.T)
+				q.up(t.T)
 				p.ab.queueing()
 				f := feed(p.a, 1)
 				defer f.stop()
@@ -108,14 +107,14 @@ func TestBesideCubic(t *testing.T) {
 			continue
 		}
 		t.Run(fmt.Sprintf("%v Mbit per s, %v BDP, at %v and %v", test.mbit, test.queue, test.linkAt, test.tcpAt), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			trials(t, func(t *trial) {
 				rate := test.mbit * 1e6 / 8
 				s := shape{rate: rate, queue: int(rate * test.rtt.Seconds() * test.queue), delay: test.rtt / 2}
-				p := newPair(t, s, shape{delay: test.rtt / 2}, nil)
+				p := newPair(t.T, s, shape{delay: test.rtt / 2}, nil)
 				defer p.close()
 				var m meter
 				p.b.Receive(m.take)
-				p.up(t)
+				p.up(t.T)
 				c := &cubic{}
 				start := time.Now()
 				at := func(d time.Duration) { time.Sleep(d - time.Since(start)) }

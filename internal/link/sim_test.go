@@ -87,7 +87,7 @@ func (f *flying) Pop() any {
 
 func (n *network) pipe(from netip.AddrPort, s shape) *pipe {
 	p := &pipe{shape: s, net: n, from: from}
-	p.rand = rand.New(rand.NewPCG(1, uint64(from.Port())))
+	p.rand = rand.New(rand.NewPCG(luck, uint64(from.Port())))
 	p.wake, p.done, p.over = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	go p.run()
 	return p
