@@ -64,3 +64,23 @@ func syncDir(dir string) error {
 	}
 	return nil
 }
+
+// Trusted checks that nobody but its owner, who is this user or root, writes the file f: what stands
+// in it decides who may come in. The error wraps ErrPermissions.
+func Trusted(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	me := os.Geteuid()
+	switch mode := info.Mode(); {
+	case !mode.IsRegular():
+		return fmt.Errorf("%s is not a regular file", f.Name())
+	case mode.Perm()&0o022 != 0:
+		return fmt.Errorf("%w: others may write %s, mode %04o, and so decide who comes in; chmod 600 it", ErrPermissions, f.Name(), mode.Perm())
+	case owner != me && owner != 0 && me != 0:
+		return fmt.Errorf("%w: %s belongs to user %d and not to %d", ErrPermissions, f.Name(), owner, me)
+	}
+	return nil
+}

@@ -79,6 +79,26 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
+func TestFullDiskPeers(t *testing.T) {
+	dir := tiny(t, "size=16k,mode=0700")
+	path := filepath.Join(dir, "peers.toml")
+	if _, err := Add(path, Peer{Name: "home", Key: keyOf(1)}); err != nil {
+		t.Fatal(err)
+	}
+	before := read(t, path)
+	fill(t, dir)
+	if _, err := Add(path, Peer{Name: "bob", Key: keyOf(2)}); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "save the known peers") {
+		t.Errorf("add: %v, want ENOSPC and what was tried", err)
+	}
+	if err := Remove(path, "home"); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("remove: %v, want ENOSPC", err)
+	}
+	if got := read(t, path); got != before {
+		t.Errorf("the file is %q, want it as it was", got)
+	}
+	names(t, dir, "ballast", "peers.toml", "peers.toml.lock")
+}
+
 func TestReadOnlyDisk(t *testing.T) {
 	dir := tiny(t, "size=16k,mode=0700")
 	k, err := LoadOrCreate(dir)

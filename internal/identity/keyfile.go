@@ -23,8 +23,9 @@ var (
 	// ErrKeyFile is unwrapped by the errors of key files that are damaged, or no key files at all.
 	ErrKeyFile = errors.New("the key file is damaged")
 
-	// ErrPermissions is unwrapped where others than the owner could read a key file, or replace it.
-	ErrPermissions = errors.New("others have access to the private key")
+	// ErrPermissions is unwrapped where others than the owner could read a key file or
+	// replace it, or write the file of peers.
+	ErrPermissions = errors.New("permissions are too wide")
 )
 
 // KeyFile returns the path of the key file in a state directory.
