@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 	"unicode"
+
+	"adit/internal/nat64"
 )
 
 const (
@@ -195,7 +197,7 @@ func (c *Client) httpClient() *http.Client {
 		c.ownHTTP = &http.Client{
 			Transport: &http.Transport{
 				Proxy:                  http.ProxyFromEnvironment,
-				DialContext:            (&net.Dialer{Timeout: tryTimeout, KeepAlive: 15 * time.Second}).DialContext,
+				DialContext:            (&nat64.Dialer{Dialer: net.Dialer{Timeout: tryTimeout, KeepAlive: 15 * time.Second}}).DialContext,
 				TLSHandshakeTimeout:    tryTimeout,
 				Protocols:              protocols,
 				MaxIdleConnsPerHost:    4,

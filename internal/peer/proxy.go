@@ -8,13 +8,15 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+
+	"adit/internal/nat64"
 )
 
 // dialRelay connects to a relay: over TCP through the proxy that the environment names (HTTPS_PROXY,
 // NO_PROXY), as the rendezvous is reached, by CONNECT (RFC 9110 §9.3.6). TLS, where there is any, is
 // between this side and the relay.
 func dialRelay(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
+	var d nat64.Dialer
 	if network != "tcp" {
 		return d.DialContext(ctx, network, address)
 	}
@@ -36,7 +38,7 @@ func connectThrough(ctx context.Context, proxy *url.URL, address string) (_ net.
 	if proxy.Port() == "" {
 		at = net.JoinHostPort(proxy.Hostname(), "80")
 	}
-	var d net.Dialer
+	var d nat64.Dialer
 	conn, err := d.DialContext(ctx, "tcp", at)
 	if err != nil {
 		return nil, fmt.Errorf("reach the proxy %s: %w", proxy.Redacted(), err)

@@ -68,7 +68,8 @@ func (h *Host) NewAgent(cfg AgentConfig) (*Agent, error) {
 		tie:    rand.Uint64(),
 		failed: make(chan struct{}), closed: make(chan struct{}), known: make(map[netip.AddrPort]struct{}),
 	}
-	for _, s := range h.socks {
+	for i := range h.socks {
+		s := h.sock(i)
 		if s == nil {
 			continue
 		}

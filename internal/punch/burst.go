@@ -71,7 +71,7 @@ func (a *Agent) check() ([]byte, transactionID, error) {
 // second and 2,048 at most, until one is answered, which returns nil. It needs SetRemote, and goes on
 // for 30 s at most. Errors: ctx's cause, ErrClosed, ErrAddress, or that no port answered.
 func (a *Agent) Probe(ctx context.Context, to netip.Addr, first []uint16) error {
-	s := a.host.socks[0]
+	s := a.host.sock(0)
 	if s == nil || !burstable(to, a.host.cfg.Loopback) {
 		return fmt.Errorf("probe ports of %v: %w", to, ErrAddress)
 	}
@@ -98,7 +98,7 @@ func (a *Agent) Probe(ctx context.Context, to netip.Addr, first []uint16) error 
 				return err
 			}
 			a.host.table.expect(id, transaction{hit: hit})
-			_ = s.batch.send(b, len(b), netip.AddrPortFrom(to, next())) // lost
+			_ = s.send(b, len(b), netip.AddrPortFrom(to, next())) // lost
 		}
 	}
 }
@@ -160,7 +160,7 @@ func (a *Agent) Spray(ctx context.Context, to netip.AddrPort, n int, far bool) e
 				return w.result(ctx)
 			}
 			if i == len(socks) { // in the first round
-				s, err := listenSocket(false, 0)
+				s, err := a.host.listenFresh()
 				if err != nil {
 					a.host.log.Debug("spray with fewer sockets", "sockets", i, "err", err)
 					n = i
@@ -177,9 +177,9 @@ func (a *Agent) Spray(ctx context.Context, to netip.AddrPort, n int, far bool) e
 				return err
 			}
 			if round > 0 && far {
-				_ = socks[i].batch.send(b, len(b), to) // lost
+				_ = socks[i].send(b, len(b), to) // lost
 			} else {
-				_ = socks[i].batch.sendNear(b, nearHops, to) // lost
+				_ = socks[i].sendNear(b, nearHops, to) // lost
 			}
 			pause.Reset(sprayPause)
 		}
@@ -276,7 +276,7 @@ func (w *winner) read(ctx context.Context, s *socket, wg *sync.WaitGroup) bool {
 				}
 				continue // an ICMP message: the check died on its way, as it should
 			}
-			from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+			from = s.from(from)
 			if !w.agent.authentic(b[:n], from) || !w.claim(s, from) {
 				continue
 			}

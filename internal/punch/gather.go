@@ -40,6 +40,10 @@ func (h *Host) Gather(ctx context.Context, report func(Candidate)) error {
 		families[family(c.Addr.Addr())] = true
 		report(c)
 	}
+	h.findNAT64(ctx)
+	if s := h.through.Load(); s != nil && s.prefix.Load() != nil {
+		families[0] = true
+	}
 	servers := h.cfg.STUN[:min(len(h.cfg.STUN), maxServers)]
 	if len(servers) == 0 {
 		return nil
@@ -135,6 +139,9 @@ func routeSource(v6 bool) (netip.Addr, bool) {
 // base returns the address under which an agent knows a socket: the source of the default route, or
 // without one the best candidate of the family.
 func (h *Host) base(s *socket) (netip.Addr, bool) {
+	if s.over != nil {
+		return ownIPv4, true
+	}
 	if a, ok := routeSource(s.v6); ok && usableAddr(a, h.cfg.Loopback) {
 		return a, true
 	}
@@ -164,8 +171,8 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, r
 	}
 	results := make(chan result, 2*len(servers)) // room for all: nobody has to be there to receive
 	var pending [2]int
-	for i, s := range h.socks {
-		if families[i] && s != nil {
+	for i := range h.socks {
+		if families[i] && h.sock(i) != nil {
 			pending[i] = len(servers)
 		}
 	}
@@ -241,7 +248,8 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, r
 func (h *Host) ask(ctx context.Context, server string, families [2]bool, tell func(int, mapping, error)) {
 	addrs, err := resolve(ctx, server)
 	done := make(chan struct{}, len(addrs))
-	for i, s := range h.socks {
+	for i := range h.socks {
+		s := h.sock(i)
 		if s == nil || !families[i] {
 			done <- struct{}{}
 			continue
@@ -316,14 +324,14 @@ func (h *Host) refresh(ctx context.Context, found []mapping) {
 
 // refreshOnce asks, for each family, one server after the other until one answers. found is updated.
 func (h *Host) refreshOnce(ctx context.Context, found []mapping) {
-	for _, s := range h.socks {
+	for _, v6 := range [2]bool{false, true} {
 		for i := range found {
 			m := &found[i]
-			if m.sock != s {
+			if m.sock.v6 != v6 {
 				continue
 			}
 			one, cancel := context.WithTimeout(ctx, gatherLimit)
-			now, err := h.query(one, s, m.server)
+			now, err := h.query(one, m.sock, m.server)
 			cancel()
 			if err != nil {
 				h.log.Debug("refresh mapping", "err", err)

@@ -39,15 +39,16 @@ type Config struct {
 // A Host is a UDP port of this machine with all that finds paths from it. Its methods may be called
 // from any goroutine.
 type Host struct {
-	cfg    Config
-	log    *slog.Logger
-	socks  [2]*socket // IPv4, IPv6; nil where the system lacks the family
-	buffer int
-	whole  bool // socket.whole of all
-	table  *table
-	wg     sync.WaitGroup
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
+	cfg     Config
+	log     *slog.Logger
+	socks   [2]*socket             // IPv4, IPv6; nil where the system lacks the family
+	through atomic.Pointer[socket] // IPv4 where there is none: nat64.go
+	buffer  int
+	whole   bool // socket.whole of all
+	table   *table
+	wg      sync.WaitGroup
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
 
 	handler atomic.Pointer[func(b []byte, segment int, from netip.AddrPort)]
 
@@ -86,7 +87,11 @@ func Listen(cfg Config) (*Host, error) {
 		if h.buffer == 0 || s.buffer < h.buffer {
 			h.buffer = s.buffer
 		}
-		h.wg.Go(func() { s.readLoop(h.ctx, h.receive) })
+		h.wg.Go(func() {
+			s.readLoop(h.ctx, func(b []byte, segment int, from netip.AddrPort) {
+				h.receive(b, segment, h.through.Load().from(from))
+			})
+		})
 	}
 	return h, nil
 }
@@ -160,21 +165,18 @@ func (h *Host) Send(b []byte, segment int, to netip.AddrPort) error {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
 	if s := h.table.via(to); s != nil {
-		return s.batch.send(b, segment, to)
+		return s.send(b, segment, to)
 	}
 	s, err := h.socketFor(to.Addr())
 	if err != nil {
 		return err
 	}
-	return s.batch.send(b, segment, to)
+	return s.send(b, segment, to)
 }
 
 // socketFor returns the socket for a family.
 func (h *Host) socketFor(a netip.Addr) (*socket, error) {
-	s := h.socks[0]
-	if a.Is6() {
-		s = h.socks[1]
-	}
+	s := h.sock(family(a))
 	if s == nil || !a.IsValid() {
 		return nil, fmt.Errorf("send to %v: no socket for that family: %w", a, ErrAddress)
 	}

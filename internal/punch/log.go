@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/pion/logging"
@@ -30,8 +31,8 @@ func (f pionLoggers) NewLogger(scope string) logging.LeveledLogger {
 
 func (l pionLogger) emit(level slog.Level, format string, args []any) {
 	ctx := context.Background()
-	if !l.log.Enabled(ctx, level) || !l.limit.Allow() {
-		return
+	if strings.Contains(format, "Pwd") || !l.log.Enabled(ctx, level) || !l.limit.Allow() {
+		return // a password is nothing for a log
 	}
 	if args != nil {
 		format = fmt.Sprintf(format, args...)

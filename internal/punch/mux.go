@@ -312,11 +312,11 @@ func (c *muxConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	if typ, id, _, ok := parseSTUN(b); ok && typ == bindingRequest {
 		c.mux.table.expect(id, transaction{conn: c})
 		if c.isNear(dst) {
-			_ = sock.batch.sendNear(b, nearHops, dst) // lost
+			_ = sock.sendNear(b, nearHops, dst) // lost
 			return len(b), nil
 		}
 	}
-	_ = sock.batch.send(b, len(b), dst) // lost
+	_ = sock.send(b, len(b), dst) // lost
 	return len(b), nil
 }
 

@@ -132,7 +132,7 @@ func step(ports []uint16) int {
 // out whether there is a pattern in the ports, and where that stands now: one round trip, 600 ms at most.
 // ctx may end it earlier.
 func (h *Host) NAT(ctx context.Context) NAT {
-	s := h.socks[0]
+	s := h.sock(0)
 	if s == nil {
 		return NAT{}
 	}
@@ -154,7 +154,7 @@ func (h *Host) NAT(ctx context.Context) NAT {
 // for a second at most.
 func (h *Host) Survey(ctx context.Context) NAT {
 	n := h.NAT(ctx)
-	if n.Mapping != MappingUnknown || h.socks[0] == nil || len(h.cfg.STUN) < 2 {
+	if n.Mapping != MappingUnknown || h.sock(0) == nil || len(h.cfg.STUN) < 2 {
 		return n
 	}
 	one, cancel := context.WithTimeout(ctx, surveyLimit)
@@ -179,7 +179,7 @@ func (h *Host) Survey(ctx context.Context) NAT {
 	var seen []mapping
 	for m := range answers {
 		seen = append(seen, m)
-		if n = classify(h.socks[0].port, seen, h.ownAddr); n.Mapping != MappingUnknown {
+		if n = classify(h.sock(0).port, seen, h.ownAddr); n.Mapping != MappingUnknown {
 			cancel() // enough is known: the others end
 		}
 	}
@@ -204,14 +204,14 @@ func (h *Host) freshPorts(ctx context.Context, server netip.AddrPort) (ports []u
 	answers := make(chan told, stepSockets)
 	n := 0
 	for i := range stepSockets {
-		s, err := listenSocket(false, 0)
+		s, err := h.listenFresh()
 		if err != nil {
 			break
 		}
 		n++
 		var id transactionID
-		rand.Read(id[:])                                            // never fails
-		_ = s.batch.send(bindingRequestFor(id), stunHeader, server) // a request lost is one port less
+		rand.Read(id[:])                                      // never fails
+		_ = s.send(bindingRequestFor(id), stunHeader, server) // a request lost is one port less
 		go func() {
 			answers <- told{i, s.await(ctx, id, server)}
 		}()
@@ -245,7 +245,7 @@ func (s *socket) await(ctx context.Context, id transactionID, server netip.AddrP
 			}
 			continue
 		}
-		if from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port()); from != server || !isSTUN(b[:n]) {
+		if from = s.from(from); from != server || !isSTUN(b[:n]) {
 			continue
 		}
 		typ, got, attrs, ok := parseSTUN(b[:n])

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,6 +29,10 @@ type socket struct {
 	buffer int  // granted receive buffer, bytes
 	whole  bool // datagrams are never fragmented
 	batch  batch
+
+	// Of an IPv4 socket that is one in name: nat64.go.
+	over   *socket
+	prefix *atomic.Pointer[netip.Prefix]
 }
 
 // network names the family as package net does.
@@ -98,6 +103,10 @@ func inUse(err error) bool {
 // readLoop hands what arrives to got until the socket is closed. Other errors do not end it: they
 // tell of earlier datagrams (ECONNREFUSED, WSAECONNRESET) or of a network that is down.
 func (s *socket) readLoop(ctx context.Context, got func(b []byte, segment int, from netip.AddrPort)) {
+	from := s
+	if s.over != nil {
+		s = s.over
+	}
 	r := s.batch.reader()
 	failures := 0
 	for {
@@ -105,7 +114,7 @@ func (s *socket) readLoop(ctx context.Context, got func(b []byte, segment int, f
 		if err == nil {
 			failures = 0
 			for _, run := range runs {
-				got(run.b, run.segment, netip.AddrPortFrom(run.from.Addr().Unmap(), run.from.Port()))
+				got(run.b, run.segment, from.from(run.from))
 			}
 			continue
 		}

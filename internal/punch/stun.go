@@ -73,7 +73,7 @@ func (h *Host) query(ctx context.Context, s *socket, server netip.AddrPort) (net
 		case <-ctx.Done():
 			return netip.AddrPort{}, context.Cause(ctx)
 		case <-rto.C:
-			if err := s.batch.send(request, len(request), server); err != nil {
+			if err := s.send(request, len(request), server); err != nil {
 				return netip.AddrPort{}, fmt.Errorf("ask stun server %v: %w", server, err)
 			}
 			rto.Reset(wait)
