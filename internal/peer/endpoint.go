@@ -20,16 +20,18 @@ import (
 
 // An endpoint is this side's half of a path: sockets, receiver index, candidates, ICE agent.
 type endpoint struct {
-	cfg    Config
-	host   *punch.Host
-	stun   []string // servers that it asks
-	mux    *link.Mux
-	index  uint32
-	seed   [16]byte // ICE user fragment and password derive from it
-	board  *switchboard
-	wg     sync.WaitGroup
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
+	cfg     Config
+	base    *base
+	host    *punch.Host // of base
+	mux     *link.Mux   // of base
+	index   uint32
+	seed    [16]byte // ICE user fragment and password derive from it
+	board   *switchboard
+	wg      sync.WaitGroup
+	closing sync.Once
+	closed  error           // what Close returned
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
 
 	relaying   context.Context // ends when the link has said goodbye
 	stopRelays context.CancelFunc
@@ -40,7 +42,6 @@ type endpoint struct {
 	searched    chan struct{}       // closed when no direct path is looked for any more
 
 	gathered chan struct{} // closed when no further candidate will come but of the router
-	mapper   *portmap.Mapper // guarded by mu once the path is up; nil if the router is not to be asked
 	nat      *natTalk
 
 	mu         sync.Mutex
@@ -60,25 +61,31 @@ type endpoint struct {
 	direct      netip.AddrPort  // the last direct path
 }
 
-// open opens the sockets and starts to gather.
+// open opens the sockets, unless those of cfg.base are to be used, and starts to gather.
 func open(cfg Config, stun []string) (*endpoint, error) {
-	host, err := punch.Listen(punch.Config{Port: cfg.Port, STUN: stun, Loopback: cfg.Loopback, Logger: cfg.Logger})
-	if err != nil {
-		return nil, failf(ClassOther, "choose another --port, or none", err, "%v", err)
+	b := cfg.base
+	if b != nil {
+		b.use()
+	} else {
+		var err error
+		if b, err = newBase(cfg, stun); err != nil {
+			return nil, err
+		}
 	}
 	e := &endpoint{
-		cfg: cfg, host: host, stun: stun, mux: link.NewMux(), gathered: make(chan struct{}), nat: newNATTalk(),
+		cfg: cfg, base: b, host: b.host, mux: b.mux, gathered: make(chan struct{}), nat: newNATTalk(),
 		revealed: make(chan []byte, 1), chosen: make(chan netip.AddrPort, 1), searched: make(chan struct{}),
 	}
-	e.board = newSwitchboard(host, e.mux)
-	host.SetHandler(e.mux.Deliver)
+	e.board = newSwitchboard(e.host, e.mux)
+	var err error
 	if e.index, err = e.mux.Reserve(); err != nil {
-		host.Close()
+		_ = b.release() // the first error tells more
 		return nil, err
 	}
 	rand.Read(e.seed[:])
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.relaying, e.stopRelays = context.WithCancel(context.Background())
+	b.join(e)
 	cfg.Events.Emit(event.Event{Name: event.Gathering})
 	if cfg.Path == PathRelay {
 		close(e.gathered) // the peer must not learn any other address
@@ -86,22 +93,18 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 	}
 	e.wg.Go(func() {
 		defer close(e.gathered)
-		if err := host.Gather(e.ctx, e.found); err != nil && e.ctx.Err() == nil {
+		if err := b.gather(e.ctx, gatherFresh, e.found); err != nil && e.ctx.Err() == nil {
 			cfg.Logger.Info("gathering ended early", "err", err)
 		}
-		e.nat.measured(host.NAT(e.ctx))
+		e.nat.measured(b.nat(e.ctx))
 	})
-	if cfg.PortMapping && !cfg.Loopback {
-		e.mapper = portmap.Open(portmap.Config{Port: host.Port(), Logger: cfg.Logger}, e.portMapped)
-	}
 	return e, nil
 }
 
 // portMapped is told of the public port that the router forwards to this side's. To ICE it is like an
 // address that a STUN server saw, only that everybody may send to it.
 func (e *endpoint) portMapped(m portmap.Mapping) {
-	if !m.Public() {
-		e.cfg.Logger.Info("the router's own address is not public: it is behind another NAT", "protocol", m.Protocol, "external", m.External)
+	if e.cfg.Path == PathRelay {
 		return
 	}
 	c := punch.Candidate{Type: punch.ServerReflexive, Addr: m.External}
@@ -115,14 +118,11 @@ func (e *endpoint) portMapped(m portmap.Mapping) {
 // forgetNetwork drops what was found in a network that this machine has left, or may have left, and asks
 // the router that is there now for a port.
 func (e *endpoint) forgetNetwork() {
+	e.base.remap()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.candidates = slices.DeleteFunc(e.candidates, func(c punch.Candidate) bool { return c.Type != punch.Relay })
 	e.mapped = punch.Candidate{}
-	if old := e.mapper; old != nil && e.ctx.Err() == nil {
-		e.wg.Go(func() { old.Close() })
-		e.mapper = portmap.Open(portmap.Config{Port: e.host.Port(), Logger: e.cfg.Logger}, e.portMapped)
-	}
 }
 
 func (e *endpoint) found(c punch.Candidate) {
@@ -166,13 +166,14 @@ func (e *endpoint) settle(ctx context.Context) error {
 
 // settleAll is settle for a line that cannot be amended later: it gives the router a moment too.
 func (e *endpoint) settleAll(ctx context.Context) error {
-	if err := e.settle(ctx); err != nil || e.mapper == nil {
+	tried := e.base.tried()
+	if err := e.settle(ctx); err != nil || tried == nil {
 		return err
 	}
 	t := time.NewTimer(mapFor)
 	defer t.Stop()
 	select {
-	case <-e.mapper.Tried():
+	case <-tried:
 	case <-t.C:
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -274,17 +275,20 @@ func (e *endpoint) closeAgent() {
 	}
 }
 
-// Close ends the agent, the streams, the link and the sockets, in that order, and waits for what it
-// started.
+// Close ends the agent, the streams, the link and, if nobody else uses them, the sockets, in that order, and
+// waits for what it started. It may be called more than once.
 func (e *endpoint) Close() error {
+	e.closing.Do(func() { e.closed = e.close() })
+	return e.closed
+}
+
+func (e *endpoint) close() error {
 	e.cancel()
+	e.base.leave(e)
 	e.closeAgent()
 	e.mu.Lock()
-	l, streams, mapper := e.link, e.streams, e.mapper
+	l, streams := e.link, e.streams
 	e.mu.Unlock()
-	if mapper != nil {
-		e.wg.Go(func() { mapper.Close() }) // it may take a second to remove the mapping
-	}
 	if streams != nil {
 		streams.Close()
 	}
@@ -294,7 +298,7 @@ func (e *endpoint) Close() error {
 		e.mux.Release(e.index)
 	}
 	e.closeRelays()
-	err := e.host.Close()
+	err := e.base.release()
 	e.wg.Wait()
 	return err
 }

@@ -123,7 +123,7 @@ func (g *generation) gather() {
 	defer settled.Stop()
 	for {
 		answered := false
-		err := e.host.Gather(g.ctx, func(c punch.Candidate) {
+		err := e.base.gather(g.ctx, 0, func(c punch.Candidate) {
 			if c.Type == punch.ServerReflexive && !answered {
 				answered = true
 				e.forget(before, c)
@@ -137,8 +137,8 @@ func (g *generation) gather() {
 			e.cfg.Logger.Info("gathering ended early", "err", err)
 		}
 		g.tell()
-		if answered || len(e.stun) == 0 {
-			e.nat.measured(e.host.NAT(g.ctx))
+		if answered || len(e.base.servers()) == 0 {
+			e.nat.measured(e.base.nat(g.ctx))
 			return
 		}
 		if !sleep(g.ctx, gatherAgain) {

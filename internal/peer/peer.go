@@ -70,6 +70,8 @@ type Config struct {
 	Paste   signal.PasteConfig // where a pasted line is read and written
 	Events  event.Sink
 	Logger  *slog.Logger // nil is silent
+
+	base *base // whose sockets to use; nil opens some
 }
 
 // A Session is one peer within reach.

@@ -11,7 +11,6 @@ import (
 
 	"adit/internal/handshake"
 	"adit/internal/link"
-	"adit/internal/netmon"
 	"adit/internal/punch"
 	"adit/signal"
 )
@@ -122,8 +121,6 @@ func (e *endpoint) offered(o offer) {
 
 // run works until the link ends.
 func (r *roamer) run() {
-	monitor := netmon.Open(r.e.cfg.Logger, func(netmon.Event) { r.e.tell(func(r *roamer) { r.network = true }) })
-	defer monitor.Close()
 	defer r.sayBye()
 	defer r.closePost()
 	defer r.endGeneration()

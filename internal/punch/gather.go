@@ -44,7 +44,7 @@ func (h *Host) Gather(ctx context.Context, report func(Candidate)) error {
 	if s := h.through.Load(); s != nil && s.prefix.Load() != nil {
 		families[0] = true
 	}
-	servers := h.cfg.STUN[:min(len(h.cfg.STUN), maxServers)]
+	servers := h.servers()
 	if len(servers) == 0 {
 		return nil
 	}
@@ -74,6 +74,20 @@ func (h *Host) Gather(ctx context.Context, report func(Candidate)) error {
 	h.mu.Unlock()
 	h.startRefresh(found)
 	return nil
+}
+
+// SetSTUN names the servers that are asked from now on, as host:port; at most 16 are used.
+func (h *Host) SetSTUN(servers []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stun = slices.Clone(servers[:min(len(servers), maxServers)])
+}
+
+// servers returns the servers to ask. It is not written to.
+func (h *Host) servers() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.stun
 }
 
 func family(a netip.Addr) int {

@@ -54,6 +54,7 @@ type Host struct {
 
 	mu          sync.Mutex
 	closed      bool
+	stun        []string // servers to ask
 	agents      map[*Agent]struct{}
 	mapped      map[netip.AddrPort]struct{} // own addresses as STUN servers see them
 	seen        []mapping                   // what they said of the IPv4 socket in the last Gather
@@ -77,6 +78,7 @@ func Listen(cfg Config) (*Host, error) {
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
+	h.SetSTUN(cfg.STUN)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.whole = true
 	for _, s := range h.socks {

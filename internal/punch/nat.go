@@ -154,13 +154,13 @@ func (h *Host) NAT(ctx context.Context) NAT {
 // for a second at most.
 func (h *Host) Survey(ctx context.Context) NAT {
 	n := h.NAT(ctx)
-	if n.Mapping != MappingUnknown || h.sock(0) == nil || len(h.cfg.STUN) < 2 {
+	if n.Mapping != MappingUnknown || h.sock(0) == nil || len(h.servers()) < 2 {
 		return n
 	}
 	one, cancel := context.WithTimeout(ctx, surveyLimit)
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()
-	servers := h.cfg.STUN[:min(len(h.cfg.STUN), maxServers)]
+	servers := h.servers()
 	answers := make(chan mapping, 2*len(servers)) // room for all
 	var wg sync.WaitGroup
 	for _, server := range servers {
