@@ -51,8 +51,13 @@ func dashed(c *cli.Command) []string {
 
 // argumentsOf is what may stand for a command's positional arguments.
 func argumentsOf(c *cli.Command) string {
-	if c.Name == "completion" {
+	switch c.Name {
+	case "completion":
 		return "bash zsh fish"
+	case "peers":
+		return "list add rename remove"
+	case "config":
+		return "check"
 	}
 	return ""
 }

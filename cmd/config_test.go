@@ -26,24 +26,34 @@ func TestExampleConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := configKeys(testApp(t))
-	if got, err := parseConfig(string(b), keys); err != nil || len(got) != 0 {
+	if got, err := parseConfig(string(b), keys); err != nil || len(got.settings)+len(got.peers)+len(got.forwards) != 0 {
 		t.Errorf("as it comes: %v, %v; want no settings", got, err)
 	}
-	whole := regexp.MustCompile(`(?m)^#([a-z_]+ = )`).ReplaceAllString(string(b), "$1")
+	whole := regexp.MustCompile(`(?m)^#([a-z_]+ = |\[)`).ReplaceAllString(string(b), "$1")
 	got, err := parseConfig(whole, keys)
 	if err != nil {
 		t.Fatalf("with every key in use: %v", err)
 	}
 	for k := range keys {
-		s, ok := got[k]
+		s, ok := got.settings[k]
 		if !ok {
 			t.Errorf("the example lacks %s", k)
 		} else if s.line == 0 {
 			t.Errorf("%s stands in no line", k)
 		}
 	}
-	if len(got) != len(keys) {
-		t.Errorf("%d settings, want %d", len(got), len(keys))
+	if len(got.settings) != len(keys) {
+		t.Errorf("%d settings, want %d", len(got.settings), len(keys))
+	}
+	if len(got.peers) != 1 || len(got.forwards) != 1 {
+		t.Fatalf("%d peers and %d forwards, want one of each", len(got.peers), len(got.forwards))
+	}
+	p, f := got.peers[0], got.forwards[0]
+	if p.Key.IsZero() || p.Signal == nil || p.Allow == nil || p.Local == nil || p.Remote == nil || p.Dynamic == nil || p.Streams == nil {
+		t.Errorf("the peer of the example lacks a key: %+v", p)
+	}
+	if f.peer != p.Name || f.local == nil || f.remote == nil || f.dynamic == nil {
+		t.Errorf("the forward of the example lacks a key: %+v", f)
 	}
 }
 
@@ -53,16 +63,29 @@ func TestConfigErrors(t *testing.T) {
 		name, text, message, hint string
 		line                      int
 	}{
-		{"unknown key", "port = 1\nsingal = \"paste\"\n", `unknown key "singal"`, "did you mean signal?", 2},
+		{"unknown key", "timeout = \"1s\"\nsingal = \"paste\"\n", `unknown key "singal"`, "did you mean signal?", 2},
 		{"unknown key in a table", "[serve]\n\nhtpp = \":1\"\n", `unknown key "htpp" in [serve]`, "did you mean http?", 3},
 		{"unknown dotted key", "serve.htpp = \":1\"\n", `unknown key "htpp" in [serve]`, "did you mean http?", 1},
 		{"key of another table", "http = \":1\"\n", `unknown key "http"`, "http belongs in the table [serve]", 1},
 		{"common key in a table", "[connect]\ntimeout = \"3s\"\n", `unknown key "timeout" in [connect]`, "timeout belongs at the top of the file, in front of every [table]", 2},
 		{"unknown table", "[conect]\nlocal = []\n", "unknown table [conect]", "did you mean [connect]?", 1},
 		{"a table that has no flags", "[version]\n", "unknown table [version]", "config.example.toml shows every key", 1},
-		{"wrong kind", "\n\nport = \"high\"\n", "port is not a number", "config.example.toml shows every key", 3},
+		{"wrong kind", "\n\n[ice]\nport = \"high\"\n", "ice.port is not a number", "config.example.toml shows every key", 4},
 		{"no duration", "timeout = \"soon\"\n", `timeout is not a time like "30s"`, "config.example.toml shows every key", 1},
-		{"mixed list", "stun = [\"a:1\", 2]\n", "stun is not a list of texts", "config.example.toml shows every key", 1},
+		{"mixed list", "ice.stun = [\"a:1\", 2]\n", "ice.stun is not a list of texts", "config.example.toml shows every key", 1},
+		{"ice at the top", "port = 1\n", `unknown key "port"`, "port belongs in the table [ice]", 1},
+		{"stun at the top", "stun = [\"a:1\"]\n", `unknown key "stun"`, "stun belongs in the table [ice]", 1},
+		{"peer's key", "[peers.home]\nsingal = []\n", `unknown key "singal" in [peers.home]`, "did you mean signal?", 2},
+		{"peer's name", "\n[peers.Home]\n", `not a name for a peer: "Home" does not begin with a lower-case letter`, "config.example.toml shows every key", 2},
+		{"peer's rule", "[peers.home]\nallow = [\"22\", \"host\"]\n", `[peers.home]: allow: rule "host": it has no port; write a port, host:port, host:port-port, 10.0.0.0/8:port or unix:/path, for example localhost:22`, "config.example.toml shows every key", 1},
+		{"peer's signal", "[peers.home]\nsignal = \"paste\"\n", `[peers.home]: "paste" is not the http(s) URL of a rendezvous`, "config.example.toml shows every key", 1},
+		{"peers is no table", "peers = 1\n", "peers is not a table: write [peers.NAME]", "config.example.toml shows every key", 1},
+		{"forward is no list", "[forward]\npeer = \"a\"\n", "forward is written [[forward]], once for each", "config.example.toml shows every key", 1},
+		{"forward's key", "[[forward]]\npeer = \"a\"\nlocal = \"22\"\n[[forward]]\npeer = \"b\"\nloacl = \"22\"\n", `unknown key "loacl" in [[forward]]`, "did you mean local?", 6},
+		{"forward without a peer", "[[forward]]\nlocal = \"22\"\n", "[[forward]] lacks the name of its peer", `for example: peer = "home"`, 1},
+		{"forward of nothing", "[[forward]]\npeer = \"a\"\n", "[[forward]] forwards nothing", `for example: local = "2222:localhost:22"`, 1},
+		{"forward of the wrong kind", "[[forward]]\npeer = \"a\"\nlocal = 22\n", "forward.local is not a list of texts", "config.example.toml shows every key", 3},
+		{"forward that is none", "[[forward]]\npeer = \"a\"\nlocal = \"x\"\n", `[[forward]]: forward "x" has no port: write port, port:host:hostport or bind:port:host:hostport, for example 8080:localhost:80`, "config.example.toml shows every key", 1},
 		{"no TOML", "port = \n", "", "see https://toml.io for how a TOML file is written", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -106,7 +129,7 @@ func TestPrecedence(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "adit"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	file := "port = 1\ntimeout = \"1s\"\nstun = [\"file:1\"]\nsignal = \"https://file\"\njson = true\n[connect]\nlocal = [\"1\", \"2\"]\n"
+	file := "ice.port = 1\ntimeout = \"1s\"\nice.stun = [\"file:1\"]\nsignal = \"https://file\"\njson = true\n[connect]\nlocal = [\"1\", \"2\"]\n"
 	if err := os.WriteFile(filepath.Join(dir, "adit", "config.toml"), []byte(file), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -152,12 +175,12 @@ func TestConfigFile(t *testing.T) {
 	if _, err := settled(t, "--config", path); failureOf(err).code != exitUsage {
 		t.Errorf("a named file that is not there: %v, want a usage failure", err)
 	}
-	if err := os.WriteFile(path, []byte("\npirt = 1\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("\n[ice]\npirt = 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := settled(t, "--config", path)
 	f := failureOf(err)
-	if f == nil || f.code != exitUsage || f.message != path+`:2: unknown key "pirt"` || f.hint != "did you mean port?" {
+	if f == nil || f.code != exitUsage || f.message != path+`:3: unknown key "pirt" in [ice]` || f.hint != "did you mean port?" {
 		t.Errorf("got %+v", f)
 	}
 	if err := os.WriteFile(path, make([]byte, configBytes+1), 0o600); err != nil {
@@ -172,7 +195,7 @@ func TestConfigFile(t *testing.T) {
 func TestVariables(t *testing.T) {
 	seen := map[string]string{}
 	for _, c := range testApp(t).Commands {
-		for _, f := range c.Flags {
+		for _, f := range settings(c) {
 			d, ok := f.(cli.DocGenerationFlag)
 			if !ok || len(d.GetEnvVars()) == 0 {
 				t.Errorf("%s --%s has no variable of its own", c.Name, f.Names()[0])
@@ -195,7 +218,7 @@ func TestVariables(t *testing.T) {
 			t.Errorf("%s belongs to %q", v, got)
 		}
 	}
-	if got := seen["ADIT_STUN"]; got != "stun" {
+	if got := seen["ADIT_STUN"]; got != "ice.stun" {
 		t.Errorf("ADIT_STUN belongs to %q", got)
 	}
 }
@@ -206,8 +229,9 @@ func FuzzConfig(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(string(b))
-	f.Add("port = 1\n[serve]\nhttp = \":1\"\n")
+	f.Add("ice.port = 1\n[serve]\nhttp = \":1\"\n")
 	f.Add("serve.http = 1\n[[serve]]\n")
+	f.Add("[peers.a]\nallow = [\"22\"]\n[[forward]]\npeer = \"a\"\nlocal = \"1\"\n")
 	f.Add("[connect]\nlocal = [[1]]\n\"a.b\" = 2020-01-01\n")
 	keys := configKeys(testApp(f))
 	f.Fuzz(func(t *testing.T, text string) {
@@ -216,7 +240,7 @@ func FuzzConfig(f *testing.F) {
 		if err != nil && (!errors.As(err, &e) || e.line < 0) {
 			t.Errorf("got %#v, want a *configError with a line", err)
 		}
-		for k, s := range got {
+		for k, s := range got.settings {
 			if _, known := keys[k]; !known || s.line < 0 {
 				t.Errorf("setting %q in line %d", k, s.line)
 			}

@@ -1,20 +1,26 @@
 package cmd
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 )
 
 // A flag's name fixes its variable and its key in the config file: --external-ip of serve is
-// ADIT_SERVE_EXTERNAL_IP and external_ip under [serve]; --port, common to several commands, is
-// ADIT_PORT and port at the top.
+// ADIT_SERVE_EXTERNAL_IP and external_ip under [serve]; --signal, common to several commands, is
+// ADIT_SIGNAL and signal at the top; --port, of those that find paths, is ADIT_PORT and port under [ice].
 
 // Which of the common flags a command takes.
 const (
 	outputFlags  = "output"  // how it prints
 	meetingFlags = "meeting" // how it meets a peer
 )
+
+// iceTable holds the common flags that say by which ways a path is looked for.
+const iceTable = "ice"
+
+var iceFlags = []string{"stun", "port", "path", "turn", "turn-user", "turn-password", "no-port-mapping", "loopback"}
 
 // commonFlags returns new flags of the given categories, because a cli.Flag holds its value.
 func commonFlags(categories ...string) []cli.Flag {
@@ -81,13 +87,17 @@ func setVariable(f cli.Flag, name string) {
 	}
 }
 
-// tableOf returns the table of the config file that holds a command's flag: "" for a common one.
+// tableOf returns the table of the config file that holds a command's flag: "" for the top.
 func tableOf(command, flag string) string {
-	for _, f := range commonFlags(meetingFlags, outputFlags) {
-		// serve has a --stun of its own, the address it listens at.
-		if f.Names()[0] == flag && !(command == "serve" && (flag == "stun" || flag == "turn")) {
-			return ""
-		}
+	// serve has a --stun and a --turn of its own: what it listens at, and what it does.
+	if command == "serve" && (flag == "stun" || flag == "turn") {
+		return command
+	}
+	switch {
+	case slices.Contains(iceFlags, flag):
+		return iceTable
+	case flagNamed(commonFlags(meetingFlags, outputFlags), flag) != nil:
+		return ""
 	}
 	return command
 }

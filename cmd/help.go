@@ -32,7 +32,9 @@ func helpOf(c *cli.Command) string {
 			left, usage := flagHelp(f)
 			fmt.Fprintf(&b, "  %-26s %s\n", left, usage)
 		}
-		fmt.Fprintf(&b, "\nEach flag has a variable, --port for example %s, and a key in the config file.\n", variable("", "port"))
+		if !deed(c.Name) {
+			fmt.Fprintf(&b, "\nEach flag has a variable, --port for example %s, and a key in the config file.\n", variable("", "port"))
+		}
 	} else {
 		b.WriteString("\n")
 	}

@@ -51,7 +51,7 @@ func newApp(u *ui) *cli.App {
 		Writer:          u.out,
 		ErrWriter:       u.err,
 		ExitErrHandler:  func(*cli.Context, error) {}, // Main prints and exits
-		Commands:        []*cli.Command{exposeCommand(u), connectCommand(u), pipeCommand(u), pingCommand(u), benchCommand(u), doctorCommand(u), serveCommand(u), demoCommand(u), versionCommand(u)},
+		Commands:        []*cli.Command{exposeCommand(u), connectCommand(u), pipeCommand(u), pingCommand(u), benchCommand(u), doctorCommand(u), serveCommand(u), keyCommand(u), peersCommand(u), configCommand(u), demoCommand(u), versionCommand(u)},
 	}
 	app.Commands = append(app.Commands, completionCommand(u, app))
 	app.CustomAppHelpTemplate = appHelp

@@ -109,6 +109,9 @@ func (u *ui) streamOptions() tunnel.Options {
 
 // failureBelow gives the errors of the layers below their exit codes; nil for one that has none.
 func failureBelow(err error) *failure {
+	if f := failureOfIdentity(err); f != nil {
+		return f
+	}
 	var met *peer.Error
 	var refused *tunnel.RefusedError
 	var local *tunnel.LocalError

@@ -1,0 +1,158 @@
+package cmd
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+
+	"adit/internal/identity"
+
+	"github.com/urfave/cli/v2"
+)
+
+func keyCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "key",
+		Usage: "show this machine's public key, or replace the key pair",
+		Description: `Print the public key by which peers know this machine; the key pair is made on first use. The
+fingerprint, its first 16 letters, is for comparing by eye or over the phone.
+
+  adit key                  on the other machine: adit peers add NAME KEY
+  adit key --rotate         make a new pair; peers refuse this machine until they have the new key`,
+		Flags: append([]cli.Flag{
+			&cli.BoolFlag{Name: "rotate", Usage: "replace the key pair by a new one"},
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+		}, commonFlags(outputFlags)...),
+		Action: action(u, func(ctx context.Context, c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("for example: adit key", "key takes no arguments, only flags")
+			}
+			dir, err := identity.StateDir()
+			if err != nil {
+				return err
+			}
+			if c.Bool("rotate") {
+				return rotate(ctx, u, dir, c.Bool("yes"))
+			}
+			k, err := identity.LoadOrCreate(dir)
+			if err != nil {
+				return err
+			}
+			return u.showKey(shownKey{Key: k.Public(), Path: identity.KeyFile(dir)})
+		}),
+	}
+}
+
+// A shownKey is what "adit key --json" prints.
+type shownKey struct {
+	Key         identity.PublicKey  `json:"key"`
+	Fingerprint string              `json:"fingerprint"`
+	Path        string              `json:"path"`
+	Old         *identity.PublicKey `json:"old,omitempty"` // what it was before the rotation
+}
+
+func (u *ui) showKey(k shownKey) error {
+	k.Fingerprint = k.Key.Fingerprint()
+	if u.json {
+		b, err := json.Marshal(k)
+		if err != nil {
+			return err
+		}
+		u.answer("%s", b)
+		return nil
+	}
+	u.answer("%s", k.Key)
+	u.say("fingerprint %s, in %s", k.Fingerprint, k.Path)
+	return nil
+}
+
+// rotate replaces the key pair after a person has agreed.
+func rotate(ctx context.Context, u *ui, dir string, yes bool) error {
+	const hint = "say adit key --rotate --yes if that is what you want"
+	if !yes {
+		if u.json || !isTerminal(os.Stdin) {
+			return usagef(hint, "peers will refuse this machine until they have the new key, and there is no terminal to ask at")
+		}
+		u.prompt("Peers will refuse this machine until they have the new key. Rotate? [y/N] ")
+		answer, err := readLine(ctx, os.Stdin)
+		if err != nil {
+			return err
+		}
+		if a := strings.ToLower(answer); a != "y" && a != "yes" {
+			return usagef(hint, "the key stays as it is")
+		}
+	}
+	old, now, err := identity.Rotate(dir)
+	if err != nil {
+		return err
+	}
+	shown := shownKey{Key: now, Path: identity.KeyFile(dir)}
+	if !old.IsZero() {
+		shown.Old = &old
+	}
+	if err := u.showKey(shown); err != nil {
+		return err
+	}
+	if !old.IsZero() {
+		u.say("the old one was %s; tell each peer: adit peers add NAME KEY --replace", old.Fingerprint())
+	}
+	return nil
+}
+
+// readLine reads one line, or returns the cause of ctx. The reader stays behind then: the process ends.
+func readLine(ctx context.Context, f *os.File) (string, error) {
+	type line struct {
+		text string
+		err  error
+	}
+	got := make(chan line, 1) // the one line
+	go func() {
+		s, err := bufio.NewReader(f).ReadString('\n')
+		got <- line{strings.TrimSpace(s), err}
+	}()
+	select {
+	case l := <-got:
+		if l.text == "" && l.err != nil {
+			return "", usagef("say yes or no", "no answer was given")
+		}
+		return l.text, nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// failureOfIdentity gives the errors of keys and peers their exit codes; nil for any other.
+func failureOfIdentity(err error) *failure {
+	var file *identity.FileError
+	var changed *identity.KeyChangedError
+	f := &failure{code: exitUsage, message: err.Error()}
+	switch {
+	case errors.As(err, &changed):
+		f.code = exitAuth
+		f.hint = "ask its owner; if it was rotated: adit peers add " + changed.Name + " KEY --replace"
+	case errors.As(err, &file):
+		f.message, f.hint = file.Error(), "config.example.toml shows every key"
+		if n := nearest(file.Unknown, file.Known); n != "" {
+			f.hint = "did you mean " + n + "?"
+		}
+	case errors.Is(err, identity.ErrPermissions):
+		f.hint = "change its permissions, and think of who may have read or written it"
+	case errors.Is(err, identity.ErrKeyFile):
+		f.hint = "restore it from a copy, or make a new one: adit key --rotate"
+	case errors.Is(err, identity.ErrBusy):
+		f.code, f.hint = exitOther, "try again; if nothing runs, see who holds the lock file"
+	case errors.Is(err, identity.ErrKeyText):
+		f.hint = `take what "adit key" prints on the other machine`
+	case errors.Is(err, identity.ErrUnknown):
+		f.hint = `"adit peers list" shows the names`
+	case errors.Is(err, identity.ErrName):
+		f.hint = "for example: home, work-laptop"
+	case errors.Is(err, identity.ErrTaken), errors.Is(err, identity.ErrForm):
+	default:
+		return nil
+	}
+	return f
+}

@@ -1,0 +1,225 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"adit/internal/identity"
+	"adit/tunnel"
+
+	"github.com/urfave/cli/v2"
+)
+
+func peersCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "peers",
+		Usage:     "list, add, rename or remove the peers that this machine knows",
+		ArgsUsage: "list | add NAME KEY | rename NAME NAME | remove NAME",
+		Description: `The peers that this machine knows by name and key. A known peer meets this machine without a code,
+and may do what its rules say; without rules, what "adit expose" was given.
+
+  adit peers                              list them
+  adit peers add home KEY                 KEY is what "adit key" prints over there, - reads it from input
+  adit peers add bob KEY --allow 22 --allow 10.0.0.0/8:80-443
+  adit peers add home KEY --replace       home has rotated its key
+  adit peers rename bob robert
+  adit peers remove robert`,
+		Flags: append([]cli.Flag{
+			&cli.StringSliceFlag{Name: "signal", Usage: "add: meet it at the rendezvous `URL`, several times if you like", DefaultText: "that of the config file"},
+			&cli.StringSliceFlag{Name: "allow", Usage: "add: it may connect to `RULE`, a port, HOST:PORT[-PORT], 10.0.0.0/8:PORT or unix:/path"},
+			&cli.BoolFlag{Name: "no-local", Usage: "add: it may not connect to anything here (-L, -W)"},
+			&cli.StringSliceFlag{Name: "remote", Usage: "add: it may have this machine listen at `RULE`, [BIND:]PORT[-PORT] (-R)"},
+			&cli.StringSliceFlag{Name: "dynamic", Usage: "add: it may reach `RULE` by SOCKS (-D), * for everything"},
+			&cli.IntFlag{Name: "streams", Usage: "add: it may have `N` streams at once", DefaultText: "as many as a session holds"},
+			&cli.BoolFlag{Name: "replace", Usage: "add: take the new key of a peer that is known"},
+		}, commonFlags(outputFlags)...),
+		Action: action(u, func(ctx context.Context, c *cli.Context) error {
+			args := c.Args().Slice()
+			if len(args) == 0 {
+				args = []string{"list"}
+			}
+			verbs := map[string]struct {
+				args int
+				help string
+				do   func(path string, args []string) error
+			}{
+				"list":   {0, "adit peers list", func(string, []string) error { return listPeers(u, c) }},
+				"add":    {2, "adit peers add NAME KEY", func(path string, a []string) error { return addPeer(ctx, u, c, path, a[0], a[1]) }},
+				"rename": {2, "adit peers rename OLD NEW", func(path string, a []string) error { return identity.Rename(path, a[0], a[1]) }},
+				"remove": {1, "adit peers remove NAME", func(path string, a []string) error { return identity.Remove(path, a[0]) }},
+			}
+			v, ok := verbs[args[0]]
+			if !ok {
+				hint := "use list, add, rename or remove"
+				if n := nearest(args[0], []string{"list", "add", "rename", "remove"}); n != "" {
+					hint = `did you mean "adit peers ` + n + `"?`
+				}
+				return usagef(hint, "peers cannot %q", args[0])
+			}
+			if len(args)-1 != v.args {
+				return usagef("for example: "+v.help, "peers %s takes %d arguments, not %d", args[0], v.args, len(args)-1)
+			}
+			path, err := identity.PeersFile()
+			if err != nil {
+				return err
+			}
+			return v.do(path, args[1:])
+		}),
+	}
+}
+
+// addPeer puts a peer into the file of known peers.
+func addPeer(ctx context.Context, u *ui, c *cli.Context, path, name, text string) error {
+	if text == "-" {
+		var err error
+		if text, err = readLine(ctx, os.Stdin); err != nil {
+			return err
+		}
+	}
+	key, err := identity.ParsePublicKey(text)
+	if err != nil {
+		return err
+	}
+	if dir, err := identity.StateDir(); err == nil {
+		if own, err := identity.Load(dir); err == nil && own.Public() == key {
+			return usagef(`take what "adit key" prints on the other machine`, "this is this machine's own key")
+		}
+	}
+	given := func(flag string) []string {
+		if !c.IsSet(flag) {
+			return nil
+		}
+		return c.StringSlice(flag)
+	}
+	p := identity.Peer{Name: name, Key: key, Signal: given("signal"), Allow: given("allow"), Remote: given("remote"), Dynamic: given("dynamic")}
+	if c.Bool("no-local") {
+		p.Local = new(bool)
+	}
+	if c.IsSet("streams") {
+		n := c.Int("streams")
+		if n < 0 {
+			return usagef("for example --streams 100", "--streams %d is no number of streams", n)
+		}
+		p.Streams = &n
+	}
+	if err := checkPeer(p); err != nil {
+		return usagef("for example: adit peers add "+name+" KEY --allow localhost:22", "%v", err)
+	}
+	if c.Bool("replace") {
+		if err := identity.SetKey(path, name, key); err != nil {
+			return err
+		}
+		u.say("%s has the key %s now", name, key.Fingerprint())
+		return nil
+	}
+	added, err := identity.Add(path, p)
+	switch {
+	case err != nil:
+		return err
+	case added:
+		u.say("%s is known by the key %s", name, key.Fingerprint())
+	default:
+		u.say("%s is known by this key already; its rules stay as they are in %s", name, path)
+	}
+	return nil
+}
+
+// checkPeer returns what is wrong with the rules and the rendezvous of a peer.
+func checkPeer(p identity.Peer) error {
+	for _, s := range p.Signal {
+		if !byCode(s) {
+			return fmt.Errorf("%q is not the http(s) URL of a rendezvous", s)
+		}
+		if err := checkSignal(s); err != nil {
+			return fmt.Errorf("%q is not the http(s) URL of a rendezvous", s)
+		}
+	}
+	_, err := policyOf(p, tunnel.Policy{})
+	return err
+}
+
+// A shownPeer is what "adit peers list --json" prints a line of.
+type shownPeer struct {
+	Name        string              `json:"name"`
+	Key         *identity.PublicKey `json:"key,omitempty"`
+	Fingerprint string              `json:"fingerprint,omitempty"`
+	Signal      []string            `json:"signal,omitempty"`
+	Allow       []string            `json:"allow,omitempty"`
+	Local       *bool               `json:"local,omitempty"`
+	Remote      []string            `json:"remote,omitempty"`
+	Dynamic     []string            `json:"dynamic,omitempty"`
+	Streams     *int                `json:"streams,omitempty"`
+	From        string              `json:"from,omitempty"` // the file or files; of "adit config check"
+}
+
+func showPeer(p identity.Peer) shownPeer {
+	shown := shownPeer{Name: p.Name, Signal: p.Signal, Allow: p.Allow, Local: p.Local, Remote: p.Remote, Dynamic: p.Dynamic, Streams: p.Streams}
+	if !p.Key.IsZero() {
+		shown.Key, shown.Fingerprint = &p.Key, p.Key.Fingerprint()
+	}
+	return shown
+}
+
+// listPeers prints the peers of both files.
+func listPeers(u *ui, c *cli.Context) error {
+	known, err := knownPeers(c)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, p := range known.All() {
+		shown, fingerprint := showPeer(p), "no key"
+		if shown.Key != nil {
+			fingerprint = shown.Fingerprint
+		}
+		if u.json {
+			line, err := json.Marshal(shown)
+			if err != nil {
+				return err
+			}
+			u.answer("%s", line)
+			continue
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", p.Name, fingerprint, rulesText(p))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if len(known.All()) == 0 {
+		u.say(`no peers are known; "adit peers add NAME KEY" adds one, KEY being what "adit key" prints there`)
+	}
+	for line := range strings.Lines(b.String()) {
+		u.answer("%s", strings.TrimRight(line, " \n"))
+	}
+	return nil
+}
+
+// rulesText says in few words what a peer may do.
+func rulesText(p identity.Peer) string {
+	var parts []string
+	add := func(name string, rules []string) {
+		if rules == nil {
+			return
+		}
+		s := "nothing"
+		if len(rules) > 0 {
+			s = strings.Join(rules, " ")
+		}
+		parts = append(parts, name+" "+s)
+	}
+	add("allow", p.Allow)
+	if p.Local != nil && !*p.Local {
+		parts = append(parts, "no local")
+	}
+	add("remote", p.Remote)
+	add("dynamic", p.Dynamic)
+	if p.Streams != nil {
+		parts = append(parts, fmt.Sprintf("streams %d", *p.Streams))
+	}
+	return strings.Join(parts, ", ")
+}
