@@ -29,7 +29,8 @@ var (
 	// sense in the control conversation.
 	ErrProtocol = errors.New("protocol error")
 
-	errExhausted = errors.New("no stream numbers left")
+	errExhausted    = errors.New("no stream numbers left")
+	errStreamClosed = fmt.Errorf("stream closed: %w", net.ErrClosed)
 )
 
 // A StreamError is what reads and writes return after a reset or a refusal of their stream. That of

@@ -3,8 +3,8 @@ package reliable
 // maxGaps bounds the numbers that an idSet remembers as not seen yet, and how far one may jump.
 const maxGaps = 4096
 
-// maxID is the largest number of a stream. A session ends its life long before.
-const maxID = 1<<32 - 16
+// maxID is the largest number of a stream: the bit above marks datagrams. A session ends its life long before.
+const maxID = datagramBit - 16
 
 // An idSet tells the numbers of streams that the peer may still open from those that are used up.
 // Packets overtake each other, so a number may be seen before smaller ones: these are remembered as

@@ -13,16 +13,17 @@ import (
 // A Session is the streams that two sides have over one link. Its methods may be called at any time
 // by many goroutines.
 type Session struct {
-	link    Link
-	cfg     Config
-	held    atomic.Int64 // bytes of segments that wait for those before them
-	credit  budget       // what streams may hold for their readers beyond their initial credits
-	gov     *governor
-	control *control
-	accepts chan *Stream  // headers are there; when it is full, streams are refused
-	closing chan struct{} // closed first: nothing new
-	done    chan struct{} // closed last: nothing works any more
-	wg      sync.WaitGroup
+	link      Link
+	cfg       Config
+	held      atomic.Int64 // bytes of segments that wait for those before them
+	credit    budget       // what streams may hold for their readers beyond their initial credits
+	gov       *governor
+	control   *control
+	datagrams datagrams
+	accepts   chan *Stream  // headers are there; when it is full, streams are refused
+	closing   chan struct{} // closed first: nothing new
+	done      chan struct{} // closed last: nothing works any more
+	wg        sync.WaitGroup
 
 	mu      sync.RWMutex
 	streams map[uint32]*Stream // until they are released
@@ -233,6 +234,10 @@ func (s *Session) all() []*Stream {
 
 // deliver is the link's handler. Steady state allocates nothing.
 func (s *Session) deliver(p []byte) {
+	if isDatagram(p) {
+		s.deliverDatagram(p)
+		return
+	}
 	id, push, ok := conversationOf(p)
 	if !ok || isClosed(s.done) {
 		return

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,6 +33,9 @@ type Stream struct {
 	credited  chan struct{} // capacity 1: credit came
 	readBy    deadline
 	writeBy   deadline
+
+	inbox        atomic.Pointer[inbox] // nil until datagrams are let in
+	nextDatagram atomic.Uint32         // id of those that leave in parts
 
 	// Guarded by session.control.mu.
 	unsent int  // messages that wait there
@@ -193,6 +197,7 @@ func (s *Stream) Close() error {
 		s.linger = time.AfterFunc(lingerLimit, func() { s.end(&StreamError{Code: CodeTimeout}, true) })
 	}
 	s.mu.Unlock()
+	s.dropDatagrams()
 	s.readBy.stop()
 	s.writeBy.stop()
 	_ = s.CloseWrite() // fails if the stream has failed meanwhile
@@ -314,6 +319,7 @@ func (s *Stream) end(err error, tell bool) error {
 		s.session.control.say(s, message{kind: msgReset, value: uint64(e.Code), reason: e.Reason})
 	}
 	s.mu.Unlock()
+	s.dropDatagrams()
 	s.releaseIfOver()
 	return nil
 }
