@@ -17,7 +17,7 @@ type Forward struct {
 	Port int    // 0 to 65535; 0 takes any free port
 	Path string // a unix socket to listen at instead of a port; absolute
 
-	Target Target // the zero Target is the peer's default
+	Target Target // the zero Target is the peer's default; with UDP set, datagrams are listened for
 }
 
 // ParseForward reads ssh's grammar:
@@ -28,6 +28,7 @@ type Forward struct {
 //	bind:port:host:hostport
 //	port:/path, bind:port:/path   to a unix socket
 //	/path, /path:host:hostport, /path:/path
+//	port/udp, port:host:hostport/udp, bind:port:host:hostport/udp
 //
 // IPv6 addresses stand in brackets. An empty bind or * is all interfaces, no bind is the loopback.
 // A socket path to listen at has no colon in it. The error is a sentence with an example.
@@ -43,7 +44,11 @@ func ParseForward(s string) (Forward, error) {
 		}
 		f.Path = t.Path
 	} else {
-		first, after, found := cutPort(s)
+		text := s
+		if !strings.Contains(s, ":/") && !strings.Contains(s, ":unix:") { // the path of a socket may end like that
+			text, f.Target.UDP = strings.CutSuffix(s, udpSuffix)
+		}
+		first, after, found := cutPort(text)
 		port := first
 		rest, more = after, found
 		f.Bind = "localhost"
@@ -72,8 +77,18 @@ func ParseForward(s string) (Forward, error) {
 	if err != nil {
 		return Forward{}, fmt.Errorf("forward %q: %v; %s", s, err, forwardExample)
 	}
+	if t.UDP && f.Path != "" {
+		return Forward{}, fmt.Errorf("forward %q: datagrams are listened for at a port, not at a unix socket; write 5353:%s", s, t)
+	}
+	t.UDP = t.UDP || f.Target.UDP
 	f.Target = t
 	return f, nil
+}
+
+// Place returns where f listens in canonical form, as policies know it: host:port, host:port/udp or
+// unix:/path. The host may be *, and the port 0.
+func (f Forward) Place() string {
+	return Target{Host: f.Bind, Port: f.Port, Path: f.Path, UDP: f.Target.UDP}.String()
 }
 
 // String returns the canonical form, which ParseForward reads.
@@ -85,6 +100,8 @@ func (f Forward) String() string {
 		}
 	}
 	switch {
+	case f.Target.IsDefault() && f.Target.UDP:
+		return s + udpSuffix
 	case f.Target.IsDefault():
 		return s
 	case f.Target.Path != "":

@@ -109,10 +109,7 @@ func (g *Gate) Addresses(ctx context.Context, d Direction, target string) ([]str
 	port := strconv.Itoa(at.Port)
 	switch p.match(d, at) {
 	case matchYes:
-		if at.Host == "localhost" { // which needs no resolver
-			return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}, nil
-		}
-		return []string{net.JoinHostPort(at.Host, port)}, nil
+		return at.addresses(), nil
 	case matchNone:
 		return nil, g.refuse(d, target, p.refusal(d, at))
 	}

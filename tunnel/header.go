@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -17,6 +18,9 @@ const (
 	kindTarget  byte = 2 // to the named target
 	kindPipe    byte = 3 // standard input and output of the two sides
 	kindBench   byte = 4 // to measure the path
+	kindDynamic byte = 5 // to the target that a SOCKS client named
+	kindListen  byte = 6 // asks to be listened for, for as long as the stream is open
+	kindReturn  byte = 7 // back from a place that was asked for so
 )
 
 // maxRequestBytes bounds the request of a stream of kindBench.
@@ -24,23 +28,32 @@ const maxRequestBytes = 64
 
 // A header says what a stream is for. The opener sends it once, in front of the data:
 //
-//	 0        1                        n
+//	 0        1
 //	+--------+------------------------+
-//	| kind   | target, canonical text |   n <= 512; the text only with kind 2
+//	| kind   | what the kind asks for |   512 bytes at most
 //	+--------+------------------------+
 //
-// With kind 4 a request of at most 64 bytes follows, which Policy.Bench understands. There is one way
-// to write each header: a target that is not canonical is refused.
+//	1  nothing, or /udp
+//	2  a target, canonical text
+//	3  nothing
+//	4  a request of at most 64 bytes, which Offer.Bench understands
+//	5  a target, canonical text
+//	6  id u32 | a place to listen at, canonical text
+//	7  id u32 of the stream of kind 6
+//
+// There is one way to write each header: a target that is not canonical is refused.
 type header struct {
 	kind    byte
-	target  Target // of kindTarget
-	request string // of kindBench
+	target  Target  // of kindTarget and kindDynamic; of kindDefault only UDP
+	request string  // of kindBench
+	id      uint32  // of kindListen and kindReturn
+	forward Forward // of kindListen; its target is the default one
 }
 
 // headerTo returns the header of a stream to t.
 func headerTo(t Target) header {
 	if t.IsDefault() {
-		return header{kind: kindDefault}
+		return header{kind: kindDefault, target: t}
 	}
 	return header{kind: kindTarget, target: t}
 }
@@ -48,10 +61,14 @@ func headerTo(t Target) header {
 func (h header) encode() []byte {
 	b := []byte{h.kind}
 	switch h.kind {
-	case kindTarget:
+	case kindDefault, kindTarget, kindDynamic:
 		b = append(b, h.target.String()...)
 	case kindBench:
 		b = append(b, h.request...)
+	case kindListen:
+		b = append(binary.BigEndian.AppendUint32(b, h.id), h.forward.Place()...)
+	case kindReturn:
+		b = binary.BigEndian.AppendUint32(b, h.id)
 	}
 	return b
 }
@@ -63,28 +80,43 @@ func parseHeader(b []byte) (header, error) {
 	case len(b) > maxHeaderBytes:
 		return header{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrHeader, len(b), maxHeaderBytes)
 	}
-	h := header{kind: b[0]}
+	h, rest := header{kind: b[0]}, b[1:]
+	if h.kind == kindListen || h.kind == kindReturn {
+		if len(rest) < 4 {
+			return header{}, fmt.Errorf("%w: it ends too early", ErrHeader)
+		}
+		h.id, rest = binary.BigEndian.Uint32(rest), rest[4:]
+	}
+	var err error
 	switch h.kind {
-	case kindDefault, kindPipe:
-		if len(b) > 1 {
-			return header{}, fmt.Errorf("%w: %d bytes too many", ErrHeader, len(b)-1)
+	case kindDefault:
+		if h.target.UDP = string(rest) == udpSuffix; h.target.UDP {
+			rest = nil
 		}
+	case kindPipe, kindReturn:
 	case kindBench:
-		if len(b) > 1+maxRequestBytes {
-			return header{}, fmt.Errorf("%w: a request of %d bytes, at most %d are allowed", ErrHeader, len(b)-1, maxRequestBytes)
+		if len(rest) > maxRequestBytes {
+			return header{}, fmt.Errorf("%w: a request of %d bytes, at most %d are allowed", ErrHeader, len(rest), maxRequestBytes)
 		}
-		h.request = string(b[1:])
-	case kindTarget:
-		t, err := ParseTarget(string(b[1:]))
-		if err != nil {
-			return header{}, fmt.Errorf("%w: %v", ErrHeader, err)
+		h.request, rest = string(rest), nil
+	case kindTarget, kindDynamic:
+		if h.target, err = ParseTarget(string(rest)); err == nil && h.target.String() != string(rest) {
+			err = fmt.Errorf("target %q is not canonical", rest)
 		}
-		if t.String() != string(b[1:]) {
-			return header{}, fmt.Errorf("%w: target %q is not canonical", ErrHeader, b[1:])
+		rest = nil
+	case kindListen:
+		if h.forward, err = ParseForward(string(rest)); err == nil && (h.forward.Place() != string(rest) || !h.forward.Target.IsDefault()) {
+			err = fmt.Errorf("%q is no place to listen at", rest)
 		}
-		h.target = t
+		rest = nil
 	default:
 		return header{}, fmt.Errorf("%w: kind %d is not known here", ErrHeader, h.kind)
+	}
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%d bytes too many", len(rest))
+	}
+	if err != nil {
+		return header{}, fmt.Errorf("%w: %v", ErrHeader, err)
 	}
 	return h, nil
 }

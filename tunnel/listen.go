@@ -38,12 +38,14 @@ const (
 	maxBackoff = time.Second
 )
 
-// A Listener accepts the local connections of one forward.
+// A Listener accepts the local connections of one forward, or its datagrams.
 type Listener struct {
 	session   Session
-	forward   Forward
+	name      string // of the target, in events
+	header    header // of its streams
 	opts      Options
 	listeners []net.Listener
+	sockets   []*net.UDPConn // instead, for datagrams
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -53,36 +55,63 @@ type Listener struct {
 // or Close is called; then connections are reset. A refused stream resets its connection. The end of
 // the session resets connections, and new ones as they come: it does not end the listener.
 //
+// Where f is about datagrams each source has a flow instead, which ends after a minute of silence, or
+// five once datagrams went both ways. There are 256 at most: another one ends the one that was silent the longest.
+//
 // A local address that cannot be listened on gives a *ListenError.
 func Listen(ctx context.Context, s Session, f Forward, opts Options) (*Listener, error) {
-	listeners, err := listen(ctx, f)
-	if err != nil {
+	l := &Listener{session: s, name: f.Target.String(), header: headerTo(f.Target), opts: opts}
+	if err := l.listen(ctx, f); err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(ctx)
-	l := &Listener{session: s, forward: f, opts: opts, listeners: listeners, stop: stop}
 	if opts.OnListen != nil {
-		opts.OnListen(l.Addr(), f.Target.String())
+		opts.OnListen(l.Addr(), l.name)
 	}
-	for _, n := range listeners {
+	l.start(ctx, l.serve)
+	return l, nil
+}
+
+// listen opens the sockets.
+func (l *Listener) listen(ctx context.Context, f Forward) (err error) {
+	if f.Target.UDP {
+		l.sockets, err = listenUDP(ctx, f)
+	} else {
+		l.listeners, err = listen(ctx, f)
+	}
+	return err
+}
+
+// start serves the sockets: connections by serve.
+func (l *Listener) start(ctx context.Context, serve func(context.Context, net.Conn)) {
+	ctx, l.stop = context.WithCancel(ctx)
+	for _, n := range l.listeners {
 		closing := context.AfterFunc(ctx, func() { _ = n.Close() })
 		l.wg.Go(func() {
 			defer closing()
-			l.accept(ctx, n)
+			l.accept(ctx, n, serve)
 		})
 	}
-	return l, nil
+	for _, n := range l.sockets {
+		closing := context.AfterFunc(ctx, func() { _ = n.Close() })
+		l.wg.Go(func() {
+			defer closing()
+			l.datagrams(ctx, n)
+		})
+	}
 }
 
 // Addr returns the real address, with the port that was chosen for port 0. For the loopback it is the
 // IPv4 one.
-func (l *Listener) Addr() net.Addr { return l.listeners[0].Addr() }
+func (l *Listener) Addr() net.Addr { return l.Addrs()[0] }
 
 // Addrs returns all addresses listened at: the loopback may be two.
 func (l *Listener) Addrs() []net.Addr {
-	addrs := make([]net.Addr, len(l.listeners))
-	for i, n := range l.listeners {
-		addrs[i] = n.Addr()
+	var addrs []net.Addr
+	for _, n := range l.listeners {
+		addrs = append(addrs, n.Addr())
+	}
+	for _, n := range l.sockets {
+		addrs = append(addrs, n.LocalAddr())
 	}
 	return addrs
 }
@@ -94,29 +123,28 @@ func (l *Listener) Close() error {
 	for _, n := range l.listeners {
 		_ = n.Close() // it may be closed already
 	}
+	for _, n := range l.sockets {
+		_ = n.Close() // the same
+	}
 	l.wg.Wait()
 	return nil
 }
 
 // accept serves n until it is closed. Want of file descriptors or memory passes: it waits and goes on.
-func (l *Listener) accept(ctx context.Context, n net.Listener) {
+func (l *Listener) accept(ctx context.Context, n net.Listener, serve func(context.Context, net.Conn)) {
 	backoff := minBackoff
 	for {
 		c, err := n.Accept()
 		switch {
 		case err == nil:
 			backoff = minBackoff
-			l.wg.Go(func() { l.serve(ctx, c) })
+			l.wg.Go(func() { serve(ctx, c) })
 			continue
 		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return
 		}
 		l.opts.logger().Warn("accept", slog.Any("addr", n.Addr()), slog.Any("err", err), slog.Duration("wait", backoff))
-		t := time.NewTimer(backoff)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if !sleep(ctx, backoff) {
 			return
 		}
 		backoff = min(2*backoff, maxBackoff)
@@ -124,8 +152,8 @@ func (l *Listener) accept(ctx context.Context, n net.Listener) {
 }
 
 func (l *Listener) serve(ctx context.Context, c net.Conn) {
-	e := StreamEvent{Target: l.forward.Target.String(), Peer: c.RemoteAddr().String()}
-	st, err := l.session.Open(ctx, headerTo(l.forward.Target).encode())
+	e := StreamEvent{Target: l.name, Peer: c.RemoteAddr().String()}
+	st, err := l.session.Open(ctx, l.header.encode())
 	if err != nil {
 		abort(c)
 		l.opts.stream(ended(e, 0, 0, err))

@@ -18,7 +18,8 @@ const (
 // A Policy says what a peer may do. The zero Policy refuses everything. A Policy is not changed once
 // it is in use.
 type Policy struct {
-	// Targets are what the peer may connect to; the first, if it names one target alone, is the default.
+	// Targets are what the peer may connect to; the first, if it names one target alone, is the default, and
+	// the first of those for datagrams is theirs.
 	Targets []Rule
 
 	// NoLocal takes -L and -W away, whatever Targets and Dynamic say.
@@ -48,12 +49,15 @@ func PolicyFor(targets ...Target) Policy {
 	return p
 }
 
-// Default returns the target of a stream that names none; ok is false if there is no such target.
-func (p *Policy) Default() (t Target, ok bool) {
-	if p.NoLocal || len(p.Targets) == 0 {
-		return Target{}, false
+// Default returns the target of a stream, or of datagrams, that name none; ok is false if there is no
+// such target.
+func (p *Policy) Default(udp bool) (t Target, ok bool) {
+	for _, r := range p.Targets {
+		if r.udp == udp && !p.NoLocal {
+			return r.target()
+		}
 	}
-	return p.Targets[0].target()
+	return Target{}, false
 }
 
 // Offers returns the single targets that the peer may connect to, the default first: what it is told
@@ -111,7 +115,7 @@ func (p *Policy) match(d Direction, at place) match {
 // and what was offered says which is dialled.
 func (p *Policy) named(at place) (Target, bool) {
 	for _, r := range p.Targets {
-		if t, ok := r.target(); ok && r.udp == at.udp && t.matches(at.Target) {
+		if t, ok := r.target(); ok && t.matches(at.Target) {
 			return t, true
 		}
 	}

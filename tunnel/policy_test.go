@@ -179,7 +179,7 @@ func FuzzRule(f *testing.F) {
 		p := Policy{Targets: []Rule{r}, Remote: []Rule{r}}
 		_ = p.Allows(Local, target)
 		_ = p.Allows(Remote, target)
-		_, _ = p.Default()
+		_, _ = p.Default(false)
 	})
 }
 
@@ -191,12 +191,12 @@ func TestDefaultAndOffers(t *testing.T) {
 	}{
 		{"nothing", Policy{}, "", ""},
 		{"one", Policy{Targets: rules(t, "22")}, "localhost:22", "localhost:22"},
-		{"several", Policy{Targets: rules(t, "/run/s", "22", "22", "10.0.0.0/8:1", "80-81", "*:1", "53/udp")}, "unix:/run/s", "unix:/run/s localhost:22"},
+		{"several", Policy{Targets: rules(t, "/run/s", "22", "22", "10.0.0.0/8:1", "80-81", "*:1", "53/udp")}, "unix:/run/s", "unix:/run/s localhost:22 localhost:53/udp"},
 		{"a network first", Policy{Targets: rules(t, "10.0.0.0/8:1", "22")}, "", "localhost:22"},
 		{"switched off", Policy{Targets: rules(t, "22"), NoLocal: true}, "", ""},
 		{"everything", Policy{Targets: []Rule{Any}}, "", ""},
 	} {
-		d, ok := test.policy.Default()
+		d, ok := test.policy.Default(false)
 		if d.String() != test.def || ok != (test.def != "") {
 			t.Errorf("%s: default %q, %v; want %q", test.name, d, ok, test.def)
 		}

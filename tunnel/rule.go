@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -191,38 +190,21 @@ func (r Rule) canonical() string {
 	return s
 }
 
-// A place is what a policy is asked about: a target, or an address to listen at, with its network.
-type place struct {
-	Target
-	udp bool
-}
+// A place is what a policy is asked about: a target, or an address to listen at, where the host may be *
+// and the port 0.
+type place struct{ Target }
 
-func (p place) String() string {
-	s := p.Target.String()
-	if p.Path == "" {
-		s = net.JoinHostPort(p.Host, strconv.Itoa(p.Port)) // "*" and port 0 are possible
-	}
-	if p.udp {
-		s += "/udp"
-	}
-	return s
-}
-
-// parsePlace reads what String wrote. Listening admits * and port 0.
+// parsePlace reads a place in canonical form, as Target.String and Forward.Place write it.
 func parsePlace(s string, listening bool) (place, error) {
-	text, udp := strings.CutSuffix(s, "/udp")
-	if strings.HasPrefix(s, "unix:") || strings.HasPrefix(s, "/") {
-		text, udp = s, false
-	}
 	if listening {
-		f, err := ParseForward(text)
+		f, err := ParseForward(s)
 		if err != nil || !f.Target.IsDefault() {
 			return place{}, fmt.Errorf("%.300q is no place to listen at", s)
 		}
-		return place{Target: Target{Host: f.Bind, Port: f.Port, Path: f.Path}, udp: udp}, nil
+		return place{Target{Host: f.Bind, Port: f.Port, Path: f.Path, UDP: f.Target.UDP}}, nil
 	}
-	t, err := ParseTarget(text)
-	return place{Target: t, udp: udp}, err
+	t, err := ParseTarget(s)
+	return place{t}, err
 }
 
 // match says how r stands to p. Names are compared, not resolved.
@@ -232,7 +214,7 @@ func (r Rule) match(p place, listening bool) match {
 		return matchYes
 	case r.path != "" || p.Path != "":
 		return yes(r.path == p.Path)
-	case r.udp != p.udp || p.Port < r.lo || p.Port > r.hi:
+	case r.udp != p.UDP || p.Port < r.lo || p.Port > r.hi:
 		return matchNone
 	case r.any:
 		return matchYes
@@ -271,8 +253,8 @@ func (r Rule) target() (Target, bool) {
 	if r.path != "" {
 		return Target{Path: r.path}, true
 	}
-	if r.host == "" || r.lo != r.hi || r.lo == 0 || r.udp {
+	if r.host == "" || r.lo != r.hi || r.lo == 0 {
 		return Target{}, false
 	}
-	return Target{Host: r.host, Port: r.lo}, true
+	return Target{Host: r.host, Port: r.lo, UDP: r.udp}, true
 }

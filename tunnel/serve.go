@@ -37,24 +37,45 @@ type Offer struct {
 	// the stream, has to accept or refuse it, and returns when ctx is done.
 	Bench func(ctx context.Context, st Stream, request []byte)
 
+	// Remotes are the places that this side has the peer listen at. It may be nil.
+	Remotes *Remotes
+
 	testOnlyDial func(ctx context.Context, t Target) (conn, error)
 }
 
-// choose returns the target of h, or the reason to refuse it before anything is looked up.
-func (o *Offer) choose(h header) (Target, *RefusedError) {
+// A destination is where a stream of the peer's goes.
+type destination struct {
+	Target
+	direction Direction
+	own       bool // this side asked for it: the gate has no say
+}
+
+// choose returns where h leads, or the reason to refuse it before anything is looked up.
+func (o *Offer) choose(h header) (destination, *RefusedError) {
 	switch h.kind {
 	case kindPipe:
-		return Target{}, &RefusedError{CodeRefused, "this side does not run adit pipe"}
+		return destination{}, &RefusedError{CodeRefused, "this side does not run adit pipe"}
 	case kindBench:
-		return Target{}, &RefusedError{CodeRefused, "this side does not let the path be measured"}
-	case kindDefault:
-		t, ok := o.Gate.Policy().Default()
+		return destination{}, &RefusedError{CodeRefused, "this side does not let the path be measured"}
+	case kindReturn:
+		t, ok := o.Remotes.target(h.id)
 		if !ok {
-			return Target{}, &RefusedError{CodeRefused, "this side has no default target, name one: -L port:host:hostport"}
+			return destination{}, &RefusedError{CodeRefused, "this side has not asked to be listened for, or no longer"}
 		}
-		return t, nil
+		return destination{Target: t, own: true}, nil
+	case kindDynamic:
+		return destination{Target: h.target, direction: Dynamic}, nil
+	case kindDefault:
+		t, ok := o.Gate.Policy().Default(h.target.UDP)
+		switch {
+		case ok:
+			return destination{Target: t, direction: Local}, nil
+		case h.target.UDP:
+			return destination{}, &RefusedError{CodeRefused, "this side has no default target for datagrams, name one: -L port:host:hostport/udp"}
+		}
+		return destination{}, &RefusedError{CodeRefused, "this side has no default target, name one: -L port:host:hostport"}
 	}
-	return h.target, nil
+	return destination{Target: h.target, direction: Local}, nil
 }
 
 // Serve accepts streams of s and joins them to their targets until ctx is done or the session ends;
@@ -91,15 +112,27 @@ func Serve(ctx context.Context, s Session, o Offer, opts Options) error {
 			wg.Go(func() { serveBench(ctx, st, []byte(h.request), o.Bench, e, &opts) })
 			continue
 		}
+		if h.kind == kindListen {
+			e.Target = h.forward.Place()
+		}
 		t, no := o.choose(h)
 		if no != nil {
 			refuse(st, e, no, &opts)
 			continue
 		}
-		e.Target = t.String()
+		if h.kind != kindListen {
+			e.Target = t.String()
+		}
 		leave, err := o.Gate.Enter()
 		if err != nil {
 			refuse(st, e, err, &opts)
+			continue
+		}
+		if h.kind == kindListen {
+			wg.Go(func() {
+				defer leave()
+				o.serveListen(ctx, s, st, h, e, &opts)
+			})
 			continue
 		}
 		select {
@@ -128,7 +161,7 @@ func Serve(ctx context.Context, s Session, o Offer, opts Options) error {
 }
 
 // serveStream joins st to the dialled connection, or refuses it if err says that there is none.
-func serveStream(ctx context.Context, st Stream, e StreamEvent, c conn, err error, opts *Options) {
+func serveStream(ctx context.Context, st Stream, e StreamEvent, dialed net.Conn, err error, opts *Options) {
 	if err != nil {
 		if ctx.Err() != nil {
 			_ = st.Reset(CodeCanceled) // this side ends
@@ -137,6 +170,11 @@ func serveStream(ctx context.Context, st Stream, e StreamEvent, c conn, err erro
 		refuse(st, e, err, opts)
 		return
 	}
+	if u, ok := dialed.(*net.UDPConn); ok {
+		serveFlow(ctx, st, e, u, opts)
+		return
+	}
+	c := dialed.(conn) // TCP or a unix socket
 	if err := st.Accept(); err != nil {
 		abort(c)
 		_ = st.Reset(CodeReset) // most likely the peer did
@@ -163,21 +201,30 @@ func refuse(st Stream, e StreamEvent, err error, opts *Options) {
 }
 
 // dial connects to t where the gate lets it, at the first of its addresses that answers.
-func (o *Offer) dial(ctx context.Context, t Target) (conn, error) {
-	addrs, err := o.Gate.Addresses(ctx, Local, t.String())
-	if err != nil {
-		return nil, err
+func (o *Offer) dial(ctx context.Context, t destination) (net.Conn, error) {
+	var addrs []string
+	if t.own {
+		addrs = t.addresses()
+	} else {
+		var err error
+		if addrs, err = o.Gate.Addresses(ctx, t.direction, t.String()); err != nil {
+			return nil, err
+		}
 	}
 	if o.testOnlyDial != nil {
-		return o.testOnlyDial(ctx, t)
+		return o.testOnlyDial(ctx, t.Target)
 	}
 	network := "tcp"
-	if t.Path != "" {
+	switch {
+	case t.Path != "":
 		network = "unix"
+	case t.UDP:
+		network = "udp"
 	}
+	var d net.Dialer
 	var first error
 	for _, a := range addrs {
-		c, err := dialOne(ctx, network, a)
+		c, err := d.DialContext(ctx, network, a)
 		if err == nil {
 			return c, nil
 		}
@@ -188,13 +235,16 @@ func (o *Offer) dial(ctx context.Context, t Target) (conn, error) {
 	return nil, first
 }
 
-func dialOne(ctx context.Context, network, addr string) (conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
+// addresses returns what to dial for t. The name localhost needs no resolver.
+func (t Target) addresses() []string {
+	port := strconv.Itoa(t.Port)
+	switch {
+	case t.Path != "":
+		return []string{t.Path}
+	case t.Host == "localhost":
+		return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
 	}
-	return c.(conn), nil // *net.TCPConn or *net.UnixConn
+	return []string{net.JoinHostPort(t.Host, port)}
 }
 
 // plain says why a dial failed without repeating the address, nor what it resolved to: the peer sees it.

@@ -14,17 +14,22 @@ const (
 	maxPathBytes = 255 // more than any system's sun_path, less than a header holds
 )
 
-// A Target is where a stream goes: a TCP port of a host, or a unix socket. The zero Target is the
-// default of whoever serves the stream. A Target that came from ParseTarget is canonical: two of them
-// are equal if they are written the same way.
+// A Target is where a stream goes: a TCP or UDP port of a host, or a unix socket. One with neither Host
+// nor Path is the default of whoever serves the stream. A Target that came from ParseTarget is canonical: two of
+// them are equal if they are written the same way.
 type Target struct {
 	Host string // lower-case name, or an IP address without brackets; "" with Path
 	Port int    // 1 to 65535; 0 with Path
 	Path string // absolute and clean; "" with Host
+	UDP  bool   // datagrams to a UDP port; false with Path
 }
 
+// udpSuffix marks what is about datagrams: localhost:53/udp.
+const udpSuffix = "/udp"
+
 // ParseTarget reads a target as people write it: 22, :22 and localhost:22 are the same;
-// host:port, [::1]:22, unix:/path and /path. The error is a sentence with an example.
+// host:port, [::1]:22, unix:/path and /path. With /udp behind a port it is one for datagrams. The error
+// is a sentence with an example.
 func ParseTarget(s string) (Target, error) {
 	if p, ok := strings.CutPrefix(s, "unix:"); ok || strings.HasPrefix(s, "/") {
 		return parsePath(p) // CutPrefix leaves a bare path as it is
@@ -32,7 +37,8 @@ func ParseTarget(s string) (Target, error) {
 	if s == "" {
 		return Target{}, fmt.Errorf("the target is empty: write a port, host:port or /path, for example localhost:22")
 	}
-	host, port, found := cutPort(s)
+	text, udp := strings.CutSuffix(s, udpSuffix)
+	host, port, found := cutPort(text)
 	if !found {
 		if host != "" && !digits(host) {
 			return Target{}, fmt.Errorf("target %q has no port: write %s:22, for example", s, bracketed(strings.Trim(host, "[]")))
@@ -49,27 +55,31 @@ func ParseTarget(s string) (Target, error) {
 	if host, err = parseHost(host); err != nil {
 		return Target{}, fmt.Errorf("target %q: %v", s, err)
 	}
-	return Target{Host: host, Port: n}, nil
+	return Target{Host: host, Port: n, UDP: udp}, nil
 }
 
 // IsDefault reports whether t leaves the choice to whoever serves it.
-func (t Target) IsDefault() bool { return t == Target{} }
+func (t Target) IsDefault() bool { return t.Host == "" && t.Path == "" }
 
-// String returns the canonical form, which ParseTarget reads: host:port, [address]:port or
-// unix:/path. It is "" for the default target.
+// String returns the canonical form, which ParseTarget reads: host:port, [address]:port, either with
+// /udp, or unix:/path. It is "" or "/udp" for the default target.
 func (t Target) String() string {
+	s := ""
 	switch {
-	case t.IsDefault():
-		return ""
 	case t.Path != "":
 		return "unix:" + t.Path
+	case t.Host != "":
+		s = net.JoinHostPort(t.Host, strconv.Itoa(t.Port))
 	}
-	return net.JoinHostPort(t.Host, strconv.Itoa(t.Port))
+	if t.UDP {
+		s += udpSuffix
+	}
+	return s
 }
 
 // matches reports whether t and o name the same service. The three names of the loopback are one.
 func (t Target) matches(o Target) bool {
-	return t == o || t.Path == "" && o.Path == "" && t.Port == o.Port && t.loopback() && o.loopback()
+	return t == o || t.Path == "" && o.Path == "" && t.Port == o.Port && t.UDP == o.UDP && t.loopback() && o.loopback()
 }
 
 func (t Target) loopback() bool {

@@ -438,8 +438,8 @@ func TestAcceptBacksOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	l := &Listener{session: a, listeners: []net.Listener{inner}, stop: stop}
-	l.wg.Go(func() { l.accept(ctx, &troubled{inner, 4}) })
+	l := &Listener{session: a, header: headerTo(Target{}), listeners: []net.Listener{inner}, stop: stop}
+	l.wg.Go(func() { l.accept(ctx, &troubled{inner, 4}, l.serve) })
 	defer l.Close()
 	c := dialed(t, inner.Addr())
 	say(t, c, "in spite of all", true)
