@@ -97,6 +97,8 @@ func (u *ui) event(e event.Event) {
 		u.started = e.Time
 		u.statusLocked(u.upLocked())
 		u.lineLocked(u.paint(green, "connected"), fmt.Sprintf(" (%s): %s ↔ %s", u.path, e.Local, e.Remote))
+	case event.Relayed:
+		u.lineLocked(e.Message, "; "+e.Hint)
 	case event.Words:
 		u.lineLocked("words: "+u.paint(bold, strings.Join(e.Words, " ")), " – the same on both screens? If not, somebody sits in between: stop.")
 	case event.Listening:

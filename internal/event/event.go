@@ -13,6 +13,7 @@ const (
 	Gathering   = "gathering"   // finding this machine's addresses
 	Checking    = "checking"    // trying paths to the peer
 	Up          = "up"          // a sealed probe came back: the path works
+	Relayed     = "relayed"     // the path stays on a relay; Message and Hint say why
 	Words       = "words"       // verification words, equal on both screens
 	Listening   = "listening"   // a local port accepts connections
 	Stream      = "stream"      // a stream opened, ended, or was refused

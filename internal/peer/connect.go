@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -106,6 +105,8 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (path, erro
 	}
 	ready := time.NewTimer(wait)
 	defer ready.Stop()
+	hope, began := time.NewTicker(relayHopeFor/10), time.Now()
+	defer hope.Stop()
 	chosen, patient := e.chosen, true
 	if e.controlling {
 		chosen = nil
@@ -119,7 +120,7 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (path, erro
 				giveUp(err)
 				return path{}, err
 			}
-			return e.afterRelay(*relay, direct, follow, giveUp), nil
+			return e.afterRelay(*relay, direct, failed, follow, giveUp), nil
 		}
 		select {
 		case r := <-direct:
@@ -139,12 +140,13 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (path, erro
 			}
 		case from := <-chosen:
 			e.link.Use(from)
-			return e.afterRelay(relayResult{from, e.link.RTT()}, direct, follow, giveUp), nil
+			return e.afterRelay(relayResult{from, e.link.RTT()}, direct, failed, follow, giveUp), nil
 		case <-ready.C:
 			patient = false
-			if e.cfg.Path == PathRelay && !e.relayHope() {
+		case <-hope.C:
+			if direct == nil && time.Since(began) >= relayHopeFor && !e.relayHope() {
 				giveUp(nil)
-				return path{}, failf(ClassNoPath, `name one with --turn, or meet at an "adit serve --turn"`, nil, "no path: only relays may be used, and there is none")
+				return path{}, e.reason(ctx, limit, failed)
 			}
 		case <-ctx.Done():
 			giveUp(context.Cause(ctx))
@@ -207,24 +209,30 @@ func (e *endpoint) reason(ctx context.Context, limit time.Duration, failed error
 }
 
 // afterRelay describes a relayed path and leaves the direct search to itself, for as long as checks may
-// take. When it finds something the link moves over.
-func (e *endpoint) afterRelay(r relayResult, direct <-chan result, follow func() bool, giveUp context.CancelCauseFunc) path {
+// take. When it finds something the link moves over. failed is why the search has ended, if it has.
+func (e *endpoint) afterRelay(r relayResult, direct <-chan result, failed error, follow func() bool, giveUp context.CancelCauseFunc) path {
 	follow()
 	p := path{rtt: r.rtt}
 	p.pair, p.transport = e.relayPair(r.to)
 	if direct == nil {
 		giveUp(nil)
+		if failed != nil {
+			e.stays(failed)
+		}
 		return p
 	}
 	e.wg.Go(func() {
 		t := time.AfterFunc(checkFor, func() { giveUp(errChecked) })
 		defer t.Stop()
 		defer giveUp(nil)
-		if d := <-direct; d.err == nil {
-			e.link.Use(d.path.pair.Remote.Addr)
-			e.cfg.Logger.Info("moved from the relay to a direct path", "remote", d.path.pair.Remote)
-			e.tellUp(d.path)
+		d := <-direct
+		if d.err != nil {
+			e.stays(d.err)
+			return
 		}
+		e.link.Use(d.path.pair.Remote.Addr)
+		e.cfg.Logger.Info("moved from the relay to a direct path", "remote", d.path.pair.Remote)
+		e.tellUp(d.path)
 	})
 	return p
 }
@@ -262,52 +270,6 @@ func (e *endpoint) viaRelay(to netip.AddrPort) bool {
 	return slices.ContainsFunc(e.relays.peers, func(c signal.Candidate) bool {
 		return c.Type == signal.CandidateType(punch.Relay) && c.Addr == to
 	})
-}
-
-// noPath is the verdict when nothing succeeded, from what both sides found.
-func (e *endpoint) noPath(err error) *Error {
-	e.mu.Lock()
-	var local, remote []punch.CandidateType
-	for _, c := range e.candidates {
-		local = append(local, c.Type)
-	}
-	remote = e.remote
-	e.mu.Unlock()
-	message := fmt.Sprintf("no path: no connectivity check between this side's %s and the other side's %s was answered",
-		addresses(len(local)), addresses(len(remote)))
-	hint := "on either router forward a UDP port to the machine behind it and use it with --port"
-	relays := slices.Contains(local, punch.Relay) || slices.Contains(remote, punch.Relay)
-	switch {
-	case len(local) == 0:
-		message, hint = "no path: this machine has no address to be reached at", "connect it to a network"
-	case len(remote) == 0:
-		message, hint = "no path: the other side has no address to be reached at", "connect the other machine to a network"
-	case !relays && e.nat.hopeless():
-		message = "no path: both NATs change ports per destination"
-	case relays:
-		message += ", not even through a relay"
-		hint = "see with --verbose what the relay says"
-	case !slices.Contains(local, punch.ServerReflexive) && !slices.Contains(remote, punch.ServerReflexive):
-		message += ", and neither knows its public one"
-		hint = "name a STUN server that both sides reach with --stun, or let UDP out of their firewalls"
-	case !slices.Contains(local, punch.ServerReflexive):
-		message += ", and no STUN server told this side its public one"
-		hint = "let UDP out of this side's firewall, or name a STUN server that it reaches with --stun"
-	case !slices.Contains(remote, punch.ServerReflexive):
-		message += ", and no STUN server told the other side its public one"
-		hint = "let UDP out of the other side's firewall, or name a STUN server that it reaches with --stun there"
-	}
-	if !relays {
-		hint += `; or use a relay: "adit serve --turn" on a public host`
-	}
-	return failf(ClassNoPath, hint, err, "%s", message)
-}
-
-func addresses(n int) string {
-	if n == 1 {
-		return "1 address"
-	}
-	return fmt.Sprintf("%d addresses", n)
 }
 
 // stopped reports whether ctx ended for another reason than the limit on connectivity checks.

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -205,7 +206,10 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 	if e.cfg.Path != PathRelay {
 		if a, err = e.host.NewAgent(punch.AgentConfig{
 			Local: punch.CredentialsFromSeed(e.seed), Controlling: controlling, Patient: patient,
-		}); err != nil {
+		}); errors.Is(err, punch.ErrNoAddress) {
+			e.cfg.Logger.Info("no direct path from here", "err", err)
+			a = nil // a relay behind a proxy on this machine may be left
+		} else if err != nil {
 			l.Close("")
 			return fmt.Errorf("start ICE: %w", err)
 		}

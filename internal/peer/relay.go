@@ -34,6 +34,9 @@ const (
 
 	permitFor = 10 * time.Second
 
+	// relayHopeFor is how long either side may take to name a relay where nothing else is left.
+	relayHopeFor = 5 * time.Second
+
 	// replaceAfter is how long an allocation outlives the one that comes in its place.
 	replaceAfter = 15 * time.Second
 )
