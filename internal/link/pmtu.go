@@ -5,12 +5,13 @@ import (
 	"time"
 )
 
-// Packet sizes are in bytes of UDP payload. Every path carries packetBytes. The larger ones fit, with
-// 28 bytes of IPv4 and UDP headers or 48 of IPv6, what paths have in practice: Ethernet (1500),
-// PPPoE (1492), tunnels and mobile networks (1400 to 1480).
-var packetSizes = [...]int{1472, 1452, 1412, 1372}
+// Packet sizes are in bytes of UDP payload. The larger ones fit, with 28 bytes of IPv4 and UDP headers
+// or 48 of IPv6, what paths have in practice: Ethernet (1500), PPPoE (1492), tunnels and mobile networks
+// (1400 to 1480).
+var packetSizes = [...]int{1472, 1452, 1412, 1372, packetBytes}
 
 const (
+	leastPacket = 1200 // what a path that carries packetBytes no longer may still carry (RFC 9000 §14)
 	mostPacket6 = 1452 // over IPv6
 
 	sizeRounds  = 3 // MAX_PROBES of RFC 8899 §5.1.2
@@ -33,7 +34,7 @@ const (
 	pmtuOff    pmtuState = iota // fragments would arrive: probes prove nothing
 	pmtuSearch                  // probes larger than size are under way
 	pmtuDone                    // until the next search
-	pmtuCheck                   // large packets get lost: does size still pass, where packetBytes does?
+	pmtuCheck                   // large packets get lost: does size still pass, where leastPacket does?
 )
 
 // A pmtu finds the largest packet that the path carries: Datagram Packetization Layer Path MTU
@@ -44,7 +45,7 @@ const (
 //	                                                        ^  |
 //	            size answered, or nothing at all ---- check <--+ large packets lost in a row
 //	                                                    |
-//	                     3 rounds in which only packetBytes was answered: size falls, done
+//	                     3 rounds in which only leastPacket was answered: size falls, done
 //
 // A search asks for the likeliest size, the top, alone. If that is not answered, it asks twice more,
 // together with all sizes between: on a path that loses nothing, one round trip or one timeout settles
@@ -53,14 +54,14 @@ const (
 // It has no clock and sends nothing. Guarded by Link.mu.
 type pmtu struct {
 	state pmtuState
-	size  int           // what a packet may have now, from packetBytes to top
+	size  int           // what a packet may have now, from leastPacket to top; packetBytes at first
 	top   int           // of this path
 	at    time.Duration // when step is wanted; never
 	since time.Duration // start of the state: answers to earlier probes say nothing
 	round int
 	tried int // searches on this path that did not reach the top
 
-	base    bool // packetBytes was answered in this round of the check
+	base    bool // leastPacket was answered in this round of the check
 	muted   int  // rounds of the check in which nothing was
 	missed  int  // large packets lost since one arrived
 	falls   int
@@ -117,7 +118,7 @@ func (p *pmtu) step(now, wait time.Duration) (s probeSizes) {
 	}
 	if p.state == pmtuCheck {
 		s.add(p.size)
-		s.add(packetBytes)
+		s.add(leastPacket)
 	} else {
 		if p.round == sizeRounds {
 			p.finish(now)
@@ -163,7 +164,7 @@ func (p *pmtu) fall(now time.Duration) {
 		p.falls = 0
 	}
 	p.enter(pmtuDone, now)
-	p.size, p.fellAt = packetBytes, now
+	p.size, p.fellAt = leastPacket, now
 	p.at = now + fallFirst
 	for range p.falls {
 		p.at = min(now+10*(p.at-now), now+raiseAfter)
@@ -209,7 +210,7 @@ func (p *pmtu) answered(size int, sentAt, now time.Duration) bool {
 
 // sent takes in that a packet left which asks for feedback; acked is the highest counter reported.
 func (p *pmtu) sent(counter uint64, size int, acked uint64, now time.Duration) {
-	if size > packetBytes {
+	if size > leastPacket {
 		if p.large <= max(acked, p.watched) {
 			p.largeAt = now
 		}
@@ -219,7 +220,7 @@ func (p *pmtu) sent(counter uint64, size int, acked uint64, now time.Duration) {
 
 // delivered takes in that a packet arrived which asks for feedback.
 func (p *pmtu) delivered(size int, sentAt time.Duration) {
-	if size <= packetBytes {
+	if size <= leastPacket {
 		return
 	}
 	p.arrived = max(p.arrived, sentAt)
@@ -231,7 +232,7 @@ func (p *pmtu) delivered(size int, sentAt time.Duration) {
 // lost takes in that a packet did not arrive, which asks for feedback. Several large ones in a row,
 // with no newer one that arrived, begin a check.
 func (p *pmtu) lost(size int, sentAt, now time.Duration) {
-	if size <= packetBytes || sentAt < p.arrived {
+	if size <= leastPacket || sentAt < p.arrived {
 		return
 	}
 	p.missAt = max(p.missAt, sentAt)
@@ -243,7 +244,7 @@ func (p *pmtu) lost(size int, sentAt, now time.Duration) {
 // suspect begins a check, unless one is under way or there is nowhere to fall. It is also to be called
 // when a timeout took all that was in flight.
 func (p *pmtu) suspect(now time.Duration) {
-	if p.size > packetBytes && (p.state == pmtuDone || p.state == pmtuSearch) {
+	if p.size > leastPacket && (p.state == pmtuDone || p.state == pmtuSearch) {
 		p.enter(pmtuCheck, now)
 	}
 }
@@ -264,7 +265,7 @@ func (l *Link) resizeLocked() { l.mtu.Store(int32(l.pmtu.size - overheadBytes)) 
 func (l *Link) fillSizesLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
 	p := &l.pmtu
 	next := never
-	if p.state == pmtuDone && p.size > packetBytes && p.large > max(l.cc.acked, p.watched) {
+	if p.state == pmtuDone && p.size > leastPacket && p.large > max(l.cc.acked, p.watched) {
 		if next = max(l.cc.progressAt, p.largeAt) + l.cc.probeTimeout(); now >= next {
 			p.watched = p.large // nothing is reported any more
 			p.suspect(now)
@@ -287,7 +288,7 @@ func (l *Link) fillSizesLocked(b *batch, to netip.AddrPort, now time.Duration) t
 
 // sizesLocked takes in what a feedback says of packets with counters above acked.
 func (l *Link) sizesLocked(f *feedback, acked uint64, now time.Duration) {
-	if l.pmtu.size == packetBytes {
+	if l.pmtu.size == leastPacket {
 		return
 	}
 	// Newest first: what was lost before one that arrived says nothing.

@@ -152,13 +152,13 @@ func TestPMTUBlackHole(t *testing.T) {
 		path.mtu = 1272
 		lose(p, 3, 1472, time.Second)
 		_, changed := path.drive(p, time.Second, 3*time.Second, rtt)
-		if p.size != packetBytes || changed > 2500*time.Millisecond {
-			t.Errorf("%d bytes at %v, want %d by 2.5 s", p.size, changed, packetBytes)
+		if p.size != leastPacket || changed > 2500*time.Millisecond {
+			t.Errorf("%d bytes at %v, want %d by 2.5 s", p.size, changed, leastPacket)
 		}
 		// It does not go back and forth, and finds out in the end that the path recovered.
 		probes, _ := path.drive(p, 3*time.Second, 10*time.Minute, rtt)
-		if probes > 3*9 {
-			t.Errorf("%d probes in ten minutes", probes)
+		if probes > 3*10 || p.size != packetBytes {
+			t.Errorf("%d probes in ten minutes, %d bytes", probes, p.size)
 		}
 		path.mtu = 1472
 		path.drive(p, 10*time.Minute, 21*time.Minute, rtt)
@@ -171,8 +171,8 @@ func TestPMTUBlackHole(t *testing.T) {
 		path.mtu = 1272
 		p.suspect(time.Second)
 		path.drive(p, time.Second, 3*time.Second, rtt)
-		if p.size != packetBytes {
-			t.Errorf("got %d bytes, want %d", p.size, packetBytes)
+		if p.size != leastPacket {
+			t.Errorf("got %d bytes, want %d", p.size, leastPacket)
 		}
 	})
 	t.Run("congestion", func(t *testing.T) {
@@ -194,7 +194,7 @@ func TestPMTUBlackHole(t *testing.T) {
 	})
 	t.Run("smaller ones", func(t *testing.T) {
 		p, _ := up(t)
-		lose(p, 100, packetBytes, time.Second)
+		lose(p, 100, leastPacket, time.Second)
 		if p.state != pmtuDone {
 			t.Errorf("state %v, want done", p.state)
 		}

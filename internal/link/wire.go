@@ -17,7 +17,7 @@ const (
 	tagBytes      = 16
 	overheadBytes = headerBytes + tagBytes
 
-	// What every path carries: 1200 + 28 + 4 (TURN) + 48 (IPv6, UDP) = 1280, the least MTU of IPv6.
+	// What a path is expected to carry: 1200 + 28 + 4 (TURN) + 48 (IPv6, UDP) = 1280, the least MTU of IPv6.
 	mtuBytes    = 1200
 	packetBytes = mtuBytes + overheadBytes
 
@@ -49,7 +49,7 @@ const (
 
 const (
 	shortBytes   = 1 + 8 // PONG, CHALLENGE, RESPONSE, ACK
-	messageBytes = mtuBytes - shortBytes
+	messageBytes = leastPacket - overheadBytes - shortBytes
 	reasonBytes  = 256
 )
 
