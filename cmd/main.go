@@ -91,7 +91,13 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, syscall.SIGPIPE)
 	ch := make(chan os.Signal, 2) // both Ctrl-C, should they come at once
-	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if onTerminal() {
+		ends = append(ends, syscall.SIGHUP) // the terminal is gone
+	} else {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // a session hears of it elsewhere
+	}
+	for _, s := range ends {
 		if !signal.Ignored(s) { // as under nohup
 			signal.Notify(ch, s)
 		}

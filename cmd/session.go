@@ -29,7 +29,11 @@ func meet(ctx context.Context, u *ui, cfg peer.Config, data bool) (*peer.Session
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, sync.OnceFunc(func() { _ = s.Close() }), nil // what there is to tell, Wait tells
+	unhook := recoverOnHangup(s)
+	return s, sync.OnceFunc(func() {
+		unhook()
+		_ = s.Close() // what there is to tell, Wait tells
+	}), nil
 }
 
 // wait blocks until the session ends or ctx does, and returns why.
