@@ -33,19 +33,38 @@ func (h *Host) run(name string, args ...string) string {
 	return string(out)
 }
 
-// Move takes a host from its LAN to that of another one. Both must be behind routers. It has another
-// interface address, another default route and another public address from then on. IPv4 only.
-func (h *Host) Move(to *Host) {
+// plug gives a host another interface in the LAN of to, and returns its address there.
+func (h *Host) plug(dev string, to *Host) netip.Addr {
 	h.lab.t.Helper()
 	if h.router == "" || to.router == "" {
 		h.lab.t.Fatalf("netlab: %s or %s is not behind a router", h.name, to.name)
 	}
-	h.lab.ip("-n", h.ns, "link", "del", "eth0")
 	*to.hosts++
 	n := *to.hosts
+	addr := lan4(to.site, n+1)
+	h.lab.cable(end{ns: h.ns, dev: dev, addrs: []netip.Prefix{netip.PrefixFrom(addr, 24)}},
+		end{ns: to.router, dev: fmt.Sprintf("port%d", n), bridge: "lan"}, LinkConfig{})
+	return addr
+}
+
+// Move takes a host from its LAN to that of another one. Both must be behind routers. It has another
+// interface address, another default route and another public address from then on. IPv4 only.
+func (h *Host) Move(to *Host) {
+	h.lab.t.Helper()
+	h.lab.ip("-n", h.ns, "link", "del", "eth0")
+	h.addr, h.addr6 = h.plug("eth0", to), netip.Addr{}
 	h.router, h.site, h.hosts, h.public, h.link = to.router, to.site, to.hosts, to.public, to.link
-	h.addr, h.addr6 = lan4(h.site, n+1), netip.Addr{}
-	h.lab.cable(end{ns: h.ns, dev: "eth0", addrs: []netip.Prefix{netip.PrefixFrom(h.addr, 24)}},
-		end{ns: h.router, dev: fmt.Sprintf("port%d", n), bridge: "lan"}, LinkConfig{})
 	h.lab.route(h.ns, lan4(h.site, 1))
+}
+
+// Join gives a host a second interface, eth1, in the LAN of another one. The default route stays.
+func (h *Host) Join(to *Host) {
+	h.lab.t.Helper()
+	h.plug("eth1", to)
+}
+
+// RouteBy makes the router of another host the default one, or its own again. [Host.Join] comes first.
+func (h *Host) RouteBy(to *Host) {
+	h.lab.t.Helper()
+	h.lab.ip("-n", h.ns, "route", "replace", "default", "via", lan4(to.site, 1).String())
 }
