@@ -3,108 +3,15 @@
 package acceptance
 
 import (
-	"crypto/rand"
-	"crypto/sha256"
-	"net"
-	"sync/atomic"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"adit/internal/netlab"
 )
-
-// A copying is a transfer that goes on while the network under it changes. What the receiver has is counted,
-// so that a gap can be measured.
-type copying struct {
-	t        testing.TB
-	received atomic.Int64
-	progress chan struct{} // capacity 1
-	stop     chan struct{}
-	sums     chan [2][32]byte
-}
-
-// copyThrough sends random bytes through a tunnel between two hosts, from the connecter to the exposer,
-// until it is told to stop.
-func (w *world) copyThrough(left, right *netlab.Host, flags ...string) (c *copying, exposer, connecter *process) {
-	w.t.Helper()
-	c = &copying{t: w.t, progress: make(chan struct{}, 1), stop: make(chan struct{}), sums: make(chan [2][32]byte, 1)}
-	sum := make(chan [32]byte, 1)
-	sink := listen(w.t, left, func(conn net.Conn) {
-		h := sha256.New()
-		b := make([]byte, 64<<10)
-		for {
-			n, err := conn.Read(b)
-			h.Write(b[:n])
-			c.received.Add(int64(n))
-			select {
-			case c.progress <- struct{}{}:
-			default:
-			}
-			if err != nil {
-				break
-			}
-		}
-		sum <- [32]byte(h.Sum(nil))
-	})
-	exposer, code := w.expose(left, append(flags, sink.String())...)
-	connecter, port := w.forward(right, code, flags...)
-	conn := dial(w.t, right, port)
-	go func() {
-		h := sha256.New()
-		b := make([]byte, 32<<10)
-		t := time.NewTicker(10 * time.Millisecond) // 3 MB/s: the machine is to have time for the rest
-		defer t.Stop()
-		for {
-			select {
-			case <-c.stop:
-				_ = conn.CloseWrite()
-				var got [32]byte
-				select {
-				case got = <-sum:
-				case <-time.After(patience):
-				}
-				c.sums <- [2][32]byte{[32]byte(h.Sum(nil)), got}
-				return
-			case <-t.C:
-			}
-			rand.Read(b)
-			n, err := conn.Write(b)
-			h.Write(b[:n])
-			if err != nil {
-				<-c.stop
-				c.sums <- [2][32]byte{{1}}
-				return
-			}
-		}
-	}()
-	c.flows(patience)
-	return c, exposer, connecter
-}
-
-// flows waits until more has come through, which takes at most limit, and returns how long that took.
-func (c *copying) flows(limit time.Duration) time.Duration {
-	c.t.Helper()
-	began := time.Now()
-	deadline := time.After(limit)
-	// What was under way may still come in: half a megabyte is more than that.
-	for want := c.received.Load() + 512<<10; c.received.Load() < want; {
-		select {
-		case <-c.progress:
-		case <-deadline:
-			c.t.Fatalf("nothing comes through %v later", limit)
-		}
-	}
-	return time.Since(began)
-}
-
-// ends ends the transfer and compares both sides of it.
-func (c *copying) ends() {
-	c.t.Helper()
-	close(c.stop)
-	if s := <-c.sums; s[0] != s[1] {
-		c.t.Errorf("the receiver got something else than was sent")
-	}
-}
 
 // onRouter runs a command on the router of a host.
 func onRouter(t testing.TB, h *netlab.Host, args ...string) {
@@ -119,111 +26,256 @@ func flush(t testing.TB, h *netlab.Host) { onRouter(t, h, "conntrack", "-F") }
 
 // cut takes the router of a host from the internet for a while.
 func cut(t testing.TB, h *netlab.Host, d time.Duration) {
+	t.Helper()
 	onRouter(t, h, "ip", "link", "set", "wan", "down")
 	time.Sleep(d)
 	onRouter(t, h, "ip", "link", "set", "wan", "up")
 	onRouter(t, h, "ip", "route", "replace", "default", "via", "198.51.100.1")
 }
 
-// TestRoam: a copy goes on over every fault of the networks under it, and soon.
+// drop makes the router of a host swallow what it forwards and a condition of nft matches, until heal.
+func drop(t testing.TB, h *netlab.Host, condition ...string) {
+	t.Helper()
+	onRouter(t, h, "nft", "add", "table", "inet", "fault")
+	onRouter(t, h, "nft", "add", "chain", "inet", "fault", "forward", "{ type filter hook forward priority -5; }")
+	onRouter(t, h, append(append([]string{"nft", "add", "rule", "inet", "fault", "forward"}, condition...), "drop")...)
+}
+
+func heal(t testing.TB, h *netlab.Host) {
+	t.Helper()
+	onRouter(t, h, "nft", "delete", "table", "inet", "fault")
+}
+
+// A roaming is a session whose networks get faults.
+type roaming struct {
+	*world
+	left, right, other, another *netlab.Host // the exposer's machine, the connecter's, and two more
+	exposer, connecter          *process
+	copying                     *copying
+}
+
+func newRoaming(w *world, kind netlab.NAT) *roaming {
+	nat := func() *netlab.Host { return w.lab.Host(kind, netlab.HostOptions{}) }
+	return &roaming{world: w, left: nat(), right: nat(), other: nat(), another: nat()}
+}
+
+func (r *roaming) start(flags ...string) {
+	r.t.Helper()
+	r.copying, r.exposer, r.connecter = r.copyThrough(r.left, r.right, append(flags, "-v")...)
+}
+
+// back checks that everything flows again within the limit.
+func (r *roaming) back(limit time.Duration) {
+	r.t.Helper()
+	took := r.copying.flows(limit + patience)
+	r.t.Logf("back after %.2f s", took.Seconds())
+	if took > limit {
+		r.t.Errorf("back only after %v, want %v", took, limit)
+	}
+}
+
+func (r *roaming) end() {
+	r.t.Helper()
+	r.copying.ends()
+	ends(r.connecter, r.exposer)
+}
+
+// stopBoth stops both processes for a while.
+func (r *roaming) stopBoth(d time.Duration) {
+	r.exposer.pause()
+	r.connecter.pause()
+	time.Sleep(d)
+	r.exposer.resume()
+	r.connecter.resume()
+}
+
+// withoutRendezvous kills the rendezvous for a while, at whose end one side moves.
+func (r *roaming) withoutRendezvous(d time.Duration) {
+	r.t.Helper()
+	r.server.kill()
+	r.server.gone(patience)
+	time.Sleep(d)
+	r.right.Move(r.other)
+	time.Sleep(2 * time.Second) // it looks for the peer in vain
+	r.serveAgain()
+}
+
+// TestRoam: a copy and somebody who types go on over every fault of the networks under them, and soon.
 func TestRoam(t *testing.T) {
 	tool(t, "conntrack")
-	type scene struct {
-		*world
-		left, right, other, another *netlab.Host
-		exposer, connecter          *process
-	}
+	type fault = func(r *roaming)
 	for _, c := range []struct {
-		name  string
-		long  bool
-		limit time.Duration
-		fault func(s *scene)
+		name   string
+		long   bool
+		limit  time.Duration
+		faults []fault // one after the other
 	}{
-		{"mapping lost at the sender", false, time.Second, func(s *scene) { flush(s.t, s.right) }},
-		{"mapping lost at the receiver", false, time.Second, func(s *scene) { flush(s.t, s.left) }},
-		{"mappings lost at both", false, time.Second, func(s *scene) { flush(s.t, s.left); flush(s.t, s.right) }},
-		{"another address of the sender", false, 2 * time.Second, func(s *scene) { s.right.Readdress() }},
-		{"another address of the receiver", false, 2 * time.Second, func(s *scene) { s.left.Readdress() }},
-		{"another NAT of the sender", false, 2 * time.Second, func(s *scene) { s.right.Move(s.other) }},
-		{"another NAT of the receiver", false, 2 * time.Second, func(s *scene) { s.left.Move(s.other) }},
-		{"other NATs of both", false, 6 * time.Second, func(s *scene) { s.left.Move(s.other); s.right.Move(s.another) }},
-		{"link down for 5 s", false, 2 * time.Second, func(s *scene) { cut(s.t, s.left, 5*time.Second) }},
-		{"link down for 60 s", true, 2 * time.Second, func(s *scene) { cut(s.t, s.left, time.Minute) }},
-		{"link down for 10 min", true, 2 * time.Second, func(s *scene) { cut(s.t, s.left, 9*time.Minute+50*time.Second) }},
-		{"both stopped for 120 s", true, 3 * time.Second, func(s *scene) {
-			s.exposer.pause()
-			s.connecter.pause()
-			time.Sleep(2 * time.Minute)
-			s.exposer.resume()
-			s.connecter.resume()
+		{"mapping lost at the sender", false, time.Second, []fault{func(r *roaming) { flush(r.t, r.right) }}},
+		{"mapping lost at the receiver", false, time.Second, []fault{func(r *roaming) { flush(r.t, r.left) }}},
+		{"mappings lost at both", false, time.Second, []fault{func(r *roaming) { flush(r.t, r.left); flush(r.t, r.right) }}},
+		{"another address of the sender", false, 2 * time.Second, []fault{func(r *roaming) { r.right.Readdress() }}},
+		{"another address of the receiver", false, 2 * time.Second, []fault{func(r *roaming) { r.left.Readdress() }}},
+		{"another NAT of the sender", false, 2 * time.Second, []fault{func(r *roaming) { r.right.Move(r.other) }}},
+		{"another NAT of the receiver", false, 2 * time.Second, []fault{func(r *roaming) { r.left.Move(r.other) }}},
+		{"other NATs of both", false, 6 * time.Second, []fault{func(r *roaming) { r.left.Move(r.other); r.right.Move(r.another) }}},
+		{"another default route and back", false, 2 * time.Second, []fault{
+			func(r *roaming) { r.right.Join(r.other); r.right.RouteBy(r.other) },
+			func(r *roaming) { r.right.RouteBy(r.right) },
 		}},
-		{"rendezvous away while one side moves", false, 5 * time.Second, func(s *scene) {
-			s.server.pause()
-			s.right.Move(s.other)
-			time.Sleep(8 * time.Second)
-			s.server.resume()
-		}},
+		{"link down for 5 s", false, 2 * time.Second, []fault{func(r *roaming) { cut(r.t, r.left, 5*time.Second) }}},
+		{"link down for 60 s", true, 2 * time.Second, []fault{func(r *roaming) { cut(r.t, r.left, time.Minute) }}},
+		{"link down for 10 min", true, 2 * time.Second, []fault{func(r *roaming) { cut(r.t, r.left, 10*time.Minute) }}},
+		{"both stopped for 8 s", false, 3 * time.Second, []fault{func(r *roaming) { r.stopBoth(8 * time.Second) }}},
+		{"both stopped for 120 s", true, 3 * time.Second, []fault{func(r *roaming) { r.stopBoth(2 * time.Minute) }}},
+		{"rendezvous away for 5 s", false, 5 * time.Second, []fault{func(r *roaming) { r.withoutRendezvous(5 * time.Second) }}},
+		{"rendezvous away for 10 min", true, 5 * time.Second, []fault{func(r *roaming) { r.withoutRendezvous(10 * time.Minute) }}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.long && !long {
 				t.Skip("takes minutes: set ADIT_LONG")
 			}
-			w := newWorld(t)
-			nat := func() *netlab.Host { return w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}) }
-			s := &scene{world: w, left: nat(), right: nat(), other: nat(), another: nat()}
-			var copying *copying
-			copying, s.exposer, s.connecter = w.copyThrough(s.left, s.right, "-v")
-			c.fault(s)
-			took := copying.flows(c.limit + patience)
-			t.Logf("data again after %.2f s", took.Seconds())
-			if took > c.limit {
-				t.Errorf("data again only after %v, want %v", took, c.limit)
+			t.Parallel()
+			r := newRoaming(newWorld(t), netlab.PortRestricted)
+			r.start("--resume-timeout=15m")
+			for _, fault := range c.faults {
+				fault(r)
+				r.back(c.limit)
 			}
-			copying.ends()
-			ends(s.connecter, s.exposer)
+			r.end()
 		})
 	}
 }
 
-// TestRelayTakesOver: a firewall closes the direct path; the relay has the session until it is open again.
-func TestRelayTakesOver(t *testing.T) {
-	w := newRelayWorld(t)
-	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
-	copying, exposer, connecter := w.copyThrough(left, right)
-	onRouter(t, left, "nft", "insert", "rule", "inet", "filter", "forward", "ip", "saddr", right.PublicAddr().String(), "drop")
-	onRouter(t, left, "nft", "insert", "rule", "inet", "filter", "forward", "ip", "daddr", right.PublicAddr().String(), "drop")
-	took := copying.flows(patience)
-	t.Logf("data again after %.2f s", took.Seconds())
-	if took > 4*time.Second {
-		t.Errorf("the relay took over only after %v", took)
+// TestRoamNarrow: a path begins to swallow packets of more than 1,250 bytes.
+func TestRoamNarrow(t *testing.T) {
+	t.Parallel()
+	// The emulated link takes apart what the kernel has not yet: the rule sees single packets.
+	r := newRoaming(newWorld(t, netlab.WithUplink(netlab.LinkConfig{RateBits: 100e6, Delay: time.Millisecond})), netlab.PortRestricted)
+	r.start()
+	time.Sleep(time.Second) // until large packets are in use
+	for _, h := range []*netlab.Host{r.left, r.right} {
+		drop(t, h, "iifname", "wan", "meta", "l4proto", "udp", "meta", "length", ">", "1250")
 	}
-	e, _ := connecter.await("up")
+	r.back(3 * time.Second)
+	r.end()
+}
+
+// TestRoamToRelay: a firewall closes the direct path; the relay has the session until it is open again.
+func TestRoamToRelay(t *testing.T) {
+	t.Parallel()
+	r := newRoaming(newRelayWorld(t), netlab.PortRestricted)
+	r.start()
+	drop(t, r.left, "ip", "saddr", r.right.PublicAddr().String())
+	drop(t, r.left, "ip", "daddr", r.right.PublicAddr().String())
+	r.back(4 * time.Second)
+	e, _ := r.connecter.await("up")
 	for e.Path != "relay" {
-		e, _ = connecter.await("up")
+		e, _ = r.connecter.await("up")
 	}
 	began := time.Now()
-	onRouter(t, left, "nft", "flush", "chain", "inet", "filter", "forward")
-	e, at := connecter.await("up")
+	heal(t, r.left)
+	e, at := r.connecter.await("up")
 	t.Logf("%s again after %.2f s", e.Path, at.Sub(began).Seconds())
 	if e.Path != "direct" || at.Sub(began) > 15*time.Second {
 		t.Errorf("%s after %v, want direct within 15 s", e.Path, at.Sub(began))
 	}
-	copying.flows(patience)
-	copying.ends()
-	ends(connecter, exposer)
+	r.copying.flows(patience)
+	if n := r.connecter.count("interrupted"); n > 0 {
+		t.Errorf("%d times interrupted", n)
+	}
+	r.end()
+}
+
+// TestRoamToSecondRelay: of two relays that the rendezvous hands out the one in use is killed.
+func TestRoamToSecondRelay(t *testing.T) {
+	t.Parallel()
+	w := &world{t: t, adit: adit(t), lab: netlab.New(t)}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("a secret that all relays know\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hub := w.lab.Public("rendezvous")
+	var relays [2]*process
+	var hosts [2]*netlab.Host
+	args := []string{"--turn-secret", secret}
+	for i := range relays {
+		hosts[i] = w.lab.Public(fmt.Sprintf("relay%d", i))
+		addr := hosts[i].Addr().String()
+		relays[i] = w.run(hosts[i], "serve", "--http", addr+":8080", "--stun", addr+":3478", "--external-ip", addr,
+			"--turn", "--turn-secret", secret, "--turn-allow", "198.51.100.0/24")
+		relays[i].await("listening")
+		args = append(args, "--turn-url", "turn:"+addr+":3478?transport=udp")
+	}
+	w.serve(hub, args...)
+	r := newRoaming(w, netlab.Symmetric)
+	r.start()
+	var up event
+	all, _, _ := r.connecter.events()
+	for _, e := range all {
+		if e.Name == "up" {
+			up = e
+		}
+	}
+	dead := -1
+	for i, h := range hosts {
+		if strings.Contains(up.Local+up.Remote, "relay "+h.Addr().String()) {
+			relays[i].kill()
+			dead = i
+		}
+	}
+	if dead < 0 {
+		t.Fatalf("the path goes through no relay: %s to %s", up.Local, up.Remote)
+	}
+	r.back(5 * time.Second)
+	r.end()
+}
+
+// TestRoamLoss: heavy loss for a while neither interrupts the session nor slows it down afterwards.
+func TestRoamLoss(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		long bool
+		d    time.Duration
+	}{{false, 8 * time.Second}, {true, time.Minute}} {
+		t.Run(c.d.String(), func(t *testing.T) {
+			if c.long != long {
+				t.Skip("one of the two is enough: set ADIT_LONG, or not")
+			}
+			r := newRoaming(newWorld(t, netlab.WithUplink(netlab.LinkConfig{RateBits: 40e6, Delay: 5 * time.Millisecond})), netlab.PortRestricted)
+			r.copying, r.exposer, r.connecter = r.copyAt(r.left, r.right, 0, "-v")
+			time.Sleep(2 * time.Second)
+			before := r.copying.rate(2 * time.Second)
+			drop(t, r.left, "numgen", "random", "mod", "100", "<", "30")
+			lossy := r.copying.rate(c.d)
+			heal(t, r.left)
+			time.Sleep(5 * time.Second)
+			after := r.copying.rate(2 * time.Second)
+			t.Logf("%.1f Mbit/s before, %.1f with 30 %% loss, %.1f five seconds after it", before*8/1e6, lossy*8/1e6, after*8/1e6)
+			if after < 0.9*before {
+				t.Errorf("%.1f Mbit/s after the loss, %.1f before it", after*8/1e6, before*8/1e6)
+			}
+			for _, p := range []*process{r.exposer, r.connecter} {
+				if n := p.count("interrupted"); n > 0 {
+					t.Errorf("%s was interrupted %d times", p.label, n)
+				}
+			}
+			r.end()
+		})
+	}
 }
 
 // TestGoodbyeByLetter: a side that ends while there is no path leaves word at the rendezvous.
 func TestGoodbyeByLetter(t *testing.T) {
-	w := newWorld(t)
-	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
-	copying, exposer, connecter := w.copyThrough(left, right)
-	onRouter(t, left, "nft", "insert", "rule", "inet", "filter", "forward", "meta", "l4proto", "udp", "drop")
-	connecter.await("interrupted")
-	exposer.await("interrupted")
-	exposer.interrupt()
-	exposer.exits(130, patience)
-	connecter.exits(0, patience)
-	close(copying.stop)
-	<-copying.sums
+	t.Parallel()
+	r := newRoaming(newWorld(t), netlab.PortRestricted)
+	r.start()
+	drop(t, r.left, "meta", "l4proto", "udp")
+	r.connecter.await("interrupted")
+	r.exposer.await("interrupted")
+	r.exposer.interrupt()
+	r.exposer.exits(130, patience)
+	r.connecter.exits(0, patience)
+	close(r.copying.stop)
+	<-r.copying.sums
+	<-r.copying.typist
 }

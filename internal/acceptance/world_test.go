@@ -23,6 +23,8 @@ type world struct {
 	server *process
 	signal string // the rendezvous' URL
 	stun   string // and its STUN server
+
+	serveAgain func() // starts the rendezvous anew, where and how it ran before
 }
 
 // newWorld makes a lab with a rendezvous on a public host of its own.
@@ -35,13 +37,17 @@ func newWorld(t testing.TB, opts ...netlab.Option) *world {
 }
 
 // serve starts the rendezvous on h.
-func (w *world) serve(h *netlab.Host) {
+func (w *world) serve(h *netlab.Host, args ...string) {
 	w.t.Helper()
 	web, stun := netip.AddrPortFrom(h.Addr(), 8080), netip.AddrPortFrom(h.Addr(), 3478)
-	w.server = w.run(h, "serve", "--http", web.String(), "--stun", stun.String(), "--external-ip", h.Addr().String())
-	w.server.await("listening")
-	w.server.await("listening")
 	w.signal, w.stun = "http://"+web.String(), stun.String()
+	w.serveAgain = func() {
+		w.t.Helper()
+		w.server = w.run(h, append([]string{"serve", "--http", web.String(), "--stun", stun.String(), "--external-ip", h.Addr().String()}, args...)...)
+		w.server.await("listening")
+		w.server.await("listening")
+	}
+	w.serveAgain()
 }
 
 // in returns the same world for a subtest.
