@@ -84,7 +84,7 @@ func (s *Stream) overtook(n int) {
 	defer s.mu.Unlock()
 	in := &s.in
 	if s.released || s.err != nil || in.over || in.hasFinal || in.buf.bytes > in.window/4 ||
-		in.received+uint64(n)+uint64(in.window/2) < in.limit {
+		in.received+uint64(n)+uint64(in.window-in.window/4) < in.limit {
 		return
 	}
 	if more := min(in.window, s.session.cfg.MaxBuffer-in.window); more > 0 && s.session.credit.take(more) {

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -17,6 +18,7 @@ const (
 	startGain   = 2.77
 	startWindow = 1.75 // while it starts, beside what is not reported yet: a queue of one bandwidth-delay product is not overrun
 	startLossy  = 2.25 // the same where packets are lost
+	startMost   = 3.0  // the window of the start in bandwidth-delay products, as far as they are known
 	cruiseGain  = 2.0
 	initialRate = 16 * packetBytes // per round trip, before anything is known
 	leastWindow = 8 * packetBytes
@@ -84,6 +86,7 @@ type congestion struct {
 	rttvar    time.Duration
 
 	phase      phase
+	slow       float64 // window of the start, as far as what arrives lets it grow; 0 before there is one
 	full       float64 // rate at which startup last grew
 	fullCount  int
 	filled     bool
@@ -152,6 +155,7 @@ func (c *congestion) onFeedback(f *feedback, now time.Duration) bool {
 		c.buffer = f.buffer
 	}
 	news := f.packets > c.arrived
+	c.grow(float64(f.bytes - c.delivered))
 	c.delivered, c.arrived = f.bytes, f.packets
 	c.ackedPackets, c.ackedBytes = r.packets, r.bytes
 	if news {
@@ -305,6 +309,25 @@ func (c *congestion) cruise(now time.Duration) {
 
 func (c *congestion) bdp() float64 { return c.rate * c.minRTT.Seconds() }
 
+// grow lets the window of the start grow by a part of what arrived. The rate is known late, by a round
+// trip and what feedback waits for, which would make the start half as fast again. The window grows so
+// that it has doubled when the first sign of a queue arrives: one of a bandwidth-delay product is just
+// full by then.
+func (c *congestion) grow(bytes float64) {
+	if c.phase != phaseStart {
+		c.slow = 0
+		return
+	}
+	if c.slow == 0 {
+		c.slow = max(c.inflight(), initialRate)
+	}
+	if c.standing(c.lastRTT) || c.minRTT == 0 || c.inflight()+bytes < c.slow/2 {
+		return
+	}
+	sign := c.minRTT + queueSign(c.minRTT) + feedbackInterval(c.minRTT)
+	c.slow += bytes * (math.Exp2(c.minRTT.Seconds()/sign.Seconds()) - 1)
+}
+
 // pace returns the rate to send at, in bytes per second.
 func (c *congestion) pace() float64 {
 	if c.rate == 0 {
@@ -366,9 +389,16 @@ func (c *congestion) steadyWindow() float64 {
 	if c.crowd.window > 0 {
 		return min(c.crowd.window, c.crowd.window/2+room+leastWindow)
 	}
+	slow := 0.0
+	if c.phase == phaseStart && !c.standing(c.lastRTT) {
+		slow = min(c.slow, startMost*c.bdp())
+		if c.full == 0 { // no sample says yet what the path bears
+			slow = max(slow, initialRate)
+		}
+	}
 	// What arrived but was not reported yet must not keep the pacer from its rate, probing included.
 	need := cycle[0]*c.makeUp()*c.bdp() + c.rate*feedbackInterval(c.minRTT).Seconds()
-	w := max(max(gain*c.bdp(), need)+c.rate*timerSlack.Seconds(), leastWindow)
+	w := max(max(gain*c.bdp(), need)+c.rate*timerSlack.Seconds(), slow, leastWindow)
 	if c.phase == phaseCruise && c.cycleIndex > 0 && c.crowd.yield > 0 {
 		w = max(min(w, c.yieldWindow()), leastWindow)
 	}
@@ -433,5 +463,10 @@ func (c *congestion) makeUp() float64 { return 1 / (1 - min(c.loss, mostLoss)) }
 // own jitter.
 func (c *congestion) standing(rtt time.Duration) bool {
 	least := c.floor.value()
-	return rtt > least+min(max(least/8, 2*time.Millisecond), 16*time.Millisecond)+4*c.noise
+	return rtt > least+queueSign(least)+4*c.noise
+}
+
+// queueSign is by how much a round trip must have grown to be the sign of a queue.
+func queueSign(least time.Duration) time.Duration {
+	return min(max(least/8, 2*time.Millisecond), 16*time.Millisecond)
 }
