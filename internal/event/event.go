@@ -25,6 +25,10 @@ const (
 	Sample      = "sample"      // what a measurement sees at this moment
 	Bench       = "bench"       // what it found
 	Doctor      = "doctor"      // what the network allows
+	Reachable   = "reachable"   // peers that know this machine's key can find it at a rendezvous
+	Unreachable = "unreachable" // a rendezvous cannot be reached, for now
+	Calling     = "calling"     // the peer is there and was offered a session
+	Unanswered  = "unanswered"  // it did not answer
 )
 
 // An Event is one thing that happened. Only the fields that its Name calls for are set.
@@ -32,6 +36,7 @@ type Event struct {
 	Name string    `json:"event"`
 	Time time.Time `json:"time"`
 
+	Peer  string   `json:"peer,omitempty"` // its name, where one side has several
 	Token string   `json:"token,omitempty"`
 	Code  string   `json:"code,omitempty"`
 	Words []string `json:"words,omitempty"`

@@ -21,8 +21,12 @@ const guardOffers = 4096
 // A Guard sees to it that a responder in ModeKey takes each offer once. IK's first message can be recorded
 // and sent again; clocks that agree cannot be had of machines that have just been switched on. So an offer
 // contains a challenge of the responder, of which two are open, the newest and the one before, and the Guard
-// remembers the offers under each: 4,096 of 32 bytes at the most. It may be used by several goroutines.
+// remembers the offers under each: 4,096 of 32 bytes at the most. The first eight bytes of all challenges of one
+// Guard are the same, and of no other's: who sees them change knows that the process is another. It may be used
+// by several goroutines.
 type Guard struct {
+	process [8]byte
+
 	mu   sync.Mutex
 	open [2]challenged // the newest first
 }
@@ -35,6 +39,7 @@ type challenged struct {
 // NewGuard returns a Guard with one open challenge.
 func NewGuard() *Guard {
 	g := &Guard{}
+	rand.Read(g.process[:]) // never fails: crypto/rand ends the process instead
 	g.Rotate()
 	return g
 }
@@ -55,7 +60,8 @@ func (g *Guard) Rotate() Challenge {
 
 func (g *Guard) rotateLocked() Challenge {
 	next := challenged{seen: make(map[[32]byte]struct{})}
-	rand.Read(next.challenge[:]) // never fails: crypto/rand ends the process instead
+	copy(next.challenge[:], g.process[:])
+	rand.Read(next.challenge[len(g.process):]) // never fails: crypto/rand ends the process instead
 	g.open = [2]challenged{next, g.open[0]}
 	return next.challenge
 }

@@ -71,7 +71,7 @@ func createByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 		return nil, err
 	}
 	end.allocateFrom(room)
-	remote, noise, err := openOffer(pake, code, m.Body)
+	remote, noise, err := openOffer(cfg, pake, code, m.Body)
 	if err != nil {
 		// One run of the PAKE is one guess: whoever it was, this code is spent.
 		abort(ctx, room, abortWrongCode)
@@ -92,8 +92,17 @@ func createByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	return finish(ctx, cfg, end, client, room, remote, keys, false, late)
 }
 
+// byCode returns what both sides of a code's handshake agree on. With Keep the static key is this machine's.
+func (cfg Config) byCode(psk []byte, code handshake.Code) handshake.Config {
+	c := handshake.Config{Mode: handshake.ModeCode, PSK: psk, Context: []byte(code.Nameplate), Keep: cfg.Keep}
+	if cfg.Keep {
+		c.Static = handshake.KeyPairFrom(cfg.Key)
+	}
+	return c
+}
+
 // openOffer reads a joiner's offer; an error means that the joiner does not know the words.
-func openOffer(pake *handshake.PAKE, code handshake.Code, body []byte) (signal.Description, *handshake.Responder, error) {
+func openOffer(cfg Config, pake *handshake.PAKE, code handshake.Code, body []byte) (signal.Description, *handshake.Responder, error) {
 	var d signal.Description
 	if len(body) < pakeBytes {
 		return d, nil, handshake.ErrAuth
@@ -102,7 +111,7 @@ func openOffer(pake *handshake.PAKE, code handshake.Code, body []byte) (signal.D
 	if err != nil {
 		return d, nil, err
 	}
-	noise, err := handshake.NewResponder(handshake.Config{Mode: handshake.ModeCode, PSK: psk[:], Context: []byte(code.Nameplate)})
+	noise, err := handshake.NewResponder(cfg.byCode(psk[:], code))
 	if err != nil {
 		return d, nil, err
 	}
@@ -161,7 +170,7 @@ func joinByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	noise, err := handshake.NewInitiator(handshake.Config{Mode: handshake.ModeCode, PSK: psk[:], Context: []byte(code.Nameplate)})
+	noise, err := handshake.NewInitiator(cfg.byCode(psk[:], code))
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,10 @@ func failf(class Class, hint string, cause error, format string, args ...any) *E
 
 // classify gives err, met while dialling, its class. What already has one keeps it.
 func classify(ctx context.Context, err error) error {
+	var told *Error
+	if errors.As(err, &told) && told.Class == ClassTimeout {
+		return told
+	}
 	if ctx.Err() != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errTimeout) {
 			return failf(ClassTimeout, "start the other side too, or allow more time with --timeout", cause, "the peer did not answer in time")

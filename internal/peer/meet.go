@@ -14,6 +14,8 @@ import (
 // meet runs whichever meeting cfg.Signal calls for.
 func meet(ctx context.Context, cfg Config) (*Session, error) {
 	switch {
+	case cfg.Peer != [32]byte{}:
+		return dialByKey(ctx, cfg)
 	case cfg.Signal == "" || cfg.Signal == "paste":
 		cfg.Paste.OnToken = func(t string) { cfg.Events.Emit(event.Event{Name: event.Token, Token: t}) }
 		cfg.Paste.Expect = signal.KindAnswer

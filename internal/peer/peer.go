@@ -15,6 +15,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"adit/internal/event"
@@ -55,6 +56,11 @@ type Config struct {
 	Role        Role
 	Signal      string              // "paste", "exec:CMD", or the http(s) URL of a rendezvous
 	Code        string              // the connecter's code; only with a rendezvous
+	Signals     []string            // by key: URLs of rendezvous, which are used all at once
+	Key         [32]byte            // this machine's private key, to be met by and with Keep
+	Keep        bool                // by code: tell the peer this machine's public key, to be known by later
+	Peer        [32]byte            // the public key of the peer to dial, instead of a code
+	PeerName    string              // what this side calls it
 	STUN        []string            // host:port; nil asks a rendezvous for its list, and is none otherwise
 	Port        int                 // fixed UDP port; 0 picks one
 	PortMapping bool                // ask the router to forward the port
@@ -66,6 +72,11 @@ type Config struct {
 	// ResumeTimeout is how long a session outlives its peer's silence; 0 is 10 minutes.
 	ResumeTimeout time.Duration
 
+	// Admit says, for Listen, whether the peer with a public key may have a session, and what it is called.
+	// It is asked for each offer, from several goroutines: a look-up in memory.
+	Admit func(public [32]byte) (name string, ok bool)
+	Codes bool // for Listen: offer codes as well, one after the other
+
 	Targets []string           // what an exposer offers, the default first
 	Paste   signal.PasteConfig // where a pasted line is read and written
 	Events  event.Sink
@@ -74,6 +85,8 @@ type Config struct {
 	base *base // whose sockets to use; nil opens some
 }
 
+var discard = slog.New(slog.DiscardHandler)
+
 // A Session is one peer within reach.
 type Session struct {
 	end     *endpoint
@@ -81,13 +94,18 @@ type Session struct {
 	streams *reliable.Session
 	peer    signal.Description
 	stop    context.CancelFunc
+
+	name      string
+	key       [32]byte
+	kept      bool
+	restarted atomic.Bool // watch has ended it
 }
 
 // Dial meets the peer and returns when the path is up. It reports what happens to cfg.Events, and
 // fails with an *Error. Cancelling ctx unblocks it.
 func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
+		cfg.Logger = discard
 	}
 	if cfg.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -110,6 +128,9 @@ func (s *Session) Targets() []string { return s.peer.Targets }
 // Wait blocks until the session ends: nil if either side closed it, an *Error if the peer is gone.
 func (s *Session) Wait() error {
 	<-s.link.Done()
+	if err := s.gone(); err != nil {
+		return err
+	}
 	return ended(s.link.Err())
 }
 
@@ -127,7 +148,7 @@ func (s *Session) Close() error {
 // client is that of the rendezvous, nil if the two met without one.
 func start(end *endpoint, p path, remote signal.Description, cfg Config, client *signal.Client, keys *handshake.Result) *Session {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Session{end: end, link: end.link, streams: end.streams, peer: remote, stop: stop}
+	s := &Session{end: end, link: end.link, streams: end.streams, peer: remote, stop: stop, key: keys.PeerStatic, kept: keys.PeerKept}
 	end.tellUp(p)
 	r := newRoamer(end, client, keys)
 	r.moved = true // it takes note of the path

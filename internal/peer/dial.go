@@ -1,0 +1,318 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"adit/internal/event"
+	"adit/internal/handshake"
+	"adit/internal/link"
+	"adit/signal"
+)
+
+const (
+	// nextAfter is how long an offer at one rendezvous may remain without an answer before another one is
+	// used as well.
+	nextAfter = 4 * time.Second
+
+	// seekFor is how long one request waits for a peer to come.
+	seekFor = 25 * time.Second
+
+	// watchEvery is how often who has dialled looks whether the peer is still there while nothing else says
+	// so, watchFor how long the answer may take.
+	watchEvery = 8 * time.Second
+	watchFor   = 3 * time.Second
+
+	processBytes = 8 // of a challenge: which process of the peer's it is, see handshake.Guard
+)
+
+// ErrRestarted says that the peer's process is another than the one that was met.
+var ErrRestarted = errors.New("the peer was started again")
+
+// A caller looks for a peer by its key at several rendezvous at once.
+type caller struct {
+	cfg    Config
+	static *handshake.KeyPair
+	late   late
+	turn   chan struct{} // capacity 1: held by who has made an offer, for nextAfter at most
+	got    chan answered // capacity: one for each rendezvous
+
+	mu         sync.Mutex
+	end        *endpoint
+	unanswered int // offers that the peer did not take
+}
+
+// answered is the peer's answer, with the room that it came into.
+type answered struct {
+	client    *signal.Client
+	room      *signal.Room
+	remote    signal.Description
+	keys      *handshake.Result
+	challenge [16]byte
+	err       error // none of the others; looking for the peer has no sense
+}
+
+// dialByKey meets the peer whose key is cfg.Peer. A peer that is not there yet is waited for, and so is a
+// network.
+func dialByKey(ctx context.Context, cfg Config) (_ *Session, err error) {
+	if len(cfg.Signals) == 0 {
+		return nil, failf(ClassSignal, "name a rendezvous with --signal", nil, "a peer can be met by its key only at a rendezvous")
+	}
+	c := &caller{
+		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), late: newLate(),
+		turn: make(chan struct{}, 1), got: make(chan answered, len(cfg.Signals)),
+	}
+	search, enough := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for _, url := range cfg.Signals {
+		wg.Go(func() { c.seek(search, url) })
+	}
+	var a answered
+	select {
+	case a = <-c.got:
+	case <-ctx.Done():
+		a.err = c.timedOut(ctx)
+	}
+	enough()
+	wg.Wait()
+	close(c.got)
+	for other := range c.got { // it answered twice: the other session comes to nothing
+		if other.room != nil {
+			other.room.Close()
+		}
+	}
+	end := c.end
+	defer func() {
+		if a.room != nil {
+			a.room.Close()
+		}
+		if err != nil && end != nil {
+			end.Close()
+		}
+	}()
+	if a.err != nil {
+		return nil, a.err
+	}
+	end.allocateFrom(a.room)
+	if err := end.check(a.remote, a.keys, true, false); err != nil {
+		return nil, err
+	}
+	s, err := finish(ctx, cfg, end, a.client, a.room, a.remote, a.keys, true, c.late)
+	if err != nil {
+		return nil, err
+	}
+	s.name = cfg.PeerName
+	end.wg.Go(func() { s.watch(end.ctx, cfg, [processBytes]byte(a.challenge[:])) })
+	return s, nil
+}
+
+// timedOut says why nobody was met until ctx ended.
+func (c *caller) timedOut(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cause := context.Cause(ctx); errors.Is(cause, errTimeout) && c.unanswered > 0 {
+		return failf(ClassTimeout, `see whether "adit peers list" over there names this machine's key, which "adit key" shows`, cause, "the peer is there and did not answer: it may not know this machine")
+	}
+	return context.Cause(ctx)
+}
+
+// seek looks for the peer at one rendezvous until it has an answer or ctx ends.
+func (c *caller) seek(ctx context.Context, url string) {
+	client := &signal.Client{URL: url}
+	defer client.CloseIdle()
+	door, err := client.KeyDoor(c.cfg.Peer)
+	if err != nil {
+		c.got <- answered{err: failf(ClassSignal, "check --signal and the peer's key", err, "%v", err)}
+		return
+	}
+	defer door.Close()
+	var wait backoff
+	told := false
+	for ctx.Err() == nil {
+		began := time.Now()
+		a, err := c.try(ctx, client, door)
+		var fatal *Error
+		switch {
+		case err == nil:
+			a.client = &signal.Client{URL: url}
+			c.got <- a
+			return
+		case ctx.Err() != nil:
+			return
+		case errors.As(err, &fatal):
+			c.got <- answered{err: fatal}
+			return
+		case errors.Is(err, signal.ErrNobody):
+			told = false
+			if time.Since(began) > seekFor/2 {
+				wait = backoff{} // it was a wait, and is worth another
+			}
+		default:
+			c.cfg.Logger.Info("rendezvous not reached", "url", url, "err", err)
+			if !told {
+				c.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: url, Message: err.Error()})
+			}
+			told = true
+		}
+		if !sleep(ctx, wait.next()) {
+			return
+		}
+	}
+}
+
+// try waits for the peer to be there, makes an offer and waits for the answer. An *Error is final.
+func (c *caller) try(ctx context.Context, client *signal.Client, door *signal.KeyDoor) (a answered, err error) {
+	stun := make(chan []string, 1)
+	failed := make(chan error, 1)
+	go func() { // at once: each costs a round trip
+		s, err := stunServers(ctx, c.cfg, client)
+		failed <- err
+		stun <- s
+	}()
+	a.challenge, err = door.Challenge(ctx, seekFor)
+	stunErr, servers := <-failed, <-stun
+	if err != nil {
+		return a, err
+	}
+	if stunErr != nil {
+		var e *Error
+		if errors.As(stunErr, &e) {
+			return a, errors.New(e.Message) // it may work the next time
+		}
+		return a, stunErr
+	}
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-time.After(nextAfter): // at most one for each rendezvous
+	case <-ctx.Done():
+		return a, context.Cause(ctx)
+	}
+	end, err := c.endpoint(ctx, servers)
+	if err != nil {
+		return a, err
+	}
+	noise, err := handshake.NewInitiator(handshake.Config{
+		Mode: handshake.ModeKey, Static: c.static, Peer: c.cfg.Peer, Challenge: a.challenge,
+	})
+	if err != nil {
+		return a, failf(ClassAuth, "check the peer's key", err, "%v", err)
+	}
+	offer, err := noise.Offer(marshal(end.description(c.late.add)))
+	if err != nil {
+		return a, failf(ClassAuth, "check the peer's key", err, "%v", err)
+	}
+	c.cfg.Events.Emit(event.Event{Name: event.Calling})
+	began := time.Now()
+	room, err := door.Offer(ctx, signal.Message{Kind: signal.KindOffer, Expires: time.Now().Add(meetFor), Body: offer})
+	if err != nil {
+		if errors.Is(err, signal.ErrNobody) && time.Since(began) > seekFor/2 {
+			c.mu.Lock()
+			c.unanswered++
+			first := c.unanswered == 1
+			c.mu.Unlock()
+			if first {
+				c.cfg.Events.Emit(event.Event{Name: event.Unanswered, Message: "the peer is there and does not answer: it may not know this machine's key"})
+			}
+		}
+		return a, err
+	}
+	m, err := receive(ctx, room, signal.KindAnswer)
+	var payload []byte
+	if err == nil {
+		payload, a.keys, err = noise.Finish(m.Body)
+	}
+	if err == nil {
+		a.remote, err = signal.ParseDescription(payload)
+	}
+	if err != nil {
+		room.Close()
+		return a, fmt.Errorf("read the answer: %v", err) // the rendezvous' doing, which may be in better hands elsewhere
+	}
+	a.room = room
+	return a, nil
+}
+
+// endpoint returns the one endpoint of all offers, with candidates.
+func (c *caller) endpoint(ctx context.Context, stun []string) (*endpoint, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end == nil {
+		end, err := open(c.cfg, stun)
+		if err != nil {
+			return nil, err
+		}
+		c.end = end
+	}
+	c.end.settleFor(ctx, offerWait)
+	return c.end, nil
+}
+
+// watch ends the session when the peer's process is another than the one that was met: it knows nothing of
+// this session, so that nothing will come of waiting. It asks the rendezvous when the peer does not answer.
+func (s *Session) watch(ctx context.Context, cfg Config, process [processBytes]byte) {
+	for sleep(ctx, watchEvery*3/4+rand.N(watchEvery/4)) {
+		one, cancel := context.WithTimeout(ctx, watchFor)
+		_, err := s.link.Ping(one)
+		cancel()
+		if err == nil || s.link.Err() != nil {
+			continue
+		}
+		if cfg.elsewhere(ctx, process) {
+			cfg.Logger.Info("the peer was started again")
+			s.restarted.Store(true)
+			s.link.Close("")
+			return
+		}
+	}
+}
+
+// elsewhere reports whether any rendezvous names another process as the peer's.
+func (cfg Config) elsewhere(ctx context.Context, process [processBytes]byte) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*watchFor)
+	defer cancel()
+	found := make(chan bool, len(cfg.Signals))
+	for _, url := range cfg.Signals {
+		go func() {
+			door, err := (&signal.Client{URL: url}).KeyDoor(cfg.Peer)
+			if err != nil {
+				found <- false
+				return
+			}
+			defer door.Close()
+			c, err := door.Challenge(ctx, 0)
+			found <- err == nil && [processBytes]byte(c[:]) != process
+		}()
+	}
+	other := false
+	for range cfg.Signals {
+		other = <-found || other
+	}
+	return other
+}
+
+// lost reports whether nothing has been heard of the peer for a while.
+func (s *Session) lost() bool {
+	s.end.mu.Lock()
+	defer s.end.mu.Unlock()
+	return s.end.interrupted
+}
+
+// Name returns what this side calls the peer; empty if it has no name for it.
+func (s *Session) Name() string { return s.name }
+
+// Key returns the peer's public key, proved to be its own, and whether it is one that the peer keeps, to be
+// known by later.
+func (s *Session) Key() (key [32]byte, kept bool) { return s.key, s.kept }
+
+// gone is the reason of a session that watch has ended.
+func (s *Session) gone() error {
+	if !s.restarted.Load() || !errors.Is(s.link.Err(), link.ErrClosed) {
+		return nil
+	}
+	return failf(ClassGone, "connect again", ErrRestarted, "the peer was started again, and knows nothing of this session")
+}
