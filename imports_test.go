@@ -13,7 +13,7 @@ import (
 // not listed may import none and must not exist: add it here together with its place in the design.
 var allowed = map[string][]string{
 	"adit":                     {"adit/cmd"},
-	"adit/cmd":                 {"adit/tunnel", "adit/reliable", "adit/signal", "adit/signal/rendezvous", "adit/internal/bench", "adit/internal/carry", "adit/internal/doctor", "adit/internal/event", "adit/internal/handshake", "adit/internal/identity", "adit/internal/peer", "adit/internal/relay"},
+	"adit/cmd":                 {"adit/tunnel", "adit/reliable", "adit/signal", "adit/signal/rendezvous", "adit/internal/bench", "adit/internal/carry", "adit/internal/doctor", "adit/internal/event", "adit/internal/handshake", "adit/internal/history", "adit/internal/identity", "adit/internal/peer", "adit/internal/relay"},
 	"adit/internal/acceptance": {},
 	"adit/internal/bench":      {"adit/tunnel"},
 	"adit/internal/carry":      {},
@@ -21,12 +21,13 @@ var allowed = map[string][]string{
 	"adit/internal/event":      {},
 	"adit/internal/handshake":  {},
 	"adit/internal/identity":   {},
+	"adit/internal/history":    {},
 	"adit/internal/leaktest":   {},
 	"adit/internal/link":       {},
 	"adit/internal/netlab":     {},
 	"adit/internal/nat64":      {},
 	"adit/internal/netmon":     {},
-	"adit/internal/peer":       {"adit/reliable", "adit/signal", "adit/internal/carry", "adit/internal/event", "adit/internal/handshake", "adit/internal/identity", "adit/internal/link", "adit/internal/nat64", "adit/internal/netmon", "adit/internal/portmap", "adit/internal/punch", "adit/internal/turn"},
+	"adit/internal/peer":       {"adit/reliable", "adit/signal", "adit/internal/carry", "adit/internal/event", "adit/internal/handshake", "adit/internal/history", "adit/internal/identity", "adit/internal/link", "adit/internal/nat64", "adit/internal/netmon", "adit/internal/portmap", "adit/internal/punch", "adit/internal/turn"},
 	"adit/internal/portmap":    {},
 	"adit/internal/punch":      {"adit/internal/nat64"},
 	"adit/internal/relay":      {},

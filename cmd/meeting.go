@@ -4,9 +4,12 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
+	"adit/internal/history"
+	"adit/internal/identity"
 	"adit/internal/peer"
 	"adit/signal"
 
@@ -37,6 +40,9 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 
 		Events: u.event,
 		Logger: u.logger(),
+	}
+	if dir, err := identity.StateDir(); err == nil {
+		cfg.Worked = history.Open(filepath.Join(dir, "paths.json"))
 	}
 	if cfg.Signal == "" {
 		cfg.Signal = "paste"

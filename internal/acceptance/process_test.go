@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -164,6 +165,8 @@ func environment() []string {
 			out = append(out, v)
 		}
 	}
+	// What one test's networks were like is not to be remembered in another's. A setting may name a place.
+	out = append(out, "XDG_STATE_HOME="+filepath.Join(os.DevNull, "none"))
 	return out
 }
 

@@ -75,6 +75,29 @@ func TestRelay(t *testing.T) {
 	}
 }
 
+// TestRemembered: who had no UDP last time is up by the relay at once.
+func TestRemembered(t *testing.T) {
+	t.Parallel()
+	w := newRelayWorld(t)
+	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.UDPBlocked, netlab.HostOptions{})
+	state := variable("XDG_STATE_HOME", t.TempDir())
+	var took [3]time.Duration
+	for i := range took {
+		exposer, code := w.expose(left, "22")
+		connecter := w.runWith(right, []setting{state}, "connect", code, "-L", "0", "--signal", w.signal)
+		up, at := connecter.await("up")
+		took[i] = at.Sub(connecter.out.began)
+		if up.Path != "relay" || up.Transport != "tcp" {
+			t.Errorf("path %s %s, want relay tcp", up.Path, up.Transport)
+		}
+		ends(connecter, exposer)
+	}
+	t.Logf("up after %v", took)
+	if best := min(took[1], took[2]); best > took[0]*2/3 {
+		t.Errorf("up after %v, want the later ones sooner", took)
+	}
+}
+
 // onlyHTTP lets nothing out of a host but TCP to the rendezvous' port of HTTP.
 func onlyHTTP(t testing.TB, h *netlab.Host) {
 	t.Helper()

@@ -58,7 +58,7 @@ func (e *endpoint) carryVia(ctx context.Context, client *signal.Client, keys *ha
 			e.relays.asking--
 			e.mu.Unlock()
 		}
-		t := time.NewTimer(carryAfter)
+		t := time.NewTimer(e.carryWait())
 		defer t.Stop()
 		select {
 		case <-t.C:

@@ -92,7 +92,7 @@ func (e *endpoint) connect(ctx context.Context, limit time.Duration) (path, erro
 	var direct chan result
 	dctx, giveUp := context.WithCancelCause(e.ctx)
 	follow := context.AfterFunc(ctx, func() { giveUp(context.Cause(ctx)) })
-	wait := relayAfter
+	wait := e.relayWait()
 	if e.cfg.Path == PathRelay {
 		wait = 0
 		close(e.searched)
@@ -246,6 +246,7 @@ func (e *endpoint) tellUp(p path) {
 	e.up, e.told = up, to
 	e.mu.Unlock()
 	if !known {
+		e.remember(p)
 		e.cfg.Events.Emit(up)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"adit/internal/event"
 	"adit/internal/handshake"
+	"adit/internal/history"
 	"adit/internal/link"
 	"adit/internal/portmap"
 	"adit/internal/punch"
@@ -44,6 +45,7 @@ type endpoint struct {
 
 	gathered chan struct{} // closed when no further candidate will come but of the router
 	nat      *natTalk
+	past     history.Entry // what worked before; constant
 
 	mu         sync.Mutex
 	candidates []punch.Candidate
@@ -60,6 +62,8 @@ type endpoint struct {
 	mapped      punch.Candidate // by the router; invalid if not
 	told        netip.AddrPort  // where the last Up event said that packets go
 	direct      netip.AddrPort  // the last direct path
+	burst       bool            // one found a hole
+	worked      history.Entry   // to be remembered
 }
 
 // open opens the sockets, unless those of cfg.base are to be used, and starts to gather.
@@ -86,6 +90,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 	rand.Read(e.seed[:])
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.relaying, e.stopRelays = context.WithCancel(context.Background())
+	e.past = recall(cfg)
 	b.join(e)
 	cfg.Events.Emit(event.Event{Name: event.Gathering})
 	if cfg.Path == PathRelay {

@@ -177,7 +177,7 @@ func planFor(own, peer punch.NAT) plan {
 //
 // With a pasted line the two sides do not begin at the same moment, which bursts need.
 func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) error {
-	if e.cfg.Signal == "" || e.cfg.Signal == "paste" || !sleep(ctx, burstAfter) || e.settle(ctx) != nil {
+	if e.cfg.Signal == "" || e.cfg.Signal == "paste" || !sleep(ctx, e.burstWait()) || e.settle(ctx) != nil {
 		return nil
 	}
 	for round := range predictRounds {
@@ -213,6 +213,11 @@ func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) error {
 			one, cancel := context.WithTimeout(ctx, predictFor)
 			err = agent.Spray(one, peer.Predict(predictPorts/2), predictPorts, true)
 			cancel()
+		}
+		if err == nil {
+			e.mu.Lock()
+			e.burst = true
+			e.mu.Unlock()
 		}
 		e.cfg.Logger.Debug("burst ended", "plan", p.String(), "round", round, "err", err)
 		if err == nil || p != predict || ctx.Err() != nil {

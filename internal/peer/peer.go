@@ -20,6 +20,7 @@ import (
 
 	"adit/internal/event"
 	"adit/internal/handshake"
+	"adit/internal/history"
 	"adit/internal/link"
 	"adit/reliable"
 	"adit/signal"
@@ -81,6 +82,9 @@ type Config struct {
 	Paste   signal.PasteConfig // where a pasted line is read and written
 	Events  event.Sink
 	Logger  *slog.Logger // nil is silent
+
+	Worked *history.History // what worked before; nil remembers nothing
+	Who    string           // what tells the peer from others there, if it is known: its public key
 
 	base *base // whose sockets to use; nil opens some
 }

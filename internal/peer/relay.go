@@ -112,7 +112,7 @@ func (e *endpoint) allocate(servers []signal.TURNServer) {
 		}
 		try(datagram)
 		pending := len(datagram)
-		wait := time.NewTimer(streamAfter)
+		wait := time.NewTimer(e.streamWait())
 		defer wait.Stop()
 		if pending == 0 {
 			wait.Reset(0)

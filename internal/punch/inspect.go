@@ -46,6 +46,10 @@ func Interfaces(loopback bool) ([]Interface, error) {
 	return out, nil
 }
 
+// RouteSource returns the address that packets to the internet leave from, over IPv4 or IPv6; false if there is no
+// route. It sends nothing.
+func RouteSource(v6 bool) (netip.Addr, bool) { return routeSource(v6) }
+
 // DontFragment makes the system send each datagram of a socket whole or not at all, and reports whether
 // that worked: see [Host.DontFragment].
 func DontFragment(c *net.UDPConn, v6 bool) bool { return dontFragment(c, v6) }
