@@ -45,7 +45,13 @@ type ui struct {
 	started time.Time // when the path came up
 	path    string
 	streams int
+	later   *time.Timer // will show streams, if not nil
 }
+
+const (
+	upSince     = "up since "
+	statusEvery = 100 * time.Millisecond
+)
 
 func newUI(out, errOut *os.File) *ui {
 	u := &ui{out: out, err: errOut, width: func() int { return 80 }}
@@ -164,7 +170,17 @@ func (u *ui) streamLocked(e event.Event) {
 	case u.verbose:
 		u.lineLocked("stream ", fmt.Sprintf("%s: %s%s", e.State, e.Target, because(e.Message)))
 	}
-	if u.path != "" {
+	if u.redraw && u.path != "" && u.later == nil {
+		u.later = time.AfterFunc(statusEvery, u.statusLater) // thousands a second may come
+	}
+}
+
+// statusLater shows what has changed since it was asked for.
+func (u *ui) statusLater() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.later = nil
+	if strings.HasPrefix(u.status, upSince) { // an interruption is more important
 		u.statusLocked(u.upLocked())
 	}
 }
@@ -177,7 +193,7 @@ func because(message string) string {
 }
 
 func (u *ui) upLocked() string {
-	s := fmt.Sprintf("up since %s · %s", u.started.Format("15:04:05"), u.path)
+	s := upSince + fmt.Sprintf("%s · %s", u.started.Format("15:04:05"), u.path)
 	switch u.streams {
 	case 0:
 	case 1:

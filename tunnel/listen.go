@@ -190,6 +190,7 @@ func listen(ctx context.Context, f Forward) ([]net.Listener, error) {
 		}
 		return []net.Listener{l}, nil
 	case "", "localhost":
+		lc.KeepAlive = -1 // who is on this machine cannot vanish, and it costs four system calls each
 		l4, err := lc.Listen(ctx, "tcp4", "127.0.0.1:"+port)
 		if err != nil {
 			return nil, &ListenError{Addr: "127.0.0.1:" + port, Err: err}
