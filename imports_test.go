@@ -13,10 +13,11 @@ import (
 // not listed may import none and must not exist: add it here together with its place in the design.
 var allowed = map[string][]string{
 	"adit":                     {"adit/cmd"},
-	"adit/cmd":                 {"adit/tunnel", "adit/reliable", "adit/signal", "adit/signal/rendezvous", "adit/internal/bench", "adit/internal/carry", "adit/internal/doctor", "adit/internal/event", "adit/internal/handshake", "adit/internal/history", "adit/internal/identity", "adit/internal/peer", "adit/internal/relay"},
+	"adit/cmd":                 {"adit/tunnel", "adit/reliable", "adit/signal", "adit/signal/rendezvous", "adit/internal/bench", "adit/internal/carry", "adit/internal/control", "adit/internal/doctor", "adit/internal/event", "adit/internal/handshake", "adit/internal/history", "adit/internal/identity", "adit/internal/peer", "adit/internal/relay"},
 	"adit/internal/acceptance": {},
 	"adit/internal/bench":      {"adit/tunnel"},
 	"adit/internal/carry":      {},
+	"adit/internal/control":    {},
 	"adit/internal/doctor":     {"adit/signal", "adit/internal/portmap", "adit/internal/punch", "adit/internal/turn"},
 	"adit/internal/event":      {},
 	"adit/internal/handshake":  {},
