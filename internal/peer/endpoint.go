@@ -49,7 +49,7 @@ type endpoint struct {
 
 	mu         sync.Mutex
 	candidates []punch.Candidate
-	remote     []punch.CandidateType // of the peer's
+	remote     []punch.Candidate     // the peer's
 	onCand     func(punch.Candidate) // told of each candidate from now on
 	agent      *punch.Agent
 	link       *link.Link
@@ -241,7 +241,7 @@ func (e *endpoint) remoteCandidates(cs []signal.Candidate) {
 	for _, c := range cs {
 		e.nat.see(c)
 		e.mu.Lock()
-		e.remote = append(e.remote, punch.CandidateType(c.Type))
+		e.remote = append(e.remote, toPunch(c))
 		a := e.agent
 		e.mu.Unlock()
 		e.relayCandidate(c)

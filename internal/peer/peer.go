@@ -152,7 +152,7 @@ func (s *Session) Close() error {
 // client is that of the rendezvous, nil if the two met without one.
 func start(end *endpoint, p path, remote signal.Description, cfg Config, client *signal.Client, keys *handshake.Result) *Session {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Session{end: end, link: end.link, streams: end.streams, peer: remote, stop: stop, key: keys.PeerStatic, kept: keys.PeerKept}
+	s := &Session{end: end, link: end.link, streams: end.streams, peer: remote, stop: stop, began: time.Now(), key: keys.PeerStatic, kept: keys.PeerKept}
 	end.tellUp(p)
 	r := newRoamer(end, client, keys)
 	r.moved = true // it takes note of the path

@@ -28,9 +28,12 @@ func (e *endpoint) seen() seen {
 	own, peer, _, _, _ := e.nat.state()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := seen{remote: slices.Clone(e.remote), own: own, peer: peer, port: e.cfg.Port}
+	s := seen{own: own, peer: peer, port: e.cfg.Port}
 	for _, c := range e.candidates {
 		s.local = append(s.local, c.Type)
+	}
+	for _, c := range e.remote {
+		s.remote = append(s.remote, c.Type)
 	}
 	return s
 }
