@@ -23,11 +23,14 @@ same one where that is free.
   adit connect -L 2222                          paste; local 2222 to what is exposed
   adit connect CODE -L 8080:localhost:80        by code; ssh's grammar
   adit connect CODE -L 0                        any free port; it is printed
-  ssh -o ProxyCommand='adit connect CODE -W localhost:22' host`,
-		Flags: append(ownFlags("connect",
+  ssh -o ProxyCommand='adit connect CODE -W localhost:22' host
+
+With -W it uses the session of another connect with the same CODE or --share NAME, if one of
+yours is running, and is there at once.`,
+		Flags: append(ownFlags("connect", append(shareFlags(),
 			&cli.StringSliceFlag{Name: "local", Aliases: []string{"L"}, Usage: "`FORWARD` a port to the peer: [BIND:]PORT[:HOST:HOSTPORT], as in ssh; several times if you like"},
 			&cli.StringFlag{Name: "stdio", Aliases: []string{"W"}, Usage: "join standard input and output to `HOST:PORT` at the peer"},
-		), commonFlags(meetingFlags, outputFlags)...),
+		)...), commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
 			cfg, err := meeting(u, c)
 			if err != nil {
@@ -35,10 +38,6 @@ same one where that is free.
 			}
 			if c.NArg() > 1 {
 				return usagef("for example: adit connect CODE -L 2222", "connect takes one code, not %d arguments", c.NArg())
-			}
-			cfg.Role, cfg.Code = peer.Connecter, c.Args().First()
-			if err := checkCode(cfg.Signal, cfg.Code, "expose"); err != nil {
-				return err
 			}
 			var forwards []tunnel.Forward
 			for _, s := range c.StringSlice("local") {
@@ -56,15 +55,30 @@ same one where that is free.
 				}
 				stdio = &t
 			}
-			return connect(ctx, u, cfg, forwards, stdio)
+			names, err := sharedAs(c)
+			if err != nil {
+				return err
+			}
+			if stdio != nil && len(forwards) == 0 {
+				u.dataOut = true
+				if found, err := borrow(ctx, u, names, *stdio); found || err != nil {
+					return err
+				}
+			}
+			cfg.Role, cfg.Code = peer.Connecter, c.Args().First()
+			if err := checkCode(cfg.Signal, cfg.Code, "expose"); err != nil {
+				return err
+			}
+			return connect(ctx, u, cfg, names, forwards, stdio)
 		}),
 	}
 }
 
-func connect(ctx context.Context, u *ui, cfg peer.Config, forwards []tunnel.Forward, stdio *tunnel.Target) error {
+func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, forwards []tunnel.Forward, stdio *tunnel.Target) error {
 	u.dataOut = stdio != nil
 	u.onToken = "Send this line back to the other side:"
 	later := newLaterSession()
+	lent := u.run.share(names, later, u.streamOptions())
 	var listeners []*tunnel.Listener
 	// Closing a listener resets what is left of its connections, so it comes after the session's end.
 	defer func() {
@@ -92,6 +106,9 @@ func connect(ctx context.Context, u *ui, cfg peer.Config, forwards []tunnel.Forw
 	}
 	if stdio != nil {
 		err := tunnel.Stdio(ctx, later, *stdio, os.Stdin, os.Stdout)
+		if err == nil {
+			lent.finish(ctx)
+		}
 		return streamEnded(ctx, s, err)
 	}
 	if len(forwards) == 0 {

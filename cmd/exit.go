@@ -50,6 +50,8 @@ func failureOf(err error) *failure {
 		return f
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return &failure{code: exitInterrupted, message: "interrupted"}
+	case errors.Is(err, errStopped):
+		return &failure{code: exitInterrupted, message: "stopped by another process of this user"}
 	}
 	if f = failureBelow(err); f != nil {
 		return f

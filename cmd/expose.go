@@ -61,6 +61,7 @@ func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy 
 	if len(cfg.Targets) == 0 {
 		join = "bench"
 	}
+	u.run.offer(offers)
 	u.onCode = func(code string) string { return invitation(c, join, code) }
 	u.onToken = fmt.Sprintf("On the other machine run %q and paste this line:", joinCommand(cfg, join))
 	s, end, err := meet(ctx, u, cfg, false)

@@ -51,7 +51,7 @@ func newApp(u *ui) *cli.App {
 		Writer:          u.out,
 		ErrWriter:       u.err,
 		ExitErrHandler:  func(*cli.Context, error) {}, // Main prints and exits
-		Commands:        []*cli.Command{exposeCommand(u), connectCommand(u), pipeCommand(u), pingCommand(u), benchCommand(u), doctorCommand(u), serveCommand(u), keyCommand(u), peersCommand(u), configCommand(u), demoCommand(u), versionCommand(u)},
+		Commands:        []*cli.Command{exposeCommand(u), connectCommand(u), pipeCommand(u), pingCommand(u), benchCommand(u), doctorCommand(u), statusCommand(u), stopCommand(u), serveCommand(u), keyCommand(u), peersCommand(u), configCommand(u), demoCommand(u), versionCommand(u)},
 	}
 	app.Commands = append(app.Commands, completionCommand(u, app))
 	app.CustomAppHelpTemplate = appHelp
@@ -78,7 +78,9 @@ func action(u *ui, do func(ctx context.Context, c *cli.Context) error) cli.Actio
 			return err
 		}
 		show()
-		return do(c.Context, c)
+		ctx, end := attend(c.Context, u, c.Command.Name)
+		defer end()
+		return do(ctx, c)
 	}
 }
 

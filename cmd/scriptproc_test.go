@@ -121,11 +121,11 @@ func scriptEnv(ts *testscript.TestScript) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if !strings.HasPrefix(name, "ADIT_") && name != "PATH" && name != "HOME" && name != "XDG_CONFIG_HOME" {
+		if !strings.HasPrefix(name, "ADIT_") && name != "PATH" && name != "HOME" && !strings.HasPrefix(name, "XDG_") {
 			env = append(env, v)
 		}
 	}
-	for _, name := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "SIGNAL"} {
+	for _, name := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "SIGNAL"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env

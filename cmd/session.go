@@ -29,6 +29,7 @@ func meet(ctx context.Context, u *ui, cfg peer.Config, data bool) (*peer.Session
 	if err != nil {
 		return nil, nil, err
 	}
+	u.run.add(s, met(cfg.Signal))
 	unhook := recoverOnHangup(s)
 	return s, sync.OnceFunc(func() {
 		unhook()

@@ -37,6 +37,7 @@ type ui struct {
 	onCode   func(code string) string // the command to run on the other machine
 	onToken  string                   // what to do with a token
 	observer func(event.Event)        // sees every event first; may be nil
+	run      *running                 // of a command that others may ask about; may be nil
 
 	mu      sync.Mutex
 	status  string    // what the status line says
@@ -83,6 +84,7 @@ func (u *ui) event(e event.Event) {
 	if u.observer != nil {
 		u.observer(e)
 	}
+	u.run.event(e)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.json {

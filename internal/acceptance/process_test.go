@@ -161,12 +161,16 @@ func environment() []string {
 	var out []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if !strings.HasPrefix(v, "ADIT_") && !strings.HasPrefix(v, "SSH_") && !strings.HasSuffix(strings.ToLower(name), "_proxy") {
+		if !strings.HasPrefix(v, "ADIT_") && !strings.HasPrefix(v, "XDG_RUNTIME_DIR=") && !strings.HasPrefix(v, "RUNTIME_DIRECTORY=") && !strings.HasPrefix(v, "SSH_") && !strings.HasSuffix(strings.ToLower(name), "_proxy") {
 			out = append(out, v)
 		}
 	}
 	// What one test's networks were like is not to be remembered in another's. A setting may name a place.
 	out = append(out, "XDG_STATE_HOME="+filepath.Join(os.DevNull, "none"))
+	// Processes of adit find each other there, and none of another test run.
+	if path, err := build(); err == nil {
+		out = append(out, "XDG_RUNTIME_DIR="+filepath.Dir(path))
+	}
 	return out
 }
 

@@ -98,6 +98,7 @@ type Session struct {
 	streams *reliable.Session
 	peer    signal.Description
 	stop    context.CancelFunc
+	began   time.Time
 
 	name      string
 	key       [32]byte

@@ -26,12 +26,12 @@ func (s *Session) Stats() Stats {
 	s.end.mu.Lock()
 	defer s.end.mu.Unlock()
 	st.Transport, st.Interrupted = s.end.up.Transport, s.end.interrupted
-	st.Local, st.Remote = named(s.end.candidates), named(s.end.remote)
+	st.Local, st.Remote = candidateNames(s.end.candidates), candidateNames(s.end.remote)
 	return st
 }
 
-// named writes candidates, each once: one that was found again by a new generation is no other.
-func named(cs []punch.Candidate) []string {
+// candidateNames writes candidates, each once: one that was found again by a new generation is no other.
+func candidateNames(cs []punch.Candidate) []string {
 	var names []string
 	for _, c := range cs {
 		if n := c.String(); !slices.Contains(names, n) {

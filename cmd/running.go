@@ -1,0 +1,171 @@
+package cmd
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"adit/internal/control"
+	"adit/internal/event"
+	"adit/internal/peer"
+)
+
+// A running is what this process does at present, for whoever asks: adit status, the service manager,
+// metrics. It learns most of it from events. Any goroutine may use it; a nil one takes in nothing.
+type running struct {
+	command string
+	since   time.Time
+
+	mu        sync.Mutex
+	doing     string // while there is no session
+	targets   []string
+	listening []control.Listener
+	sessions  []*runningSession
+	open      map[string]int // streams by target
+	opened    uint64
+	refused   uint64
+	lends     *lending // nil lends nothing
+	told      func()   // called after changes, without mu; may be nil
+}
+
+// A runningSession is one peer within reach.
+type runningSession struct {
+	met string // key, code, paste or exec
+	*peer.Session
+}
+
+func newRunning(command string) *running {
+	return &running{command: command, since: time.Now(), open: make(map[string]int)}
+}
+
+// event takes in what happened.
+func (r *running) event(e event.Event) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	switch e.Name {
+	case event.Gathering:
+		r.doing = "finding this machine's addresses"
+	case event.Token, event.Code:
+		r.doing = "waiting for the other side"
+	case event.Checking:
+		r.doing = "trying paths to the peer"
+	case event.Listening:
+		l := control.Listener{Addr: e.Addr, Target: e.Target}
+		if !slices.Contains(r.listening, l) {
+			r.listening = append(r.listening, l)
+		}
+	case event.Stream:
+		r.streamLocked(e)
+	}
+	told := r.told
+	r.mu.Unlock()
+	if told != nil {
+		told()
+	}
+}
+
+func (r *running) streamLocked(e event.Event) {
+	switch e.State {
+	case "open":
+		r.opened++
+		r.open[e.Target]++
+	case "refused":
+		r.refused++
+	case "closed", "reset":
+		// One that is reset before it is known to be open was not counted.
+		if r.open[e.Target]--; r.open[e.Target] <= 0 {
+			delete(r.open, e.Target)
+		}
+	}
+}
+
+// offer says what peers may reach here.
+func (r *running) offer(targets []string) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.targets = slices.Clone(targets)
+}
+
+// add takes in a session, until it ends.
+func (r *running) add(s *peer.Session, met string) {
+	if r == nil {
+		return
+	}
+	entry := &runningSession{met: met, Session: s}
+	r.mu.Lock()
+	r.sessions = append(r.sessions, entry)
+	r.mu.Unlock()
+	go func() { // ends with the session
+		_ = s.Wait() // why it ended is for others
+		r.mu.Lock()
+		r.sessions = slices.DeleteFunc(r.sessions, func(x *runningSession) bool { return x == entry })
+		r.mu.Unlock()
+		r.event(event.Event{})
+	}()
+}
+
+// met says how peers meet by that --signal.
+func met(signal string) string {
+	switch {
+	case byCode(signal):
+		return "code"
+	case strings.HasPrefix(signal, "exec:"):
+		return "exec"
+	}
+	return "paste"
+}
+
+// status tells what the process does now.
+func (r *running) status() control.Status {
+	r.mu.Lock()
+	sessions := slices.Clone(r.sessions)
+	st := control.Status{
+		Command: r.command, Since: r.since, State: "waiting", Doing: r.doing,
+		Targets: slices.Clone(r.targets), Listening: slices.Clone(r.listening),
+		Opened: r.opened, Refused: r.refused, Sessions: []control.Session{},
+	}
+	for i := range st.Listening {
+		st.Listening[i].Open = r.open[st.Listening[i].Target]
+	}
+	r.mu.Unlock()
+	for _, s := range sessions {
+		st.Sessions = append(st.Sessions, s.status())
+	}
+	st.Now = time.Now()
+	switch {
+	case r.command == "serve":
+		st.State, st.Doing = "serving", ""
+	case len(sessions) > 0:
+		st.State, st.Doing = "interrupted", ""
+		if slices.ContainsFunc(st.Sessions, func(s control.Session) bool { return s.State == "up" }) {
+			st.State = "up"
+		}
+	}
+	return st
+}
+
+func (s *runningSession) status() control.Session {
+	st := s.Stats()
+	l := st.Link
+	state := "up"
+	if st.Interrupted {
+		state = "interrupted"
+	}
+	return control.Session{
+		Peer: s.Name(), Met: s.met, Since: st.Since, State: state,
+		Path: control.Path{
+			Kind: st.Path.Kind, Transport: st.Transport, Local: st.Path.Local, Remote: st.Path.Remote, To: st.Path.To.String(),
+		},
+		Local: st.Local, Remote: st.Remote,
+		RTT: inMilliseconds(l.RTT), MinRTT: inMilliseconds(l.MinRTT), Streams: st.Streams,
+		Rate: l.Rate * 8, Packet: l.MTU, Queue: l.Queue,
+		Sent: l.SentBytes, Received: l.ReceivedBytes, SentPkts: l.SentPackets, RecvPkts: l.ReceivedPackets,
+		Lost: l.Lost, Resent: l.Resent, Spurious: l.Spurious, Replayed: l.Replayed, Rejected: l.Rejected, Dropped: l.Dropped,
+	}
+}

@@ -1,0 +1,78 @@
+package cmd
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"adit/internal/control"
+)
+
+// sample is a process with everything that a status can show.
+func sample(now time.Time) []control.Status {
+	return []control.Status{
+		{PID: 12, Command: "serve", State: "serving", Since: now.Add(-72 * time.Hour), Listening: []control.Listener{{Addr: "[::]:8080", Target: "http"}}},
+		{
+			PID: 4711, Command: "connect", State: "up", Since: now.Add(-2*time.Hour - 5*time.Minute), Refused: 1,
+			Listening: []control.Listener{{Addr: "127.0.0.1:2222", Target: "localhost:22", Open: 2}},
+			Sessions: []control.Session{{
+				Peer: "home", Met: "key", Since: now.Add(-90 * time.Second), State: "interrupted",
+				Path:  control.Path{Kind: "direct", Local: "host 192.0.2.1:4242", Remote: "srflx 198.51.100.7:5353", To: "198.51.100.9:1111"},
+				Local: []string{"host 192.0.2.1:4242", "srflx 203.0.113.4:4242"}, Remote: []string{"srflx 198.51.100.7:5353"},
+				RTT: 12.3, MinRTT: 11.04, Streams: 2, SendRate: 3.21e6, RecvRate: 999, Packet: 1444,
+				Sent: 1.2e9, Received: 3400, SentPkts: 3456, Lost: 12, Resent: 15, Spurious: 2,
+			}},
+		},
+	}
+}
+
+func TestStatusWide(t *testing.T) {
+	now := time.Now()
+	got := strings.Join(statusLines(sample(now), 0, now), "\n")
+	for _, want := range []string{
+		"serve 12 · serving · since " + now.Add(-72*time.Hour).Format("2006-01-02 15:04") + " (3 d 0 h)\n  [::]:8080 → http\n\n",
+		"connect 4711 · up · since " + now.Add(-125*time.Minute).Format("15:04:05") + " (2 h 5 min)\n",
+		"  127.0.0.1:2222 → localhost:22 · 2 open\n  1 stream refused\n",
+		"  home (by key) · interrupted · since ", " (1 min 30 s)\n",
+		"    direct: host 192.0.2.1:4242 ↔ srflx 198.51.100.7:5353\n    packets go to 198.51.100.9:1111 now\n",
+		"    round trip 12 ms, least 11 ms · 2 streams · packets of 1,444 bytes\n",
+		"    sending 3.21 Mbit/s, 1.20 GB so far · receiving 999 bit/s, 3.40 kB so far\n",
+		"    lost 12 of 3,456 packets (0.347 %) · sent again 15, 2 of it in vain\n",
+		"    candidates here: host 192.0.2.1:4242, srflx 203.0.113.4:4242\n    candidates there: srflx 198.51.100.7:5353",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("lacks %q:\n%s", want, got)
+		}
+	}
+}
+
+func TestStatusNarrow(t *testing.T) {
+	now := time.Now()
+	for _, width := range []int{40, 60, 80} {
+		wide := strings.Join(statusLines(sample(now), 0, now), "\n")
+		lines := statusLines(sample(now), width, now)
+		for _, l := range lines {
+			if utf8.RuneCountInString(l) > width {
+				t.Errorf("%d columns: %q has %d", width, l, utf8.RuneCountInString(l))
+			}
+		}
+		if got, want := strings.Fields(strings.Join(lines, " ")), strings.Fields(wide); strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("%d columns: something is missing:\n%s", width, strings.Join(lines, "\n"))
+		}
+	}
+	if got := statusLines(nil, 12, now); len(got) != 3 {
+		t.Errorf("nothing running: %q", got)
+	}
+}
+
+// TestRedrawn: a screen that is too low shows what fits and says that there is more.
+func TestRedrawn(t *testing.T) {
+	got := redrawn([]string{"a", "b", "c", "d"}, 4)
+	if want := "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n…\x1b[K\x1b[J"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := redrawn([]string{"a"}, 4); strings.Contains(got, "…") {
+		t.Errorf("got %q", got)
+	}
+}
