@@ -102,7 +102,7 @@ type flow struct {
 	silence
 	header  []byte
 	event   StreamEvent
-	deliver func(p []byte) // takes a datagram of the peer; it must not keep it
+	deliver func(p []byte) // takes a datagram of the peer, one at a time; it must not keep it
 	stop    context.CancelFunc
 
 	mu     sync.Mutex
