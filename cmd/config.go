@@ -88,7 +88,7 @@ func applyConfig(u *ui, c *cli.Context) error {
 		}
 		inConfig[name] = true
 		for _, v := range s.values {
-			if err := c.Set(name, v); err != nil {
+			if err := c.Set(name, joined(name, v)); err != nil {
 				return inFile(file.path, &configError{line: s.line, message: fmt.Sprintf("%s: %v", keyOf(c.Command.Name, name), err)})
 			}
 		}

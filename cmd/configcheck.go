@@ -250,8 +250,17 @@ func checkValue(key string, values []string) error {
 		if n, err := strconv.Atoi(values[0]); err != nil || n < 0 || n > 65535 {
 			return usagef("give a port from 1 to 65535", "%s is no port", values[0])
 		}
-	case "connect.local":
-		return each(func(s string) error { _, err := tunnel.ParseForward(s); return err })
+	case "connect.local", "expose.local":
+		_, err := parseForwarding(values, nil, nil)
+		return err
+	case "connect.remote", "expose.remote":
+		_, err := parseForwarding(nil, values, nil)
+		return err
+	case "connect.dynamic", "expose.dynamic":
+		_, err := parseForwarding(nil, nil, values)
+		return err
+	case "connect.allow", "connect.allow_remote", "connect.allow_dynamic", "expose.allow", "expose.allow_remote", "expose.allow_dynamic":
+		return each(func(s string) error { _, err := tunnel.ParseRule(s); return err })
 	case "connect.stdio":
 		return each(func(s string) error { _, err := tunnel.ParseTarget(s); return err })
 	}

@@ -82,12 +82,8 @@ func policyOf(p identity.Peer, base tunnel.Policy) (tunnel.Policy, error) {
 
 // checkForwards returns what is wrong with the forwards of an entry.
 func checkForwards(e forwardEntry) error {
-	for _, s := range e.local {
-		if _, err := tunnel.ParseForward(s); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := parseForwarding(e.local, e.remote, e.dynamic)
+	return err
 }
 
 // forwardsFor returns what the config file has "adit connect NAME" forward, as -L, -R and -D would.

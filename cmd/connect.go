@@ -3,6 +3,8 @@ package cmd
 import (
 	"context"
 	"os"
+	"slices"
+	"strings"
 
 	"adit/internal/event"
 	"adit/internal/peer"
@@ -23,12 +25,14 @@ same one where that is free.
   adit connect -L 2222                          paste; local 2222 to what is exposed
   adit connect CODE -L 8080:localhost:80        by code; ssh's grammar
   adit connect CODE -L 0                        any free port; it is printed
+  adit connect CODE -L 5353:localhost:53/udp    datagrams
+  adit connect CODE -R 8080:localhost:80        the other side's 8080 to this side's web server
+  adit connect CODE -D 1080                     SOCKS 5: whatever its clients ask for
   ssh -o ProxyCommand='adit connect CODE -W localhost:22' host
 
 With -W it uses the session of another connect with the same CODE or --share NAME, if one of
 yours is running, and is there at once.`,
-		Flags: append(ownFlags("connect", append(shareFlags(),
-			&cli.StringSliceFlag{Name: "local", Aliases: []string{"L"}, Usage: "`FORWARD` a port to the peer: [BIND:]PORT[:HOST:HOSTPORT], as in ssh; several times if you like"},
+		Flags: append(ownFlags("connect", append(slices.Concat(forwardFlags(), allowFlags(), shareFlags()),
 			&cli.StringFlag{Name: "stdio", Aliases: []string{"W"}, Usage: "join standard input and output to `HOST:PORT` at the peer"},
 		)...), commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
@@ -39,13 +43,13 @@ yours is running, and is there at once.`,
 			if c.NArg() > 1 {
 				return usagef("for example: adit connect CODE -L 2222", "connect takes one code, not %d arguments", c.NArg())
 			}
-			var forwards []tunnel.Forward
-			for _, s := range c.StringSlice("local") {
-				f, err := tunnel.ParseForward(s)
-				if err != nil {
-					return usagef("for example: adit connect -L 2222", "%v", err)
-				}
-				forwards = append(forwards, f)
+			plan, err := forwardingOf(c)
+			if err != nil {
+				return err
+			}
+			var policy tunnel.Policy
+			if _, err := addAllowed(c, &policy); err != nil {
+				return err
 			}
 			var stdio *tunnel.Target
 			if s := c.String("stdio"); s != "" {
@@ -53,13 +57,16 @@ yours is running, and is there at once.`,
 				if err != nil {
 					return usagef("for example: adit connect CODE -W localhost:22", "%v", err)
 				}
+				if t.UDP {
+					return usagef("for example: adit connect CODE -L 5353:"+s, "-W joins standard input and output to a connection, not to datagrams")
+				}
 				stdio = &t
 			}
 			names, err := sharedAs(c)
 			if err != nil {
 				return err
 			}
-			if stdio != nil && len(forwards) == 0 {
+			if stdio != nil && plan.empty() {
 				u.dataOut = true
 				if found, err := borrow(ctx, u, names, *stdio); found || err != nil {
 					return err
@@ -69,50 +76,37 @@ yours is running, and is there at once.`,
 			if err := checkCode(cfg.Signal, cfg.Code, "expose"); err != nil {
 				return err
 			}
-			return connect(ctx, u, cfg, names, forwards, stdio)
+			return connect(ctx, u, cfg, names, plan, policy, stdio)
 		}),
 	}
 }
 
-func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, forwards []tunnel.Forward, stdio *tunnel.Target) error {
+func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, plan forwarding, policy tunnel.Policy, stdio *tunnel.Target) error {
 	u.dataOut = stdio != nil
 	u.onToken = "Send this line back to the other side:"
-	later := newLaterSession()
-	lent := u.run.share(names, later, u.streamOptions())
-	var listeners []*tunnel.Listener
-	// Closing a listener resets what is left of its connections, so it comes after the session's end.
-	defer func() {
-		for _, l := range listeners {
-			_ = l.Close() // never fails
-		}
-	}()
-	lctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	for _, f := range forwards {
-		l, err := tunnel.Listen(lctx, later, f, u.streamOptions())
-		if err != nil {
-			return err
-		}
-		listeners = append(listeners, l)
+	f, err := openForwards(ctx, u, plan)
+	if err != nil {
+		return err
 	}
+	defer f.close() // after the session's end
+	lent := u.run.share(names, f.session, u.streamOptions())
 	s, end, err := meet(ctx, u, cfg, stdio != nil)
 	if err != nil {
 		return err
 	}
 	defer end()
-	later.set(tunnel.Over(s.Streams()))
-	for i, l := range listeners {
-		announce(u, l, forwards[i].Target, s.Targets())
+	if err := f.begin(ctx, s, tunnel.Offer{Gate: tunnel.NewGate("", policy, u.logger())}); err != nil {
+		return err
 	}
 	if stdio != nil {
-		err := tunnel.Stdio(ctx, later, *stdio, os.Stdin, os.Stdout)
+		err := tunnel.Stdio(ctx, f.session, *stdio, os.Stdin, os.Stdout)
 		if err == nil {
 			lent.finish(ctx)
 		}
 		return streamEnded(ctx, s, err)
 	}
-	if len(forwards) == 0 {
-		if listeners, err = forwardAll(lctx, u, later, s.Targets()); err != nil {
+	if plan.empty() {
+		if err := f.forwardAll(s.Targets()); err != nil {
 			return err
 		}
 	}
@@ -120,41 +114,41 @@ func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, forwar
 }
 
 // forwardAll gives every target of the peer a local port: its own where that is free.
-func forwardAll(ctx context.Context, u *ui, s tunnel.Session, targets []string) ([]*tunnel.Listener, error) {
+func (f *forwarder) forwardAll(targets []string) error {
 	if len(targets) == 0 {
-		return nil, &failure{code: exitRefused, message: "the other side offers nothing to forward to", hint: `have it run "adit expose TARGET…"`}
+		return &failure{code: exitRefused, message: "the other side offers nothing to forward to", hint: `have it run "adit expose TARGET…"`}
 	}
-	var listeners []*tunnel.Listener
 	for _, name := range targets {
 		t, err := tunnel.ParseTarget(name)
 		if err != nil {
-			u.say("the other side offers %.100q, which makes no sense here: left out", name)
+			f.u.say("the other side offers %.100q, which makes no sense here: left out", name)
 			continue
 		}
-		f := tunnel.Forward{Bind: "localhost", Port: t.Port, Target: t}
-		l, err := tunnel.Listen(ctx, s, f, u.streamOptions())
-		if err != nil && f.Port != 0 {
+		w := tunnel.Forward{Bind: "localhost", Port: t.Port, Target: t}
+		if err = f.listen(w); err != nil && w.Port != 0 {
 			// In use, or not for ordinary users.
-			f.Port = 0
-			l, err = tunnel.Listen(ctx, s, f, u.streamOptions())
+			w.Port = 0
+			err = f.listen(w)
 		}
 		if err != nil {
-			return listeners, err
+			return err
 		}
-		listeners = append(listeners, l)
-		announce(u, l, t, targets)
-		if f.Port != t.Port {
-			u.say("local port %d is not to be had; -L chooses another", t.Port)
+		announce(f.u, f.listeners[len(f.listeners)-1], t, targets)
+		if w.Port != t.Port {
+			f.u.say("local port %d is not to be had; -L chooses another", t.Port)
 		}
 	}
-	return listeners, nil
+	return nil
 }
 
 // announce reports where a listener listens, and for what. The peer's default target gets its name.
 func announce(u *ui, l *tunnel.Listener, t tunnel.Target, targets []string) {
 	name := t.String()
-	if t.IsDefault() && len(targets) > 0 {
-		name = targets[0]
+	for i := 0; t.IsDefault() && i < len(targets); i++ {
+		if strings.HasSuffix(targets[i], "/udp") == t.UDP || strings.HasPrefix(targets[i], "unix:") && !t.UDP {
+			name = targets[i]
+			break
+		}
 	}
 	u.event(event.Event{Name: event.Listening, Addr: l.Addr().String(), Target: name})
 }

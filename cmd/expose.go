@@ -3,7 +3,6 @@ package cmd
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 
 	"adit/internal/bench"
@@ -15,7 +14,7 @@ import (
 
 func exposeCommand(u *ui) *cli.Command {
 	allow := &cli.BoolFlag{Name: "allow-bench", Usage: `let the peer measure the path with "adit bench"`}
-	own := ownFlags("expose", allow)
+	own := ownFlags("expose", append(append(allowFlags(), forwardFlags()...), allow)...)
 	allow.EnvVars = append(allow.EnvVars, variable("", allow.Name)) // ADIT_ALLOW_BENCH says enough
 	return &cli.Command{
 		Name:      "expose",
@@ -27,6 +26,9 @@ one is what a plain "-L 2222" means.
 
   adit expose 22                            port 22 of this machine
   adit expose 22 db.lan:5432 /run/app.sock  several: ports, hosts, unix sockets
+  adit expose 53/udp --allow 10.0.0.0/8:80  datagrams; a network
+  adit expose --allow-remote 8080-8090      where the peer may have this side listen (-R)
+  adit expose --allow-dynamic '*'           whatever the peer asks for by SOCKS (-D)
   adit expose 22 --signal https://meet.example.org
   adit expose --allow-bench                 nothing but "adit bench"`,
 		Flags: append(own, commonFlags(meetingFlags, outputFlags)...),
@@ -44,44 +46,54 @@ one is what a plain "-L 2222" means.
 				targets = append(targets, t)
 				cfg.Targets = append(cfg.Targets, t.String())
 			}
-			if len(targets) == 0 && !c.Bool("allow-bench") {
+			policy := tunnel.PolicyFor(targets...)
+			allowed, err := addAllowed(c, &policy)
+			if err != nil {
+				return err
+			}
+			plan, err := forwardingOf(c)
+			if err != nil {
+				return err
+			}
+			if len(targets)+len(allowed) == 0 && plan.empty() && !c.Bool("allow-bench") {
 				return usagef("for example: adit expose 22", "expose wants at least one target: a port, host:port or the path of a unix socket")
 			}
 			cfg.Role = peer.Exposer
-			return expose(ctx, u, c, cfg, tunnel.PolicyFor(targets...))
+			return expose(ctx, u, c, cfg, policy, allowed, plan)
 		}),
 	}
 }
 
-func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy tunnel.Policy) error {
-	join, offers := "connect", slices.Clone(cfg.Targets)
+func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy tunnel.Policy, allowed []string, plan forwarding) error {
+	join, offers := "connect", slices.Concat(cfg.Targets, allowed)
 	if c.Bool("allow-bench") {
 		offers = append(offers, "adit bench")
 	}
-	if len(cfg.Targets) == 0 {
+	if len(cfg.Targets)+len(allowed) == 0 && plan.empty() {
 		join = "bench"
 	}
 	u.run.offer(offers)
 	u.onCode = func(code string) string { return invitation(c, join, code) }
 	u.onToken = fmt.Sprintf("On the other machine run %q and paste this line:", joinCommand(cfg, join))
+	f, err := openForwards(ctx, u, plan)
+	if err != nil {
+		return err
+	}
+	defer f.close() // after the session's end
 	s, end, err := meet(ctx, u, cfg, false)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if u.redraw {
+	if u.redraw && len(offers) > 0 {
 		u.say("serving %s; Ctrl-C to stop", list(offers))
 	}
 	offer := tunnel.Offer{Gate: tunnel.NewGate("", policy, u.logger())}
 	if c.Bool("allow-bench") {
 		offer.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	served := make(chan error, 1) // the one result of Serve
-	go func() { served <- tunnel.Serve(ctx, tunnel.Over(s.Streams()), offer, u.streamOptions()) }()
-	err = wait(ctx, s)
-	end() // first the goodbye, so that the peer hears of an end and not of resets
-	stop(net.ErrClosed)
-	<-served // for the goroutines; the reason why it ended is the session's
-	return err
+	if err := f.begin(ctx, s, offer); err != nil {
+		return err
+	}
+	return wait(ctx, s)
 }

@@ -158,11 +158,11 @@ func permute(app *cli.App, args []string) ([]string, error) {
 		case !takesValue(f) && !hasValue:
 			flags = append(flags, "--"+name)
 		case hasValue:
-			flags = append(flags, "--"+name+"="+value)
+			flags = append(flags, "--"+name+"="+joined(name, value))
 		case len(rest) == 0:
 			return nil, usagef(`"adit `+command.Name+` --help" shows what it takes`, "%s needs a value", a)
 		default:
-			flags = append(flags, "--"+name+"="+rest[0])
+			flags = append(flags, "--"+name+"="+joined(name, rest[0]))
 			rest = rest[1:]
 		}
 	}

@@ -39,7 +39,7 @@ func TestUnknownFlags(t *testing.T) {
 	for _, test := range []struct{ in, message, hint string }{
 		{"expose --jsno 22", "adit expose has no flag --jsno", "did you mean --json?"},
 		{"expose --gibberish=1 22", "adit expose has no flag --gibberish", `"adit expose --help" lists its flags`},
-		{"expose -L 22", "adit expose has no flag -L", ""},
+		{"expose -W 22", "adit expose has no flag -W", ""},
 		{"expsoe 22", `there is no command "expsoe"`, `did you mean "adit expose"?`},
 		{"frobnicate", `there is no command "frobnicate"`, `"adit --help" lists the commands`},
 		{"connect --timeout", "--timeout needs a value", `"adit connect --help" shows what it takes`},

@@ -110,7 +110,11 @@ func (u *ui) event(e event.Event) {
 	case event.Words:
 		u.lineLocked("words: "+u.paint(bold, strings.Join(e.Words, " ")), " – the same on both screens? If not, somebody sits in between: stop.")
 	case event.Listening:
-		u.lineLocked(u.paint(bold, e.Addr), " → "+e.Target)
+		at := e.Addr
+		if e.Side == event.Peer {
+			at += " over there"
+		}
+		u.lineLocked(u.paint(bold, at), " → "+e.Target)
 	case event.Stream:
 		u.streamLocked(e)
 	case event.Interrupted:

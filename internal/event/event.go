@@ -31,6 +31,9 @@ const (
 	Unanswered  = "unanswered"  // it did not answer
 )
 
+// Peer is the Side of what happens over there.
+const Peer = "peer"
+
 // An Event is one thing that happened. Only the fields that its Name calls for are set.
 type Event struct {
 	Name string    `json:"event"`
@@ -47,6 +50,7 @@ type Event struct {
 	Remote    string  `json:"remote,omitempty"`    // candidate type and address of the peer
 	RTT       float64 `json:"rtt_ms,omitempty"`    // milliseconds
 
+	Side   string `json:"side,omitempty"`   // "peer" if it is the peer that listens
 	Addr   string `json:"addr,omitempty"`   // a listener's real address
 	Target string `json:"target,omitempty"` // where its streams go
 	State  string `json:"state,omitempty"`  // of a stream: open, closed, refused, reset

@@ -1,0 +1,201 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"adit/internal/event"
+	"adit/internal/peer"
+	"adit/tunnel"
+
+	"github.com/urfave/cli/v2"
+)
+
+// comma stands for a comma inside a value of -L and -R, which the flag parser would cut there.
+const comma = "\x1f"
+
+// joined protects the commas of a value of -L and -R: "80,443:host" is one forward.
+func joined(flag, value string) string {
+	if flag == "local" || flag == "remote" {
+		return strings.ReplaceAll(value, ",", comma)
+	}
+	return value
+}
+
+// A forwarding is what -L, -R and -D ask for.
+type forwarding struct {
+	local   []tunnel.Forward
+	remote  []tunnel.Forward
+	dynamic []tunnel.Forward
+}
+
+func (f forwarding) empty() bool { return len(f.local)+len(f.remote)+len(f.dynamic) == 0 }
+
+func forwardFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "local", Aliases: []string{"L"}, Usage: "`FORWARD` a port to the peer: [BIND:]PORT[:HOST:HOSTPORT][/udp], as in ssh; several times if you like"},
+		&cli.StringSliceFlag{Name: "remote", Aliases: []string{"R"}, Usage: "have the peer listen and `FORWARD` to this side: [BIND:]PORT:HOST:HOSTPORT[/udp]"},
+		&cli.StringSliceFlag{Name: "dynamic", Aliases: []string{"D"}, Usage: "serve SOCKS 5 at `[BIND:]PORT`: what its clients ask for, the peer connects to"},
+	}
+}
+
+// forwardingOf reads the flags of forwardFlags.
+func forwardingOf(c *cli.Context) (forwarding, error) {
+	return parseForwarding(c.StringSlice("local"), c.StringSlice("remote"), c.StringSlice("dynamic"))
+}
+
+// parseForwarding reads forwards as -L, -R and -D have them.
+func parseForwarding(local, remote, dynamic []string) (forwarding, error) {
+	var f forwarding
+	var err error
+	if f.local, err = parseForwards(local, func(tunnel.Forward) error { return nil }); err != nil {
+		return f, usagef("for example: adit connect -L 2222", "%v", err)
+	}
+	if f.remote, err = parseForwards(remote, func(f tunnel.Forward) error {
+		if f.Target.IsDefault() {
+			return fmt.Errorf("forward %q of -R does not say where its connections go: write %s:localhost:80, for example", f, f)
+		}
+		return nil
+	}); err != nil {
+		return f, usagef("for example: adit connect -R 8080:localhost:80", "%v", err)
+	}
+	if f.dynamic, err = parseForwards(dynamic, func(f tunnel.Forward) error {
+		if !f.Target.IsDefault() || f.Target.UDP {
+			return fmt.Errorf("-D takes a port, or bind:port, and no target: %q has one", f)
+		}
+		return nil
+	}); err != nil {
+		return f, usagef("for example: adit connect -D 1080", "%v", err)
+	}
+	return f, nil
+}
+
+func parseForwards(texts []string, check func(tunnel.Forward) error) ([]tunnel.Forward, error) {
+	var forwards []tunnel.Forward
+	for _, s := range texts {
+		several, err := tunnel.ParseForwards(strings.ReplaceAll(s, comma, ","))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range several {
+			if err := check(f); err != nil {
+				return nil, err
+			}
+			forwards = append(forwards, f)
+		}
+	}
+	return forwards, nil
+}
+
+// allowFlags say what the peer may do here.
+func allowFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "allow", Usage: "let the peer connect to what `RULE` names: host:port-port, 10.0.0.0/8:port, *.lan:443, unix:/path, any with /udp; several times if you like"},
+		&cli.StringSliceFlag{Name: "allow-remote", Usage: "let the peer have this side listen (-R) where `RULE` says: PORT[-PORT] of localhost, BIND:PORT, unix:/path; port 0 is any"},
+		&cli.StringSliceFlag{Name: "allow-dynamic", Usage: "let the peer reach by SOCKS (-D) what `RULE` names, '*' for everything"},
+	}
+}
+
+// addAllowed adds what the flags of allowFlags say to p, and returns it in words.
+func addAllowed(c *cli.Context, p *tunnel.Policy) (words []string, err error) {
+	for _, r := range []struct {
+		flag, words string
+		to          *[]tunnel.Rule
+	}{{"allow", "", &p.Targets}, {"allow-remote", "-R ", &p.Remote}, {"allow-dynamic", "-D to ", &p.Dynamic}} {
+		rules, err := tunnel.ParseRules(c.StringSlice(r.flag))
+		if err != nil {
+			return nil, usagef("for example --"+r.flag+" 8000-8010", "--%s: %v", r.flag, err)
+		}
+		for _, rule := range rules {
+			words = append(words, r.words+rule.String())
+		}
+		*r.to = append(*r.to, rules...)
+	}
+	return words, nil
+}
+
+// A forwarder has what a forwarding asks for: its listeners are open before there is a session, so that
+// a port in use does not cost a code.
+type forwarder struct {
+	u         *ui
+	plan      forwarding
+	session   *laterSession
+	remotes   *tunnel.Remotes
+	listeners []*tunnel.Listener // those of plan.local, then those of plan.dynamic, then others
+	ctx       context.Context    // of the listeners: it ends with close
+	stop      context.CancelCauseFunc
+	served    chan error // the one result of Serve; nil before begin
+}
+
+// openForwards listens. The caller closes what it returns.
+func openForwards(ctx context.Context, u *ui, plan forwarding) (*forwarder, error) {
+	f := &forwarder{u: u, plan: plan, session: newLaterSession(), remotes: tunnel.NewRemotes()}
+	f.ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	for _, w := range plan.local {
+		if err := f.listen(w); err != nil {
+			f.close()
+			return nil, err
+		}
+	}
+	for _, w := range plan.dynamic {
+		l, err := tunnel.ListenDynamic(f.ctx, f.session, w, u.streamOptions())
+		if err != nil {
+			f.close()
+			return nil, err
+		}
+		f.listeners = append(f.listeners, l)
+	}
+	return f, nil
+}
+
+func (f *forwarder) listen(w tunnel.Forward) error {
+	l, err := tunnel.Listen(f.ctx, f.session, w, f.u.streamOptions())
+	if err == nil {
+		f.listeners = append(f.listeners, l)
+	}
+	return err
+}
+
+// begin starts to forward over s: it serves the peer's streams by offer, tells where is listened, and has
+// the peer listen. A peer that does not is an error.
+func (f *forwarder) begin(ctx context.Context, s *peer.Session, offer tunnel.Offer) error {
+	f.session.set(tunnel.Over(s.Streams()))
+	offer.Remotes = f.remotes
+	f.served = make(chan error, 1)
+	go func() { f.served <- tunnel.Serve(f.ctx, f.session, offer, f.u.streamOptions()) }()
+	for i, l := range f.listeners {
+		if i < len(f.plan.local) {
+			announce(f.u, l, f.plan.local[i].Target, s.Targets())
+			continue
+		}
+		f.u.event(event.Event{Name: event.Listening, Addr: l.Addr().String(), Target: "socks"})
+	}
+	for _, w := range f.plan.remote {
+		m, err := f.remotes.Listen(ctx, f.session, w)
+		if err != nil {
+			var refused *tunnel.RefusedError
+			if errors.As(err, &refused) && refused.Code == tunnel.CodeRefused {
+				return &failure{code: exitRefused, message: err.Error(), hint: fmt.Sprintf(`have the other side allow it: "adit expose --allow-remote %s"`, strings.TrimPrefix(w.Place(), "localhost:"))}
+			}
+			return streamEnded(ctx, s, err)
+		}
+		f.u.event(event.Event{Name: event.Listening, Side: event.Peer, Addr: m.Addr(), Target: w.Target.String()})
+	}
+	return nil
+}
+
+// close ends all of it. Closing a listener resets what is left of its connections, so it comes after the
+// session's goodbye.
+func (f *forwarder) close() {
+	f.stop(net.ErrClosed)
+	for _, l := range f.listeners {
+		_ = l.Close() // never fails
+	}
+	if f.served != nil {
+		<-f.served // for the goroutines; the reason why it ended is the session's
+		f.served = nil
+	}
+}
