@@ -62,6 +62,12 @@ yours is running, and is there at once.`,
 				}
 				stdio = &t
 			}
+			if plan.empty() && stdio == nil {
+				// Those of the config file were checked when it was read.
+				if plan, err = parseForwarding(configOf(c).forwardsFor(peerName(c.Args().First()))); err != nil {
+					return err
+				}
+			}
 			names, err := sharedAs(c)
 			if err != nil {
 				return err
