@@ -85,7 +85,8 @@ func action(u *ui, do func(ctx context.Context, c *cli.Context) error) cli.Actio
 }
 
 // interruptible returns a context that the first Ctrl-C, or a polite request to end, cancels with
-// errInterrupted. The second ends the process at once.
+// errInterrupted. The second ends the process at once. SIGHUP says that the terminal is gone; where
+// there was none it asks for another look at everything: at the files here, at the network elsewhere.
 func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	// The runtime kills a process that writes to a closed pipe on its standard output, unless it asks
@@ -93,13 +94,8 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, syscall.SIGPIPE)
 	ch := make(chan os.Signal, 2) // both Ctrl-C, should they come at once
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if onTerminal() {
-		ends = append(ends, syscall.SIGHUP) // the terminal is gone
-	} else {
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // a session hears of it elsewhere
-	}
-	for _, s := range ends {
+	attached := onTerminal()
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(s) { // as under nohup
 			signal.Notify(ch, s)
 		}
@@ -111,7 +107,11 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 			select {
 			case <-quit:
 				return
-			case <-ch:
+			case sig := <-ch:
+				if sig == syscall.SIGHUP && !attached {
+					u.reload()
+					continue
+				}
 				if n++; n > 1 {
 					u.done()
 					os.Exit(exitInterrupted)

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,10 +20,12 @@ import (
 //	says NAME out|err PATTERN [VAR]  wait until it has printed that; VAR is set to the first group
 //	! says NAME out|err PATTERN       check that it has not printed that
 //	feed NAME [TEXT]                  write a line to its standard input, or end it
-//	signals NAME INT|TERM|KILL
+//	signals NAME INT|TERM|KILL|HUP
 //	awaits CODE NAME                 wait for its end and check the exit code
 //	echo-server VAR                  start a TCP server that sends back what comes; VAR is its port
 //	echo PORT TEXT                   send text there, end, and compare what comes back
+//	hold NAME PORT                    open a connection and keep it
+//	talk NAME TEXT                    send text over it and compare what comes back
 //	hole VAR                         take a TCP port and answer nothing; VAR is the port
 func TestScripts(t *testing.T) {
 	if runtime.GOOS == "windows" {
@@ -44,6 +47,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Values[procsKey] = map[string]*proc{}
+			e.Values[heldKey] = map[string]net.Conn{}
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
@@ -60,6 +64,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "start": start, "says": says, "feed": feed,
 			"signals": signals, "awaits": awaits, "echo-server": echoServer, "echo": echo, "hole": hole,
+			"hold": hold, "talk": talk,
 		},
 	})
 }

@@ -19,6 +19,7 @@ import (
 
 const (
 	procsKey = "processes"
+	heldKey  = "connections"
 
 	// patience is how long a script waits for what it expects: long enough for the 30 s after which a
 	// silent peer counts as gone.
@@ -183,7 +184,7 @@ func feed(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func signals(ts *testscript.TestScript, _ bool, args []string) {
-	s, known := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}[args[1]]
+	s, known := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill, "HUP": syscall.SIGHUP}[args[1]]
 	if !known {
 		ts.Fatalf("no signal %s", args[1])
 	}
@@ -229,6 +230,35 @@ func echo(ts *testscript.TestScript, neg bool, args []string) {
 	if same := err == nil && got == args[1]; same == neg {
 		ts.Fatalf("got %q, %v back", got, err)
 	}
+}
+
+// hold opens a connection to a port and keeps it.
+func hold(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := net.Dial("tcp", "127.0.0.1:"+args[1])
+	ts.Check(err)
+	ts.Defer(func() { c.Close() })
+	held(ts)[args[0]] = c
+}
+
+// talk sends text over a held connection and wants it back; negated it wants the connection to be gone.
+func talk(ts *testscript.TestScript, neg bool, args []string) {
+	c := held(ts)[args[0]]
+	if c == nil {
+		ts.Fatalf("there is no connection %s", args[0])
+	}
+	ts.Check(c.SetDeadline(time.Now().Add(patience)))
+	_, err := io.WriteString(c, args[1])
+	got := make([]byte, len(args[1]))
+	if err == nil {
+		_, err = io.ReadFull(c, got)
+	}
+	if same := err == nil && string(got) == args[1]; same == neg {
+		ts.Fatalf("got %q, %v back", got, err)
+	}
+}
+
+func held(ts *testscript.TestScript) map[string]net.Conn {
+	return ts.Value(heldKey).(map[string]net.Conn)
 }
 
 func roundTrip(addr, text string) (string, error) {

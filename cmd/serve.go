@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"adit/internal/carry"
@@ -52,6 +54,7 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
 				carry: c.Bool("carry"), carryRate: c.String("carry-rate"),
 				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turnSettings(c), proxies: proxies,
+				again: func() (cert, key string, err error) { return serveAgain(u, c) },
 			})
 		}),
 	}
@@ -63,6 +66,29 @@ type serveConfig struct {
 	carryRate                         string
 	turn                              turnConfig
 	proxies                           []netip.Prefix
+
+	// again reads the config file again, and returns the certificate's files. It may be nil.
+	again func() (cert, key string, err error)
+}
+
+// serveAgain reads the config file of a running server again, and returns the files of its certificate.
+// What else has changed takes a restart, and is told.
+func serveAgain(u *ui, c *cli.Context) (cert, key string, err error) {
+	file, err := loadConfig(u, c)
+	if err != nil {
+		return "", "", err
+	}
+	now := func(flag string) string {
+		if v := valuesNow(c, file, flag); len(v) > 0 {
+			return v[0]
+		}
+		return ""
+	}
+	keys := slices.DeleteFunc(changedSettings(configOf(c), file, "serve"), func(k string) bool { return k == "serve.tls_cert" || k == "serve.tls_key" })
+	if len(keys) > 0 {
+		u.say("restart adit serve for what has changed in %s: %s", file.path, list(keys))
+	}
+	return now("tls-cert"), now("tls-key"), nil
 }
 
 // prefixes parses --trusted-proxy. An address alone is itself.
@@ -87,10 +113,20 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	if err != nil {
 		return err
 	}
-	secure, err := certificate(cfg.cert, cfg.key)
+	secure, certificates, err := certificate(cfg.cert, cfg.key)
 	if err != nil {
 		return err
 	}
+	defer u.onReload(func() error {
+		if cfg.again == nil {
+			return certificates.load(cfg.cert, cfg.key)
+		}
+		cert, key, err := cfg.again()
+		if err != nil {
+			return err
+		}
+		return certificates.load(cert, key)
+	})()
 	relays, err := startRelay(cfg, external, secure, u)
 	if err != nil {
 		return err
@@ -185,19 +221,43 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	return context.Cause(ctx)
 }
 
-// certificate returns the TLS configuration of a server, nil if none is asked for.
-func certificate(cert, key string) (*tls.Config, error) {
-	if cert == "" && key == "" {
-		return nil, nil
-	}
-	if cert == "" || key == "" {
-		return nil, usagef("give both, or neither for plain HTTP behind a proxy", "--tls-cert and --tls-key belong together")
+// certificates is the certificate of a server, which may be replaced by its successor.
+type certificates struct {
+	now atomic.Pointer[tls.Certificate]
+}
+
+// load reads the certificate and its key; after an error the one before stays. On a nil *certificates,
+// that of a server without TLS, it does nothing.
+func (c *certificates) load(cert, key string) error {
+	if c == nil {
+		return nil
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return nil, usagef("both files are to be PEM, and belong to each other", "read the certificate: %v", err)
+		return usagef("both files are to be PEM, and belong to each other", "read the certificate: %v", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+	c.now.Store(&pair)
+	return nil
+}
+
+// certificate returns the TLS configuration of a server, nil if none is asked for, and what its
+// certificate comes from.
+func certificate(cert, key string) (*tls.Config, *certificates, error) {
+	if cert == "" && key == "" {
+		return nil, nil, nil
+	}
+	if cert == "" || key == "" {
+		return nil, nil, usagef("give both, or neither for plain HTTP behind a proxy", "--tls-cert and --tls-key belong together")
+	}
+	from := new(certificates)
+	if err := from.load(cert, key); err != nil {
+		return nil, nil, err
+	}
+	return &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return from.now.Load(), nil },
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"http/1.1"},
+	}, from, nil
 }
 
 func cannotListen(err error, hint string) error {

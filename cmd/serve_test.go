@@ -2,10 +2,18 @@ package cmd
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"adit/internal/event"
@@ -77,5 +85,67 @@ func TestTrustedProxy(t *testing.T) {
 	}
 	if got := join("192.0.2.2"); got != http.StatusNotFound {
 		t.Errorf("the first of another: %d, want 404", got)
+	}
+}
+
+// selfSigned writes a certificate with a serial number, and its key.
+func selfSigned(t *testing.T, dir string, serial int64) (cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, b := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+// TestCertificateIsReplaced has a server go over to the successor of its certificate, and stay with the
+// one it has if that is damaged.
+func TestCertificateIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := selfSigned(t, dir, 1)
+	secure, from, err := certificate(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := func() string {
+		c, err := secure.GetCertificate(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(c.Certificate[0])
+	}
+	first := served()
+	selfSigned(t, dir, 2)
+	if served() != first {
+		t.Error("it was replaced before anybody said so")
+	}
+	if err := from.load(cert, key); err != nil || served() == first {
+		t.Errorf("after the files were read again: %v, and the first one: %v", err, served() == first)
+	}
+	second := served()
+	if err := os.WriteFile(cert, []byte("nothing"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := from.load(cert, key); failureOf(err).code != exitUsage || served() != second {
+		t.Errorf("a damaged file: %v", err)
+	}
+	var none *certificates
+	if err := none.load("", ""); err != nil {
+		t.Errorf("a server without one: %v", err)
 	}
 }

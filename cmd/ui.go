@@ -38,6 +38,7 @@ type ui struct {
 	onToken  string                   // what to do with a token
 	observer func(event.Event)        // sees every event first; may be nil
 	run      *running                 // of a command that others may ask about; may be nil
+	reloads  reloads
 
 	mu      sync.Mutex
 	status  string    // what the status line says
@@ -119,6 +120,12 @@ func (u *ui) event(e event.Event) {
 		u.streamLocked(e)
 	case event.Interrupted:
 		u.stateLocked("interrupted: nothing comes from the peer; waiting for it")
+	case event.Reloaded:
+		if e.State == "ok" {
+			u.lineLocked("the files have been read again", "")
+			break
+		}
+		u.lineLocked("the files were read again, and nothing has changed: "+e.Message, " ("+e.Hint+")")
 	case event.Closed:
 		u.statusLocked("")
 		u.lineLocked("closed", "")

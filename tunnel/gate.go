@@ -84,7 +84,7 @@ func (g *Gate) Enter() (leave func(), err error) {
 	most := int64(g.Policy().MaxStreams)
 	if n := g.open.Add(1); most > 0 && n > most {
 		g.open.Add(-1)
-		return nil, g.refuse(Local, "", &RefusedError{CodeRefused, fmt.Sprintf("%d streams are open, and the rule \"streams\" allows no more", most)})
+		return nil, g.refuse(Local, "", &RefusedError{CodeRefused, fmt.Sprintf("no more streams at once are allowed than %d: the rule \"streams\"", most)})
 	}
 	return sync.OnceFunc(func() { g.open.Add(-1) }), nil
 }

@@ -72,6 +72,15 @@ func (p *Policy) Offers() []Target {
 	return targets
 }
 
+// Words returns what the peer may connect to as a person writes it, rules for many included.
+func (p *Policy) Words() []string {
+	var words []string
+	for _, r := range p.Targets {
+		words = append(words, r.String())
+	}
+	return words
+}
+
 // Allows returns nil if the peer may go to target in this direction, or a *RefusedError that names the
 // rule in words, for both ends to read. The target is in canonical form: host:port, host:port/udp or
 // unix:/path; with Remote it is the place to listen at, where the host may be * and the port 0.

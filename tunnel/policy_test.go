@@ -266,7 +266,7 @@ func TestMaxStreams(t *testing.T) {
 	if _, err := g.Enter(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.Enter(); err == nil || !strings.Contains(err.Error(), `the rule "streams" allows no more`) {
+	if _, err := g.Enter(); err == nil || !strings.Contains(err.Error(), `no more streams at once are allowed than 2: the rule "streams"`) {
 		t.Errorf("a third of two: %v", err)
 	}
 	leave()

@@ -20,6 +20,7 @@ const (
 	Interrupted = "interrupted" // nothing authenticated arrived for a while
 	Error       = "error"       // something failed; Code, Message and Hint say what
 	Closed      = "closed"      // the session ended
+	Reloaded    = "reloaded"    // the files were read again; State is ok or failed
 	Ping        = "ping"        // a ping was answered, or not
 	PingSummary = "pings"       // what became of all of them
 	Sample      = "sample"      // what a measurement sees at this moment

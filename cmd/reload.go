@@ -1,0 +1,75 @@
+package cmd
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"adit/internal/event"
+
+	"github.com/urfave/cli/v2"
+)
+
+// reloads is what a running command does when it is told to read its files again, by SIGHUP.
+type reloads struct {
+	mu   sync.Mutex
+	list []*func() error
+}
+
+// onReload has do called at each SIGHUP that is no terminal's, until the returned function is called.
+func (u *ui) onReload(do func() error) (remove func()) {
+	u.reloads.mu.Lock()
+	defer u.reloads.mu.Unlock()
+	p := &do
+	u.reloads.list = append(u.reloads.list, p)
+	return func() {
+		u.reloads.mu.Lock()
+		defer u.reloads.mu.Unlock()
+		u.reloads.list = slices.DeleteFunc(u.reloads.list, func(x *func() error) bool { return x == p })
+	}
+}
+
+// reload reads the files again, and reports how it went, if the command has any that it can.
+func (u *ui) reload() {
+	u.reloads.mu.Lock()
+	defer u.reloads.mu.Unlock()
+	if len(u.reloads.list) == 0 {
+		return
+	}
+	e := event.Event{Name: event.Reloaded, State: "ok"}
+	for _, do := range u.reloads.list {
+		if err := (*do)(); err != nil {
+			f := failureOf(err)
+			e.State, e.Message, e.Hint = "failed", f.message, f.hint
+			break
+		}
+	}
+	u.event(e)
+}
+
+// valuesNow returns the values of a flag: those of the command line or the variable, which a file that is
+// read again does not change, else the file's.
+func valuesNow(c *cli.Context, file configFile, flag string) []string {
+	if c.IsSet(flag) && !fromConfig(c, flag) {
+		if kindOf(flagNamed(c.Command.Flags, flag)) == kindList {
+			return c.StringSlice(flag)
+		}
+		return []string{fmt.Sprint(c.Value(flag))}
+	}
+	return file.settings[keyOf(c.Command.Name, flag)].values
+}
+
+// changedSettings returns the keys of a table that differ between two readings of the file.
+func changedSettings(before, after configFile, table string) []string {
+	var keys []string
+	for _, f := range []configFile{before, after} {
+		for key := range f.settings {
+			if strings.HasPrefix(key, table+".") && !slices.Contains(keys, key) && !slices.Equal(before.settings[key].values, after.settings[key].values) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,193 @@
+package cmd
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"adit/internal/identity"
+	"adit/tunnel"
+)
+
+const (
+	keyOne = "adit1by5yrd2ehezflm5tbf6shvkokezj6xqw6b6y32yc4slodildzzwa"
+	keyTwo = "adit1bxxtbsb3o4yeisjgxuz4em4x5hlw6lgkangsbivi73v6jarg3miq"
+)
+
+// book returns a rulebook whose command line offers port 22, the directory of its files, and what it says.
+func book(t *testing.T, config, peers string) (*rulebook, string, *strings.Builder) {
+	t.Helper()
+	root := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", root)
+	dir := filepath.Join(root, "adit")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "config.toml", config)
+	put(t, dir, "peers.toml", peers)
+	c, err := settled(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, _, said := screen(func(*ui) {})
+	r, err := newRulebook(u, c, func(configFile) (tunnel.Policy, error) {
+		return tunnel.PolicyFor(tunnel.Target{Host: "localhost", Port: 22}), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, dir, said
+}
+
+// put replaces a file in one step, as adit and good editors do.
+func put(t *testing.T, dir, name, text string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func peerTable(name, key, rules string) string {
+	return "[peers." + name + "]\nkey = \"" + key + "\"\n" + rules + "\n"
+}
+
+func allows(g *tunnel.Gate, target string) bool { return g.Allows(tunnel.Local, target) == nil }
+
+func TestRulebook(t *testing.T) {
+	r, dir, _ := book(t, "[peers.bob]\nallow = [\"80\"]\n", peerTable("home", keyOne, "")+peerTable("bob", keyTwo, "allow = [\"443\"]\nstreams = 3"))
+	code, endCode := r.gate("")
+	home, endHome := r.gate("home")
+	bob, endBob := r.gate("bob")
+	stranger, endStranger := r.gate("carol")
+	defer endCode()
+	defer endHome()
+	defer endStranger()
+	for _, test := range []struct {
+		name           string
+		g              *tunnel.Gate
+		ssh, web, safe bool
+	}{
+		{"by code: the command line", code, true, false, false},
+		{"without rules: the command line", home, true, false, false},
+		{"with rules: the config file goes before the file of peers", bob, false, true, false},
+		{"unknown: nothing", stranger, false, false, false},
+	} {
+		if got := []bool{allows(test.g, "localhost:22"), allows(test.g, "localhost:80"), allows(test.g, "localhost:443")}; got[0] != test.ssh || got[1] != test.web || got[2] != test.safe {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+	if n := bob.Policy().MaxStreams; n != 3 {
+		t.Errorf("bob may have %d streams, want those of the other file", n)
+	}
+	if got := strings.Join(r.offers("bob"), " "); got != "localhost:80" {
+		t.Errorf("bob is offered %q", got)
+	}
+
+	// What is wrong changes nothing.
+	put(t, dir, "config.toml", "[peers.bob]\nallow = [\"x\"]\n")
+	if err := r.reload(); err == nil || !allows(bob, "localhost:80") {
+		t.Errorf("a wrong rule: %v, and 80 is allowed: %v", err, allows(bob, "localhost:80"))
+	}
+	put(t, dir, "config.toml", "[peers.bob]\nkey = \""+keyOne+"\"\n")
+	if err := r.reload(); err == nil || failureOf(err).code != exitAuth || !allows(bob, "localhost:80") {
+		t.Errorf("another key: %v", err)
+	}
+
+	// What is right is in force for the sessions that are up.
+	endBob()
+	put(t, dir, "config.toml", "[peers.home]\nlocal = false\n[peers.bob]\nallow = []\n")
+	if err := r.reload(); err != nil {
+		t.Fatal(err)
+	}
+	if allows(home, "localhost:22") || !allows(code, "localhost:22") {
+		t.Error("home may still connect, or the others no more")
+	}
+	if !allows(bob, "localhost:80") {
+		t.Error("the gate of a session that has ended was changed")
+	}
+	if err := identity.Remove(filepath.Join(dir, "peers.toml"), "home"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "config.toml", "")
+	if err := r.reload(); err != nil {
+		t.Fatal(err)
+	}
+	if allows(home, "localhost:22") {
+		t.Error("a peer that was removed may still connect")
+	}
+}
+
+// TestRulebookFollowsTheFile has another process pair with somebody while this one serves.
+func TestRulebookFollowsTheFile(t *testing.T) {
+	r, dir, said := book(t, "", peerTable("home", keyOne, ""))
+	path := filepath.Join(dir, "peers.toml")
+	two, err := identity.ParsePublicKey(keyTwo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r.looked = time.Now()
+		known := func(want string) {
+			t.Helper()
+			if p, _ := r.byKey(two); p.Name != want {
+				t.Errorf("the key is known as %q, want %q", p.Name, want)
+			}
+		}
+		known("")
+		if _, err := identity.Add(path, identity.Peer{Name: "bob", Key: two}); err != nil {
+			t.Fatal(err)
+		}
+		known("") // not looked at again so soon
+		time.Sleep(bookAge)
+		known("bob")
+		put(t, dir, "peers.toml", "[peers.bob\n")
+		time.Sleep(bookAge)
+		known("bob")
+		time.Sleep(bookAge)
+		known("bob")
+		if n := strings.Count(said.String(), "the known peers stay as they were"); n != 1 {
+			t.Errorf("told %d times that the file is wrong, want once: %s", n, said)
+		}
+		put(t, dir, "peers.toml", "")
+		time.Sleep(bookAge)
+		known("")
+	})
+}
+
+func TestForwardsFor(t *testing.T) {
+	file, err := parseConfig("[[forward]]\npeer = \"a\"\nlocal = \"1\"\n[[forward]]\npeer = \"b\"\nlocal = \"2\"\n[[forward]]\npeer = \"a\"\nlocal = [\"3\"]\nremote = \"4:localhost:4\"\ndynamic = \"5\"\n", configKeys(testApp(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	local, remote, dynamic := file.forwardsFor("a")
+	if l, r, d := strings.Join(local, " "), strings.Join(remote, " "), strings.Join(dynamic, " "); l != "1 3" || r != "4:localhost:4" || d != "5" {
+		t.Errorf("got %q, %q, %q", l, r, d)
+	}
+	if local, remote, dynamic := file.forwardsFor("c"); len(local)+len(remote)+len(dynamic) != 0 {
+		t.Error("a peer without forwards has some")
+	}
+}
+
+func TestValuesNow(t *testing.T) {
+	file, err := parseConfig("[connect]\nlocal = [\"7\"]\n", configKeys(testApp(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	for args, want := range map[string]string{"": "7", "--local 8": "8"} {
+		c, err := settled(t, strings.Fields(args)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(valuesNow(c, file, "local"), " "); got != want {
+			t.Errorf("%q: %q, want %q", args, got, want)
+		}
+	}
+}
