@@ -39,14 +39,15 @@ func (c *Client) Mailbox(id [16]byte, side int) (*Mailbox, error) {
 	return &Mailbox{client: own, base: base + "/v1/mailbox/" + hex.EncodeToString(id[:]), side: side & 1}, nil
 }
 
-// Put leaves a letter of at most MaxLetter bytes. It goes on trying until ctx ends, whose cause it
+// Put leaves a letter of at most MaxLetter bytes in the place of those with smaller numbers: 1 or more, and
+// larger for each new one, 15 digits at most. It goes on trying until ctx ends, whose cause it
 // returns then, or until the rendezvous refuses for good: ErrTooLong, or what it said.
-func (m *Mailbox) Put(ctx context.Context, b []byte) error {
+func (m *Mailbox) Put(ctx context.Context, number uint64, b []byte) error {
 	if len(b) > MaxLetter {
 		return fmt.Errorf("leave %d bytes in a mailbox: %w", len(b), ErrTooLong)
 	}
 	err := m.request(ctx, func() error {
-		_, _, err := m.client.try(ctx, tryTimeout, http.MethodPut, m.base+"/"+strconv.Itoa(m.side), "", b)
+		_, _, err := m.client.try(ctx, tryTimeout, http.MethodPut, m.base+"/"+strconv.Itoa(m.side)+"/"+strconv.FormatUint(number, 10), "", b)
 		return err
 	})
 	if err != nil {

@@ -53,14 +53,14 @@ func TestMailbox(t *testing.T) {
 			}
 			got <- string(b)
 		}()
-		if err := from.Put(ctx, []byte(text)); err != nil {
+		if err := from.Put(ctx, uint64(i+1), []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		if s := <-got; s != text {
 			t.Errorf("got %q, want %q", s, text)
 		}
 	}
-	if err := box[0].Put(ctx, make([]byte, signal.MaxLetter+1)); !errors.Is(err, signal.ErrTooLong) {
+	if err := box[0].Put(ctx, 9, make([]byte, signal.MaxLetter+1)); !errors.Is(err, signal.ErrTooLong) {
 		t.Errorf("a letter too long: %v", err)
 	}
 	enough := errors.New("enough")

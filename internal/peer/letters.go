@@ -39,8 +39,13 @@ func newLetters(client *signal.Client, keys *handshake.Result, controlling bool)
 	return l
 }
 
-// seal returns a letter: its counter, u64, and the sealed offer.
-func (l *letters) seal(o offer) []byte {
+// A letter is its counter, u64, and the sealed offer. The counter is its number in the mailbox too.
+type letter []byte
+
+func (l letter) number() uint64 { return binary.BigEndian.Uint64(l) }
+
+// seal returns a new letter.
+func (l *letters) seal(o offer) letter {
 	l.sent++
 	nonce := make([]byte, chacha20poly1305.NonceSize)
 	binary.BigEndian.PutUint64(nonce[4:], l.sent)
@@ -70,7 +75,7 @@ func (l *letters) open(b []byte) (offer, bool) {
 
 // post carries letters both ways until ctx ends: the newest of out goes to the mailbox, what comes from
 // there to got. A mailbox that is away is tried again and again, within five seconds each time.
-func (l *letters) post(ctx context.Context, e *endpoint, out <-chan []byte, got func(offer)) {
+func (l *letters) post(ctx context.Context, e *endpoint, out <-chan letter, got func(offer)) {
 	box, err := l.client.Mailbox(l.id, l.side)
 	if err != nil {
 		return // it is no URL; the meeting would not have succeeded
@@ -98,7 +103,7 @@ func (l *letters) post(ctx context.Context, e *endpoint, out <-chan []byte, got 
 	defer box.Close()
 	defer func() { <-done }()
 	for {
-		var b []byte
+		var b letter
 		select {
 		case b = <-out:
 		case <-ctx.Done():
@@ -107,7 +112,7 @@ func (l *letters) post(ctx context.Context, e *endpoint, out <-chan []byte, got 
 		for b != nil {
 			one, cancel := context.WithCancel(ctx)
 			failed := make(chan error, 1)
-			go func(b []byte) { failed <- box.Put(one, b) }(b)
+			go func(b letter) { failed <- box.Put(one, b.number(), b) }(b)
 			b = nil
 			select {
 			case err := <-failed:

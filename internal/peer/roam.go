@@ -72,12 +72,12 @@ type roamer struct {
 	directAt  time.Time          // zero: the path is direct
 	searchAt  time.Time
 	searches  time.Duration
-	out       chan []byte        // capacity 1: a letter to leave
+	out       chan letter        // capacity 1: a letter to leave
 	stopPost  context.CancelFunc // not nil while the post is open
 }
 
 func newRoamer(e *endpoint, client *signal.Client, keys *handshake.Result) *roamer {
-	r := &roamer{e: e, client: client, keys: keys, wake: make(chan struct{}, 1), out: make(chan []byte, 1)}
+	r := &roamer{e: e, client: client, keys: keys, wake: make(chan struct{}, 1), out: make(chan letter, 1)}
 	if client != nil {
 		r.letters = newLetters(client, keys, e.controlling)
 	}
@@ -156,7 +156,8 @@ func (r *roamer) sayBye() {
 	defer box.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), byeFor)
 	defer cancel()
-	if err := box.Put(ctx, r.letters.seal(offer{kind: controlBye, number: r.number})); err != nil {
+	bye := r.letters.seal(offer{kind: controlBye, number: r.number})
+	if err := box.Put(ctx, bye.number(), bye); err != nil {
 		r.e.cfg.Logger.Info("letter not left", "err", err) // the peer waits for as long as it is told to
 	}
 }
@@ -254,6 +255,7 @@ func (r *roamer) heed(o offer) {
 	} else if g.peerSeed != o.d.Seed {
 		return
 	}
+	r.e.cfg.Logger.Debug("the peer's half", "generation", o.number, "candidates", o.d.Candidates)
 	for _, c := range o.d.Candidates {
 		r.e.nat.see(c)
 		r.e.relayCandidate(c)
@@ -334,6 +336,7 @@ func (r *roamer) generationStep(s link.State) {
 
 // publish tells the peer: over the link if that may work, and by the mailbox.
 func (r *roamer) publish(o offer, s link.State) {
+	r.e.cfg.Logger.Debug("this side's half", "generation", o.number, "candidates", o.d.Candidates)
 	if s != link.Interrupted {
 		if err := r.e.link.SendControl(o.append(nil)); err != nil {
 			r.e.cfg.Logger.Debug("offer not sent over the link", "err", err)

@@ -41,8 +41,8 @@ type mailbox struct {
 	changed      chan struct{} // closed and replaced at each new letter
 }
 
-// A letter's number grows with each new one, also over a restart of the server: it is the time in
-// milliseconds, or one more than the last.
+// A letter's number is its sender's, who gives each new one a larger number. One that was under way for
+// longer than a newer one is no letter any more.
 type letter struct {
 	number int64
 	body   []byte
@@ -93,8 +93,8 @@ func (m *mailboxes) dropLocked(e *list.Element) {
 	b.changed = make(chan struct{})
 }
 
-// put leaves a side's letter. errNewMailbox, unless the caller may make a mailbox, and ErrFull.
-func (m *mailboxes) put(id string, side int, body []byte, may bool) error {
+// put leaves a side's letter, unless there is one with a larger number. errNewMailbox, unless the caller may make a mailbox, and ErrFull.
+func (m *mailboxes) put(id string, side int, number int64, body []byte, may bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, err := m.openLocked(id, may)
@@ -102,11 +102,14 @@ func (m *mailboxes) put(id string, side int, body []byte, may bool) error {
 		return err
 	}
 	old := &b.letter[side]
+	if number <= old.number {
+		return nil
+	}
 	if m.bytes+len(body)-len(old.body) > m.limits.MailboxBytes {
 		return ErrFull
 	}
 	m.bytes += len(body) - len(old.body)
-	*old = letter{max(old.number+1, m.now().UnixMilli()), body}
+	*old = letter{number, body}
 	close(b.changed)
 	b.changed = make(chan struct{})
 	return nil
@@ -127,7 +130,7 @@ func (m *mailboxes) get(id string, side int, after int64, may bool) (letter, <-c
 	return letter{}, b.changed, nil
 }
 
-// mailbox answers PUT /v1/mailbox/{id}/{side}, which leaves side's letter, and
+// mailbox answers PUT /v1/mailbox/{id}/{side}/{number}, which leaves side's letter, and
 // GET /v1/mailbox/{id}/{side}/{after}?wait=25, which returns the letter of that side if there is a newer
 // one than that, with its number, eight bytes, in front.
 func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
@@ -154,7 +157,7 @@ func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Pref
 		case len(b) > MaxLetter:
 			return &problem{status: http.StatusRequestEntityTooLarge, text: "a mailbox takes messages of at most " + strconv.Itoa(MaxLetter) + " bytes"}
 		}
-		if p := try(func(may bool) error { return s.mailboxes.put(to.name, to.seq, b, may) }); p != nil {
+		if p := try(func(may bool) error { return s.mailboxes.put(to.name, to.seq, to.after, b, may) }); p != nil {
 			return p
 		}
 		w.WriteHeader(http.StatusNoContent)

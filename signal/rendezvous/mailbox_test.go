@@ -34,7 +34,7 @@ func TestMailbox(t *testing.T) {
 		_, b := do(http.MethodGet, box+"/0/0?wait=20", "")
 		got <- b
 	}()
-	if code, b := do(http.MethodPut, box+"/0", "first"); code != http.StatusNoContent {
+	if code, b := do(http.MethodPut, box+"/0/5", "first"); code != http.StatusNoContent {
 		t.Fatalf("put: status %d: %s", code, b)
 	}
 	first := <-got
@@ -48,8 +48,8 @@ func TestMailbox(t *testing.T) {
 	if code, _ := do(http.MethodGet, box+"/1/0", ""); code != http.StatusNoContent {
 		t.Errorf("the other side's: status %d, want 204", code)
 	}
-	for _, x := range []string{"second", "third"} { // the newest takes the place of those before it
-		do(http.MethodPut, box+"/0", x)
+	for i, x := range []string{"second", "third", "overtaken"} { // the newest takes the place of those before it
+		do(http.MethodPut, box+"/0/"+[]string{"6", "8", "7"}[i], x)
 	}
 	if code, b := do(http.MethodGet, box+"/0/"+after, ""); code != http.StatusOK || string(b[8:]) != "third" {
 		t.Errorf("status %d, %q, want the newest letter", code, b)
@@ -58,14 +58,14 @@ func TestMailbox(t *testing.T) {
 		name, method, path, body string
 		want                     int
 	}{
-		{"empty letter", http.MethodPut, box + "/0", "", 400},
-		{"large letter", http.MethodPut, box + "/0", strings.Repeat("x", MaxLetter+1), 413},
-		{"no such side", http.MethodPut, box + "/2", "x", 404},
+		{"empty letter", http.MethodPut, box + "/0/9", "", 400},
+		{"large letter", http.MethodPut, box + "/0/9", strings.Repeat("x", MaxLetter+1), 413},
+		{"no such side", http.MethodPut, box + "/2/9", "x", 404},
 		{"short id", http.MethodGet, "/v1/mailbox/1234/0/0", "", 404},
 		{"no number", http.MethodGet, box + "/0/-1", "", 404},
 		{"long number", http.MethodGet, box + "/0/" + strings.Repeat("9", 16), "", 404},
-		{"wrong method", http.MethodDelete, box + "/0", "", 405},
-		{"a letter where one is fetched", http.MethodPut, box + "/0/0", "x", 405},
+		{"wrong method", http.MethodDelete, box + "/0/9", "", 405},
+		{"a letter without a number", http.MethodPut, box + "/0", "x", 404},
 	} {
 		if code, _ := do(c.method, c.path, c.body); code != c.want {
 			t.Errorf("%s: status %d, want %d", c.name, code, c.want)
@@ -78,17 +78,17 @@ func TestMailboxLimits(t *testing.T) {
 	now := time.Now()
 	m := newMailboxes(Limits{Mailboxes: 3, MailboxBytes: 4*mailboxBytes + 100}, func() time.Time { return now })
 	for i := range 3 {
-		if err := m.put(boxID(i), 0, []byte("letter"), true); err != nil {
+		if err := m.put(boxID(i), 0, 1, []byte("letter"), true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := m.put(boxID(3), 0, []byte("letter"), true); !errors.Is(err, ErrFull) {
+	if err := m.put(boxID(3), 0, 1, []byte("letter"), true); !errors.Is(err, ErrFull) {
 		t.Errorf("a fourth mailbox: %v, want ErrFull", err)
 	}
-	if err := m.put(boxID(3), 0, []byte("letter"), false); !errors.Is(err, errNewMailbox) {
+	if err := m.put(boxID(3), 0, 1, []byte("letter"), false); !errors.Is(err, errNewMailbox) {
 		t.Errorf("a mailbox that may not be made: %v", err)
 	}
-	if err := m.put(boxID(0), 1, bytes.Repeat([]byte("x"), 4*mailboxBytes), true); !errors.Is(err, ErrFull) {
+	if err := m.put(boxID(0), 1, 1, bytes.Repeat([]byte("x"), 4*mailboxBytes), true); !errors.Is(err, ErrFull) {
 		t.Errorf("too many bytes: %v, want ErrFull", err)
 	}
 	for range 25 { // one is in use for a day

@@ -22,7 +22,7 @@ const (
 	actTURN             // GET    /v1/room/{id}/turn
 	actLeave            // DELETE /v1/room/{id}
 	actCarry            // GET    /v1/carry/{id}/{side}
-	actPost             // PUT    /v1/mailbox/{id}/{side}
+	actPost             // PUT    /v1/mailbox/{id}/{side}/{number}
 	actFetch            // GET    /v1/mailbox/{id}/{side}/{after}
 	actKeyAsk           // GET    /v1/key/{key}
 	actKeyNonce         // POST   /v1/key/{key}/claim
@@ -39,7 +39,7 @@ type route struct {
 	action action
 	name   string // of the room: its nameplate or its id
 	seq    int    // of a message, or a side
-	after  int64  // the number of the last letter, or offer
+	after  int64  // the number of a letter, or of the last letter or offer
 
 	key signal.KeyName // of a mailbox by key
 }
@@ -70,17 +70,14 @@ func parseRoute(method, path string) route {
 		}
 		return route{action: actCarry, name: part[1], seq: int(part[2][0] - '0')}
 	}
-	if part[0] == "mailbox" && len(part) > 2 && isHex(part[1]) && (part[2] == "0" || part[2] == "1") {
-		r := route{action: actPost, name: part[1], seq: int(part[2][0] - '0')}
-		switch {
-		case len(part) == 3:
-			return verbs(http.MethodPut, r)
-		case len(part) == 4 && isDigits(part[3]) && len(part[3]) <= numberDigits:
-			r.action = actFetch
-			r.after, _ = strconv.ParseInt(part[3], 10, 64) // so many digits fit
-			return verbs(http.MethodGet, r)
+	if len(part) == 4 && part[0] == "mailbox" && isHex(part[1]) && (part[2] == "0" || part[2] == "1") && isDigits(part[3]) && len(part[3]) <= numberDigits {
+		r := route{action: actFetch, name: part[1], seq: int(part[2][0] - '0')}
+		r.after, _ = strconv.ParseInt(part[3], 10, 64) // so many digits fit
+		if method == http.MethodPut {
+			r.action = actPost
+			return r
 		}
-		return route{}
+		return verbs(http.MethodGet, r)
 	}
 	if part[0] == "key" {
 		return parseKeyRoute(method, part[1:])
