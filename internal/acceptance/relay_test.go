@@ -15,14 +15,8 @@ import (
 func newRelayWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, adit: adit(t), lab: netlab.New(t)}
-	h := w.lab.Public("rendezvous")
-	web, stun := netip.AddrPortFrom(h.Addr(), 8080), netip.AddrPortFrom(h.Addr(), 3478)
 	// The lab's internet has documentation addresses, which a relay keeps away from.
-	w.server = w.run(h, "serve", "--http", web.String(), "--stun", stun.String(), "--external-ip", h.Addr().String(),
-		"--turn", "--turn-allow", "198.51.100.0/24", "--carry")
-	w.server.await("listening")
-	w.server.await("listening")
-	w.signal, w.stun = "http://"+web.String(), stun.String()
+	w.serve(w.lab.Public("rendezvous"), "--turn", "--turn-allow", "198.51.100.0/24", "--carry")
 	return w
 }
 
