@@ -22,6 +22,7 @@ type diagnosis struct {
 	Possible bool   `json:"possible"`
 	IPv4     struct {
 		UDP       bool     `json:"udp"`
+		NAT64     string   `json:"nat64"`
 		NAT       string   `json:"nat"`
 		Mapping   string   `json:"mapping"`
 		Filtering string   `json:"filtering"`
@@ -50,9 +51,15 @@ type diagnosis struct {
 }
 
 // doctor runs adit doctor inside h and returns its report, and what else it wrote.
-func (w *world) doctor(h *netlab.Host, code int, args ...string) (d diagnosis, p *process) {
+func (w *world) doctor(h *netlab.Host, code int, args ...string) (diagnosis, *process) {
 	w.t.Helper()
-	p = w.run(h, append([]string{"doctor"}, args...)...)
+	p := w.run(h, append([]string{"doctor"}, args...)...)
+	return w.diagnosis(h, p, code), p
+}
+
+// diagnosis waits for the end of adit doctor, and returns its report.
+func (w *world) diagnosis(h *netlab.Host, p *process, code int) (d diagnosis) {
+	w.t.Helper()
 	p.exits(code, patience)
 	for line := range strings.SplitSeq(p.out.String(), "\n") {
 		if strings.HasPrefix(line, `{"event":"doctor"`) {
@@ -60,11 +67,11 @@ func (w *world) doctor(h *netlab.Host, code int, args ...string) (d diagnosis, p
 				w.t.Fatal(err)
 			}
 			w.t.Logf("%v: %s (%s) after %.1f s", h, d.IPv4.NAT, d.Verdict, d.Seconds)
-			return d, p
+			return d
 		}
 	}
 	w.t.Fatalf("no report: %s%s", p.out, p.err)
-	return d, p
+	return d
 }
 
 // behavior starts a STUN server with two addresses (RFC 5780): coturn. It returns one of them.
@@ -101,7 +108,7 @@ func (w *world) behavior() string {
 func TestDoctor(t *testing.T) {
 	w := newWorld(t)
 	stun := w.behavior()
-	for _, c := range []struct {
+	cases := []struct {
 		kind     netlab.NAT
 		nat      string // with a server that has two addresses
 		nat1     string // with that of the rendezvous alone
@@ -117,51 +124,60 @@ func TestDoctor(t *testing.T) {
 		{netlab.Symmetric, "symmetric", "symmetric", "open-only", false, true},
 		{netlab.SymmetricSequential, "symmetric, sequential", "symmetric, sequential", "open-only", false, true},
 		{netlab.UDPBlocked, "", "", "nothing", false, false},
-	} {
-		t.Run(c.kind.String(), func(t *testing.T) {
-			w := w.in(t)
-			h := w.lab.Host(c.kind, netlab.HostOptions{})
-			code := 0
+	}
+	hosts := make([]*netlab.Host, len(cases))
+	for i, c := range cases {
+		hosts[i] = w.lab.Host(c.kind, netlab.HostOptions{})
+	}
+	for _, two := range []bool{true, false} {
+		// They wait, mostly: all at once, but one behind each NAT.
+		args := []string{"doctor", "--signal", w.signal}
+		if two {
+			args = append(args, "--stun", stun)
+		}
+		running := make([]*process, len(cases))
+		for i, h := range hosts {
+			running[i] = w.run(h, args...)
+		}
+		for i, c := range cases {
+			code, nat := 0, c.nat1
 			if !c.possible {
 				code = 4
 			}
-			for _, v := range []struct {
-				nat   string
-				flags []string
-			}{
-				{c.nat, []string{"--signal", w.signal, "--stun", stun}},
-				{c.nat1, []string{"--signal", w.signal}},
-			} {
-				d, p := w.doctor(h, code, v.flags...)
-				if d.IPv4.NAT != v.nat || d.Class != c.class || d.Possible != c.possible || (d.Carrier != "") != c.carrier {
-					t.Errorf("got %+v, want %q, %s, carrier %v", d, v.nat, c.class, c.carrier)
-				}
-				if d.Seconds >= 10 {
-					t.Errorf("took %v s", d.Seconds)
-				}
-				if !d.Rendezvous.OK || d.Rendezvous.Clock != 0 {
-					t.Errorf("rendezvous: %+v", d.Rendezvous)
-				}
-				if c.possible {
-					if want := h.PublicAddr().String() + ":"; !strings.HasPrefix(d.IPv4.Public[0], want) {
-						t.Errorf("public address %v, want %s", d.IPv4.Public, want)
-					}
-					if d.IPv4.MTU != 1500 {
-						t.Errorf("mtu %d, want 1500", d.IPv4.MTU)
-					}
-					if d.Advice == "" && d.Class != "anyone" {
-						t.Error("no advice")
-					}
-				} else if all, _, _ := p.events(); all[len(all)-1].Name != "error" || all[len(all)-1].Hint == "" {
-					t.Errorf("last event %+v, want an error with a hint", all[len(all)-1])
-				}
+			if two {
+				nat = c.nat
 			}
-		})
+			h, p := hosts[i], running[i]
+			d := w.diagnosis(h, p, code)
+			if d.IPv4.NAT != nat || d.Class != c.class || d.Possible != c.possible || (d.Carrier != "") != c.carrier {
+				t.Errorf("%v: got %+v, want %q, %s, carrier %v", c.kind, d, nat, c.class, c.carrier)
+			}
+			if d.Seconds >= 10 {
+				t.Errorf("%v: took %v s", c.kind, d.Seconds)
+			}
+			if !d.Rendezvous.OK || d.Rendezvous.Clock != 0 {
+				t.Errorf("%v: rendezvous: %+v", c.kind, d.Rendezvous)
+			}
+			if c.possible {
+				if want := h.PublicAddr().String() + ":"; !strings.HasPrefix(d.IPv4.Public[0], want) {
+					t.Errorf("%v: public address %v, want %s", c.kind, d.IPv4.Public, want)
+				}
+				if d.IPv4.MTU != 1500 {
+					t.Errorf("%v: mtu %d, want 1500", c.kind, d.IPv4.MTU)
+				}
+				if d.Advice == "" && d.Class != "anyone" {
+					t.Errorf("%v: no advice", c.kind)
+				}
+			} else if all, _, _ := p.events(); all[len(all)-1].Name != "error" || all[len(all)-1].Hint == "" {
+				t.Errorf("%v: last event %+v, want an error with a hint", c.kind, all[len(all)-1])
+			}
+		}
 	}
 }
 
 // TestDoctorPorts: doctor names what the router speaks.
 func TestDoctorPorts(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name      string
 		upnp, pmp bool
@@ -189,6 +205,7 @@ func TestDoctorPorts(t *testing.T) {
 
 // TestDoctorRelay: doctor tries relays over each transport, and a relay over TCP is enough for a tunnel.
 func TestDoctorRelay(t *testing.T) {
+	t.Parallel()
 	w := newRelayWorld(t)
 	for _, c := range []struct {
 		kind  netlab.NAT
@@ -221,8 +238,31 @@ func TestDoctorRelay(t *testing.T) {
 	}
 }
 
+// TestDoctorIPv6: doctor looks through a NAT64, and knows when there is none.
+func TestDoctorIPv6(t *testing.T) {
+	t.Parallel()
+	t.Run("NAT64", func(t *testing.T) {
+		w := newRelayWorld(t)
+		d, _ := w.doctor(w.lab.IPv6Only(true), 0, "--signal", w.signal)
+		if d.IPv4.NAT64 == "" || !d.IPv4.UDP || d.IPv4.NAT != "port-restricted" || d.Class != "not-hard" || d.IPv4.MTU != 1480 || d.Seconds >= 10 {
+			t.Errorf("got %+v", d)
+		}
+	})
+	t.Run("IPv6 alone", func(t *testing.T) {
+		w := newWorld(t)
+		h := w.lab.Public("IPv6")
+		web, stun := netip.AddrPortFrom(h.Addr6(), 8080).String(), netip.AddrPortFrom(h.Addr6(), 3478).String()
+		w.run(h, "serve", "--http", web, "--stun", stun, "--external-ip", h.Addr6().String()).await("listening")
+		d, _ := w.doctor(w.lab.IPv6Only(false), 0, "--signal", "http://"+web)
+		if d.Class != "ipv6-only" || d.IPv4.UDP || d.Advice == "" || d.Seconds >= 10 {
+			t.Errorf("got %+v", d)
+		}
+	})
+}
+
 // TestDoctorAlone: without a rendezvous that answers the verdict says what is to be seen to.
 func TestDoctorAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	h := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
 	d, _ := w.doctor(h, 0, "--signal", "http://198.51.100.1:1", "--stun", w.stun)

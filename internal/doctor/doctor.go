@@ -141,7 +141,7 @@ func (r *run) ports(ctx context.Context) {
 		p.Error = err.Error()
 		return
 	}
-	s, err := listen(false, 0) // a port of our own, so that it is nobody else's that is mapped
+	s, err := listen(way{}, 0) // a port of our own, so that it is nobody else's that is mapped
 	if err != nil {
 		p.Error = err.Error()
 		return

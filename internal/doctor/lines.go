@@ -20,6 +20,8 @@ func (r *Report) Lines() []Line {
 	for i, f := range []*Family{&r.IPv4, &r.IPv6} {
 		name := [2]string{"IPv4", "IPv6"}[i]
 		switch {
+		case f.UDP && f.NAT64.IsValid():
+			add(Good, "UDP over "+name, "yes, through the network's NAT64: "+millis(f.RTT)+" to the nearest server", "")
 		case f.UDP:
 			add(Good, "UDP over "+name, "yes, "+millis(f.RTT)+" to the nearest server", "")
 		case !f.Address && i == 1:

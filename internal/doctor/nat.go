@@ -10,11 +10,13 @@ import (
 	"sync"
 	"time"
 
+	"adit/internal/nat64"
 	"adit/internal/punch"
 )
 
 const (
 	mappingFor  = 1600 * time.Millisecond // a server has that long to answer
+	prefixFor   = time.Second
 	resolveFor  = 2 * time.Second
 	behaviorFor = 1200 * time.Millisecond // for an answer that a NAT may keep out
 	patternFor  = 700 * time.Millisecond
@@ -67,10 +69,11 @@ func (r *run) stun(ctx context.Context) (hops string) {
 	}
 	// One entry of the report is written for each server, by the family that it is asked with.
 	var servers [2][]Server
+	four := r.translated(ctx)
 	for v, f := range []*Family{&r.report.IPv4, &r.report.IPv6} {
 		servers[v] = make([]Server, len(names))
 		wg.Go(func() {
-			h := r.family(ctx, f, v == 1, targets[v], servers[v])
+			h := r.family(ctx, f, [2]way{{prefix: four}, {v6: true}}[v], targets[v], servers[v])
 			if v == 0 {
 				hops = h
 			}
@@ -87,6 +90,23 @@ func (r *run) stun(ctx context.Context) (hops string) {
 		}
 	}
 	return hops
+}
+
+// translated returns the prefix of the NAT64 through which IPv4 must go; an invalid one if there is none, or no
+// need for it.
+func (r *run) translated(ctx context.Context) netip.Prefix {
+	if r.cfg.Loopback || !punch.OnlyIPv6() {
+		return netip.Prefix{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, prefixFor)
+	defer cancel()
+	p, err := nat64.Discover(ctx)
+	if err != nil {
+		r.cfg.Logger.Info("IPv4", "err", err)
+		return netip.Prefix{}
+	}
+	r.report.IPv4.NAT64 = p
+	return p
 }
 
 // resolve returns a server's addresses, one of each family at most.
@@ -117,11 +137,11 @@ func resolve(ctx context.Context, server string) (out [2]netip.AddrPort, err err
 }
 
 // family makes the tests of one family.
-func (r *run) family(ctx context.Context, f *Family, v6 bool, targets []target, servers []Server) (hops string) {
+func (r *run) family(ctx context.Context, f *Family, w way, targets []target, servers []Server) (hops string) {
 	if len(targets) == 0 {
 		return ""
 	}
-	s, err := listen(v6, r.cfg.Port)
+	s, err := listen(w, r.cfg.Port)
 	if err != nil {
 		for _, t := range targets {
 			servers[t.server] = Server{Addr: t.addr, Error: err.Error()}
@@ -137,7 +157,7 @@ func (r *run) family(ctx context.Context, f *Family, v6 bool, targets []target, 
 			switch {
 			case err != nil:
 				one.Error = err.Error()
-			case got.from != t.addr || got.kind != bindingSuccess || !got.mapped.IsValid() || got.mapped.Addr().Is6() != v6:
+			case got.from != t.addr || got.kind != bindingSuccess || !got.mapped.IsValid() || got.mapped.Addr().Is6() != w.v6:
 				one.Error = "its answer is not that of a STUN server"
 			default:
 				one.Mapped, one.RTT = got.mapped, milliseconds(rtt)
@@ -169,17 +189,17 @@ func (r *run) family(ctx context.Context, f *Family, v6 bool, targets []target, 
 	tests := make([]filterTest, min(len(there), filterTests))
 	asked := byAddress(there)
 	for i := range min(len(tests), len(asked)) {
-		wg.Go(func() { tests[i] = filter(ctx, v6, asked[i]) })
+		wg.Go(func() { tests[i] = filter(ctx, w, asked[i]) })
 	}
 	first := there[0] // of the rendezvous, if that has any: those come first
-	wg.Go(func() { f.MTU = mtu(ctx, v6, first) })
+	wg.Go(func() { f.MTU = mtu(ctx, w, first) })
 	if f.Mapping == EndpointMapping {
-		wg.Go(func() { f.Hairpin = hairpin(ctx, s, v6, first.addr) })
+		wg.Go(func() { f.Hairpin = hairpin(ctx, s, w, first.addr) })
 	}
 	if f.Mapping.Dependent() {
-		wg.Go(func() { f.Step = pattern(ctx, v6, first.addr) })
+		wg.Go(func() { f.Step = pattern(ctx, w, first.addr) })
 	}
-	if !v6 && f.Mapping != Unmapped {
+	if !w.over6() && f.Mapping != Unmapped {
 		wg.Go(func() { hops = carrierHop(ctx, first.addr) })
 	}
 	wg.Wait()
@@ -202,8 +222,8 @@ func byAddress(all []target) []target {
 // filter asks a server, from a socket that has sent to nobody else, to answer from another port, and from
 // another address if it has one (RFC 5780 section 4.4). What does not come in was kept out, or was never
 // sent: a server is believed to do it if it says that it has another address, or is that of a rendezvous.
-func filter(ctx context.Context, v6 bool, t target) (out filterTest) {
-	s, err := listen(v6, 0)
+func filter(ctx context.Context, w way, t target) (out filterTest) {
+	s, err := listen(w, 0)
 	if err != nil {
 		return out
 	}
@@ -237,8 +257,8 @@ func filter(ctx context.Context, v6 bool, t target) (out filterTest) {
 
 // hairpin reports whether what this machine sends to its own public address comes back in. nil if it
 // cannot be told.
-func hairpin(ctx context.Context, from *socket, v6 bool, server netip.AddrPort) *bool {
-	to, err := listen(v6, 0)
+func hairpin(ctx context.Context, from *socket, w way, server netip.AddrPort) *bool {
+	to, err := listen(w, 0)
 	if err != nil {
 		return nil
 	}
@@ -253,7 +273,7 @@ func hairpin(ctx context.Context, from *socket, v6 bool, server netip.AddrPort) 
 	b := request(id, -1, 0)
 	came := false
 	for range 3 {
-		if _, err := from.conn.WriteToUDPAddrPort(b, at.mapped); err != nil {
+		if _, err := from.write(b, at.mapped); err != nil {
 			break
 		}
 		select {
@@ -269,19 +289,19 @@ func hairpin(ctx context.Context, from *socket, v6 bool, server netip.AddrPort) 
 }
 
 // pattern returns the step of a NAT's ports, from one fresh socket after the other.
-func pattern(ctx context.Context, v6 bool, server netip.AddrPort) int {
+func pattern(ctx context.Context, w way, server netip.AddrPort) int {
 	ctx, cancel := context.WithTimeout(ctx, patternFor)
 	defer cancel()
 	ports := make([]uint16, freshes)
 	var wg sync.WaitGroup
 	for i := range ports {
-		s, err := listen(v6, 0)
+		s, err := listen(w, 0)
 		if err != nil {
 			continue
 		}
 		id := newID()
 		got, forget := s.expect(id)
-		_, _ = s.conn.WriteToUDPAddrPort(request(id, -1, 0), server) // what is lost is one port less
+		_, _ = s.write(request(id, -1, 0), server) // what is lost is one port less
 		wg.Go(func() {
 			defer s.close()
 			defer forget()
@@ -298,17 +318,17 @@ func pattern(ctx context.Context, v6 bool, server netip.AddrPort) int {
 
 // mtu returns the size of the largest IP packet that reached the server whole, or 0 if none did that was
 // padded.
-func mtu(ctx context.Context, v6 bool, t target) int {
-	s, err := listen(v6, 0)
+func mtu(ctx context.Context, w way, t target) int {
+	s, err := listen(w, 0)
 	if err != nil {
 		return 0
 	}
 	defer s.close()
-	if !punch.DontFragment(s.conn, v6) {
+	if !punch.DontFragment(s.conn, w.over6()) {
 		return 0
 	}
 	headers := 28
-	if v6 {
+	if w.v6 {
 		headers = 48
 	}
 	arrived := make([]bool, len(sizes))

@@ -27,6 +27,7 @@ type Report struct {
 // A Family is what was found with IPv4, or with IPv6.
 type Family struct {
 	Address   bool             `json:"address"`          // an interface has a usable one
+	NAT64     netip.Prefix     `json:"nat64,omitzero"`   // through which IPv4 goes
 	UDP       bool             `json:"udp"`              // packets go out, and answers come back
 	Public    []netip.AddrPort `json:"public,omitempty"` // what servers saw, each once
 	NAT       string           `json:"nat,omitempty"`    // its common name

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"adit/internal/nat64"
 )
 
 // retransmissions of a request, after the first: shorter than RFC 8489 section 6.2.1 has them, because all
@@ -18,24 +20,50 @@ var retransmissions = []time.Duration{150 * time.Millisecond, 300 * time.Millise
 // any goroutine.
 type socket struct {
 	conn *net.UDPConn
+	way  way
 	done chan struct{} // closed when the reader has ended
 
 	mu      sync.Mutex
 	waiting map[txid]chan<- reply // guarded by mu
 }
 
-func listen(v6 bool, port int) (*socket, error) {
+func listen(w way, port int) (*socket, error) {
 	network := "udp4"
-	if v6 {
+	if w.over6() {
 		network = "udp6"
 	}
 	c, err := net.ListenUDP(network, &net.UDPAddr{Port: port})
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{conn: c, done: make(chan struct{}), waiting: make(map[txid]chan<- reply)}
+	s := &socket{conn: c, way: w, done: make(chan struct{}), waiting: make(map[txid]chan<- reply)}
 	go s.read()
 	return s, nil
+}
+
+// A way is how packets of one family leave.
+type way struct {
+	v6     bool
+	prefix netip.Prefix // of the NAT64 behind which IPv4 is; invalid if there is IPv4, or neither
+}
+
+// over6 reports whether they are IPv6 packets on this machine.
+func (w way) over6() bool { return w.v6 || w.prefix.IsValid() }
+
+// source returns where a packet came from.
+func (w way) source(from netip.AddrPort) netip.AddrPort {
+	if v4, ok := nat64.Extract(w.prefix, from.Addr()); ok && !w.v6 {
+		return netip.AddrPortFrom(v4, from.Port())
+	}
+	return netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+}
+
+// write sends one packet.
+func (s *socket) write(b []byte, to netip.AddrPort) (int, error) {
+	if p := s.way.prefix; p.IsValid() && to.Addr().Is4() {
+		to = netip.AddrPortFrom(nat64.Synthesize(p, to.Addr()), to.Port())
+	}
+	return s.conn.WriteToUDPAddrPort(b, to)
 }
 
 func (s *socket) port() uint16 { return s.conn.LocalAddr().(*net.UDPAddr).AddrPort().Port() }
@@ -61,7 +89,7 @@ func (s *socket) read() {
 		if !ok {
 			continue
 		}
-		r.from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		r.from = s.way.source(from)
 		s.mu.Lock()
 		to := s.waiting[id]
 		s.mu.Unlock()
@@ -97,7 +125,7 @@ func (s *socket) ask(ctx context.Context, to netip.AddrPort, change, size int, w
 	var again <-chan time.Time
 	for n := 0; ; n++ {
 		sent := time.Now()
-		if _, err := s.conn.WriteToUDPAddrPort(b, to); err != nil {
+		if _, err := s.write(b, to); err != nil {
 			return r, 0, err
 		}
 		if n < len(retransmissions) {

@@ -40,7 +40,7 @@ func (h *Host) sock(family int) *socket {
 // findNAT64 finds out whether IPv4 must go through a NAT64, and its prefix. In a network with IPv4 it costs nothing.
 func (h *Host) findNAT64(ctx context.Context) {
 	s6 := h.socks[1]
-	if s6 == nil || !onlyIPv6() {
+	if s6 == nil || !OnlyIPv6() {
 		h.through.Store(nil)
 		return
 	}
@@ -61,9 +61,9 @@ func (h *Host) findNAT64(ctx context.Context) {
 	s.prefix.Store(&p)
 }
 
-// onlyIPv6 reports whether this machine has a way out by IPv6 and no IPv4 at all. Where it has an IPv4 address
+// OnlyIPv6 reports whether this machine has a way out by IPv6 and no IPv4 at all. Where it has an IPv4 address
 // without a way out, that is the way to the peers of its LAN, which a NAT64 is not.
-func onlyIPv6() bool {
+func OnlyIPv6() bool {
 	if _, ok := routeSource(false); ok {
 		return false
 	}
