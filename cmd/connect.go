@@ -43,12 +43,13 @@ yours is running, and is there at once.`,
 			if c.NArg() > 1 {
 				return usagef("for example: adit connect CODE -L 2222", "connect takes one code, not %d arguments", c.NArg())
 			}
-			plan, err := forwardingOf(c)
+			name := peerName(c.Args().First())
+			plan, err := planOf(c, configOf(c), name)
 			if err != nil {
 				return err
 			}
-			var policy tunnel.Policy
-			if _, err := addAllowed(c, &policy); err != nil {
+			book, err := newRulebook(u, c, func(file configFile) (tunnel.Policy, error) { return allowedBy(c, file, nil) })
+			if err != nil {
 				return err
 			}
 			var stdio *tunnel.Target
@@ -61,12 +62,6 @@ yours is running, and is there at once.`,
 					return usagef("for example: adit connect CODE -L 5353:"+s, "-W joins standard input and output to a connection, not to datagrams")
 				}
 				stdio = &t
-			}
-			if plan.empty() && stdio == nil {
-				// Those of the config file were checked when it was read.
-				if plan, err = parseForwarding(configOf(c).forwardsFor(peerName(c.Args().First()))); err != nil {
-					return err
-				}
 			}
 			names, err := sharedAs(c)
 			if err != nil {
@@ -82,12 +77,12 @@ yours is running, and is there at once.`,
 			if err := checkCode(cfg.Signal, cfg.Code, "expose"); err != nil {
 				return err
 			}
-			return connect(ctx, u, cfg, names, plan, policy, stdio)
+			return connect(ctx, u, cfg, names, plan, book, stdio)
 		}),
 	}
 }
 
-func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, plan forwarding, policy tunnel.Policy, stdio *tunnel.Target) error {
+func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, plan forwarding, book *rulebook, stdio *tunnel.Target) error {
 	u.dataOut = stdio != nil
 	u.onToken = "Send this line back to the other side:"
 	f, err := openForwards(ctx, u, plan)
@@ -95,13 +90,16 @@ func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, plan f
 		return err
 	}
 	defer f.close() // after the session's end
+	defer u.onReload(func() error { return book.replan(f) })()
+	gate, release := book.gate("")
+	defer release()
 	lent := u.run.share(names, f.session, u.streamOptions())
 	s, end, err := meet(ctx, u, cfg, stdio != nil)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if err := f.begin(ctx, s, tunnel.Offer{Gate: tunnel.NewGate("", policy, u.logger())}); err != nil {
+	if err := f.begin(ctx, s, tunnel.Offer{Gate: gate}); err != nil {
 		return err
 	}
 	if stdio != nil {
@@ -131,15 +129,14 @@ func (f *forwarder) forwardAll(targets []string) error {
 			continue
 		}
 		w := tunnel.Forward{Bind: "localhost", Port: t.Port, Target: t}
-		if err = f.listen(w); err != nil && w.Port != 0 {
+		if err = f.choose(w); err != nil && w.Port != 0 {
 			// In use, or not for ordinary users.
 			w.Port = 0
-			err = f.listen(w)
+			err = f.choose(w)
 		}
 		if err != nil {
 			return err
 		}
-		announce(f.u, f.listeners[len(f.listeners)-1], t, targets)
 		if w.Port != t.Port {
 			f.u.say("local port %d is not to be had; -L chooses another", t.Port)
 		}

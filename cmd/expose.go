@@ -3,7 +3,6 @@ package cmd
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"adit/internal/bench"
 	"adit/internal/peer"
@@ -22,11 +21,11 @@ func exposeCommand(u *ui) *cli.Command {
 		ArgsUsage: "TARGET…",
 		Description: `Offer services of this machine, or of others that it reaches, to one peer, and print how to
 connect. It ends when the peer does. The peer reaches the targets and nothing else; the first
-one is what a plain "-L 2222" means.
+one is what a plain "-L 2222" means. A target may have many: 8000-8010, 10.0.0.0/8:80, *.lan:443, *.
 
   adit expose 22                            port 22 of this machine
   adit expose 22 db.lan:5432 /run/app.sock  several: ports, hosts, unix sockets
-  adit expose 53/udp --allow 10.0.0.0/8:80  datagrams; a network
+  adit expose 53/udp 10.0.0.0/8:80          datagrams; a network
   adit expose --allow-remote 8080-8090      where the peer may have this side listen (-R)
   adit expose --allow-dynamic '*'           whatever the peer asks for by SOCKS (-D)
   adit expose 22 --signal https://meet.example.org
@@ -37,40 +36,36 @@ one is what a plain "-L 2222" means.
 			if err != nil {
 				return err
 			}
-			var targets []tunnel.Target
-			for _, a := range c.Args().Slice() {
-				t, err := tunnel.ParseTarget(a)
-				if err != nil {
-					return usagef("for example: adit expose 22", "%v", err)
-				}
-				targets = append(targets, t)
-				cfg.Targets = append(cfg.Targets, t.String())
-			}
-			policy := tunnel.PolicyFor(targets...)
-			allowed, err := addAllowed(c, &policy)
+			book, err := newRulebook(u, c, func(file configFile) (tunnel.Policy, error) {
+				return allowedBy(c, file, c.Args().Slice())
+			})
 			if err != nil {
 				return err
 			}
+			cfg.Targets = book.offers("")
 			plan, err := forwardingOf(c)
 			if err != nil {
 				return err
 			}
-			if len(targets)+len(allowed) == 0 && plan.empty() && !c.Bool("allow-bench") {
+			if len(book.words()) == 0 && plan.empty() && !c.Bool("allow-bench") {
 				return usagef("for example: adit expose 22", "expose wants at least one target: a port, host:port or the path of a unix socket")
 			}
 			cfg.Role = peer.Exposer
-			return expose(ctx, u, c, cfg, policy, allowed, plan)
+			return expose(ctx, u, c, cfg, book, plan)
 		}),
 	}
 }
 
-func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy tunnel.Policy, allowed []string, plan forwarding) error {
-	join, offers := "connect", slices.Concat(cfg.Targets, allowed)
+func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *rulebook, plan forwarding) error {
+	defer u.onReload(book.reload)()
+	gate, release := book.gate("")
+	defer release()
+	join, offers := "connect", book.words()
+	if len(offers) == 0 && plan.empty() {
+		join = "bench"
+	}
 	if c.Bool("allow-bench") {
 		offers = append(offers, "adit bench")
-	}
-	if len(cfg.Targets)+len(allowed) == 0 && plan.empty() {
-		join = "bench"
 	}
 	u.run.offer(offers)
 	u.onCode = func(code string) string { return invitation(c, join, code) }
@@ -88,7 +83,7 @@ func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, policy 
 	if u.redraw && len(offers) > 0 {
 		u.say("serving %s; Ctrl-C to stop", list(offers))
 	}
-	offer := tunnel.Offer{Gate: tunnel.NewGate("", policy, u.logger())}
+	offer := tunnel.Offer{Gate: gate}
 	if c.Bool("allow-bench") {
 		offer.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
 	}

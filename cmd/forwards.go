@@ -2,12 +2,11 @@ package cmd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 
-	"adit/internal/event"
 	"adit/internal/peer"
 	"adit/tunnel"
 
@@ -96,104 +95,81 @@ func allowFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "allow", Usage: "let the peer connect to what `RULE` names: host:port-port, 10.0.0.0/8:port, *.lan:443, unix:/path, any with /udp; several times if you like"},
 		&cli.StringSliceFlag{Name: "allow-remote", Usage: "let the peer have this side listen (-R) where `RULE` says: PORT[-PORT] of localhost, BIND:PORT, unix:/path; port 0 is any"},
 		&cli.StringSliceFlag{Name: "allow-dynamic", Usage: "let the peer reach by SOCKS (-D) what `RULE` names, '*' for everything"},
+		&cli.IntFlag{Name: "max-streams", Usage: "let the peer have `N` streams at once", DefaultText: "as many as a session holds"},
 	}
-}
-
-// addAllowed adds what the flags of allowFlags say to p, and returns it in words.
-func addAllowed(c *cli.Context, p *tunnel.Policy) (words []string, err error) {
-	for _, r := range []struct {
-		flag, words string
-		to          *[]tunnel.Rule
-	}{{"allow", "", &p.Targets}, {"allow-remote", "-R ", &p.Remote}, {"allow-dynamic", "-D to ", &p.Dynamic}} {
-		rules, err := tunnel.ParseRules(c.StringSlice(r.flag))
-		if err != nil {
-			return nil, usagef("for example --"+r.flag+" 8000-8010", "--%s: %v", r.flag, err)
-		}
-		for _, rule := range rules {
-			words = append(words, r.words+rule.String())
-		}
-		*r.to = append(*r.to, rules...)
-	}
-	return words, nil
 }
 
 // A forwarder has what a forwarding asks for: its listeners are open before there is a session, so that
-// a port in use does not cost a code.
+// a port in use does not cost a code. What is asked for may change later.
 type forwarder struct {
-	u         *ui
-	plan      forwarding
-	session   *laterSession
-	remotes   *tunnel.Remotes
-	listeners []*tunnel.Listener // those of plan.local, then those of plan.dynamic, then others
-	ctx       context.Context    // of the listeners: it ends with close
-	stop      context.CancelCauseFunc
-	served    chan error // the one result of Serve; nil before begin
+	u       *ui
+	session *laterSession
+	remotes *tunnel.Remotes
+	ctx     context.Context // of the listeners: it ends with close
+	stop    context.CancelCauseFunc
+	served  chan error // the one result of Serve; nil before begin
+
+	mu      sync.Mutex
+	plan    forwarding
+	begun   *peer.Session // nil until there is one
+	closed  bool
+	opened  []opened
+	drained []*tunnel.Listener // listened at no more; what is open there goes on
+}
+
+// opened is one forward that is in force.
+type opened struct {
+	flag    string // "-L", "-R" or "-D"
+	forward tunnel.Forward
+	here    *tunnel.Listener       // of -L and -D
+	there   *tunnel.RemoteListener // of -R; nil before begin
 }
 
 // openForwards listens. The caller closes what it returns.
 func openForwards(ctx context.Context, u *ui, plan forwarding) (*forwarder, error) {
-	f := &forwarder{u: u, plan: plan, session: newLaterSession(), remotes: tunnel.NewRemotes()}
+	f := &forwarder{u: u, session: newLaterSession(), remotes: tunnel.NewRemotes()}
 	f.ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
-	for _, w := range plan.local {
-		if err := f.listen(w); err != nil {
-			f.close()
-			return nil, err
-		}
-	}
-	for _, w := range plan.dynamic {
-		l, err := tunnel.ListenDynamic(f.ctx, f.session, w, u.streamOptions())
-		if err != nil {
-			f.close()
-			return nil, err
-		}
-		f.listeners = append(f.listeners, l)
+	f.mu.Lock()
+	err := f.changeLocked(plan)
+	f.mu.Unlock()
+	if err != nil {
+		f.close()
+		return nil, err
 	}
 	return f, nil
 }
 
-func (f *forwarder) listen(w tunnel.Forward) error {
-	l, err := tunnel.Listen(f.ctx, f.session, w, f.u.streamOptions())
-	if err == nil {
-		f.listeners = append(f.listeners, l)
-	}
-	return err
-}
-
 // begin starts to forward over s: it serves the peer's streams by offer, tells where is listened, and has
 // the peer listen. A peer that does not is an error.
-func (f *forwarder) begin(ctx context.Context, s *peer.Session, offer tunnel.Offer) error {
+func (f *forwarder) begin(_ context.Context, s *peer.Session, offer tunnel.Offer) error {
 	f.session.set(tunnel.Over(s.Streams()))
 	offer.Remotes = f.remotes
 	f.served = make(chan error, 1)
 	go func() { f.served <- tunnel.Serve(f.ctx, f.session, offer, f.u.streamOptions()) }()
-	for i, l := range f.listeners {
-		if i < len(f.plan.local) {
-			announce(f.u, l, f.plan.local[i].Target, s.Targets())
-			continue
-		}
-		f.u.event(event.Event{Name: event.Listening, Addr: l.Addr().String(), Target: "socks"})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.begun = s
+	for _, o := range f.opened {
+		f.tell(o)
 	}
-	for _, w := range f.plan.remote {
-		m, err := f.remotes.Listen(ctx, f.session, w)
-		if err != nil {
-			var refused *tunnel.RefusedError
-			if errors.As(err, &refused) && refused.Code == tunnel.CodeRefused {
-				return &failure{code: exitRefused, message: err.Error(), hint: fmt.Sprintf(`have the other side allow it: "adit expose --allow-remote %s"`, strings.TrimPrefix(w.Place(), "localhost:"))}
-			}
-			return streamEnded(ctx, s, err)
-		}
-		f.u.event(event.Event{Name: event.Listening, Side: event.Peer, Addr: m.Addr(), Target: w.Target.String()})
-	}
-	return nil
+	return f.changeLocked(f.plan)
 }
 
 // close ends all of it. Closing a listener resets what is left of its connections, so it comes after the
 // session's goodbye.
 func (f *forwarder) close() {
 	f.stop(net.ErrClosed)
-	for _, l := range f.listeners {
+	f.mu.Lock()
+	f.closed = true
+	for _, o := range f.opened {
+		if o.here != nil {
+			_ = o.here.Close() // never fails
+		}
+	}
+	for _, l := range f.drained {
 		_ = l.Close() // never fails
 	}
+	f.mu.Unlock()
 	if f.served != nil {
 		<-f.served // for the goroutines; the reason why it ended is the session's
 		f.served = nil

@@ -106,6 +106,21 @@ func (r *rulebook) reload() error {
 	return r.applyLocked(file)
 }
 
+// replan reads the files again, and has f forward what they say now.
+func (r *rulebook) replan(f *forwarder) error {
+	if err := r.reload(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	file := r.file
+	r.mu.Unlock()
+	plan, err := planOf(r.c, file, peerName(r.c.Args().First()))
+	if err != nil {
+		return err
+	}
+	return f.change(plan)
+}
+
 // gate returns the gate of a session with the named peer, "" after a meeting by code. It follows the
 // files until release is called, at the session's end.
 func (r *rulebook) gate(name string) (g *tunnel.Gate, release func()) {
@@ -139,6 +154,13 @@ func (r *rulebook) offers(name string) []string {
 		out = append(out, t.String())
 	}
 	return out
+}
+
+// words says what peers without rules of their own are offered.
+func (r *rulebook) words() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return policyWords(&r.others)
 }
 
 func (r *rulebook) refreshLocked() {

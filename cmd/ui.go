@@ -125,7 +125,7 @@ func (u *ui) event(e event.Event) {
 			u.lineLocked("the files have been read again", "")
 			break
 		}
-		u.lineLocked("the files were read again, and nothing has changed: "+e.Message, " ("+e.Hint+")")
+		u.lineLocked("reading the files again: "+e.Message, " ("+e.Hint+")")
 	case event.Closed:
 		u.statusLocked("")
 		u.lineLocked("closed", "")

@@ -7,4 +7,7 @@ func (l *Listener) Drain() {
 	for _, n := range l.listeners {
 		_ = n.Close() // it may be closed already
 	}
+	for _, n := range l.sockets {
+		_ = n.Close() // the same
+	}
 }

@@ -19,7 +19,8 @@ import (
 //	  addr <── the address it got ────────────────
 //	Serve  <── stream: return, id ─────────────── a connection there
 //
-// The peer listens for as long as the first stream is open.
+// The peer listens for as long as the first stream is open. It ends what comes back with a reset of that
+// stream, or with the session, and leaves it alone at the stream's proper end.
 type Remotes struct {
 	mu   sync.Mutex
 	next uint32
@@ -97,7 +98,7 @@ func (m *RemoteListener) Wait() error {
 	return err
 }
 
-// Close has the peer stop to listen. It does not wait for that.
+// Close has the peer stop to listen, and does not wait for that. Connections that are open stay.
 func (m *RemoteListener) Close() error {
 	m.forget()
 	return m.st.Close()
@@ -123,7 +124,13 @@ func (o *Offer) serveListen(ctx context.Context, s Session, st Stream, h header,
 		refuse(st, e, &RefusedError{CodeUnreachable, err.Error()}, opts)
 		return
 	}
-	l.start(ctx, l.serve)
+	l.start(ctx, func(ctx context.Context, c net.Conn) {
+		if o.Gate.Allows(Remote, f.Place()) != nil { // the rules may have changed since
+			abort(c)
+			return
+		}
+		l.serve(ctx, c)
+	})
 	defer l.Close()
 	if err := st.Accept(); err != nil {
 		opts.stream(ended(e, 0, 0, err))
@@ -138,6 +145,10 @@ func (o *Offer) serveListen(ctx context.Context, s Session, st Stream, h header,
 	err := writePlace(st, l.Addr())
 	if err == nil {
 		_, err = io.Copy(io.Discard, st) // nothing comes but the end
+	}
+	if err == nil { // what is open stays, as long as the session does
+		l.Drain()
+		l.wg.Wait()
 	}
 	opts.stream(ended(e, 0, 0, err))
 }

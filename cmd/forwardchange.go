@@ -1,0 +1,143 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"adit/internal/event"
+	"adit/tunnel"
+
+	"github.com/urfave/cli/v2"
+)
+
+// planOf returns what a connecter forwards: what its command line says, or else the [[forward]] tables of
+// the peer, or else the [connect] table. With -W only the command line counts: a second ssh must not
+// want the ports of the first.
+func planOf(c *cli.Context, file configFile, peer string) (forwarding, error) {
+	flags := []string{"local", "remote", "dynamic"}
+	given := func(flag string) bool { return c.IsSet(flag) && !fromConfig(c, flag) }
+	alone := given("stdio")
+	var texts [3][]string
+	for i, flag := range flags {
+		if given(flag) {
+			alone = true
+			texts[i] = c.StringSlice(flag)
+		}
+	}
+	if !alone {
+		texts[0], texts[1], texts[2] = file.forwardsFor(peer)
+		alone = len(texts[0])+len(texts[1])+len(texts[2]) > 0
+	}
+	if !alone {
+		for i, flag := range flags {
+			texts[i] = file.settings[keyOf(c.Command.Name, flag)].values
+		}
+	}
+	return parseForwarding(texts[0], texts[1], texts[2])
+}
+
+// change makes plan what is forwarded. What stays the same is not touched, and connections that are open
+// over what goes go on. After an error the rest of plan is in force.
+func (f *forwarder) change(plan forwarding) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	return f.changeLocked(plan)
+}
+
+func (f *forwarder) changeLocked(plan forwarding) error {
+	var want []opened
+	for _, list := range []struct {
+		flag     string
+		forwards []tunnel.Forward
+	}{{"-L", plan.local}, {"-D", plan.dynamic}, {"-R", plan.remote}} {
+		for _, w := range list.forwards {
+			want = append(want, opened{flag: list.flag, forward: w})
+		}
+	}
+	has := func(list []opened, o opened) bool {
+		return slices.ContainsFunc(list, func(x opened) bool { return x.flag == o.flag && x.forward == o.forward })
+	}
+	// Those that the command chose by itself, for a peer of whom nobody said what to forward, stay.
+	chosen := f.plan.empty()
+	f.plan = plan
+	var stay []opened
+	for _, o := range f.opened {
+		if chosen || has(want, o) {
+			stay = append(stay, o)
+			continue
+		}
+		// First these: what is new may want their ports.
+		f.u.say("forwards no more: %s %s", o.flag, o.forward)
+		if o.there != nil {
+			_ = o.there.Close() // the session may have ended
+		}
+		if o.here != nil {
+			o.here.Drain()
+			f.drained = append(f.drained, o.here)
+		}
+	}
+	f.opened = stay
+	var first error
+	for _, o := range want {
+		if has(f.opened, o) {
+			continue
+		}
+		if err := f.openLocked(o); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// openLocked puts one forward in force. One of -R waits for the session.
+func (f *forwarder) openLocked(o opened) error {
+	var err error
+	switch {
+	case o.flag == "-L":
+		o.here, err = tunnel.Listen(f.ctx, f.session, o.forward, f.u.streamOptions())
+	case o.flag == "-D":
+		o.here, err = tunnel.ListenDynamic(f.ctx, f.session, o.forward, f.u.streamOptions())
+	case f.begun == nil:
+		return nil
+	default:
+		o.there, err = f.remotes.Listen(f.ctx, f.session, o.forward)
+		var refused *tunnel.RefusedError
+		if errors.As(err, &refused) && refused.Code == tunnel.CodeRefused {
+			return &failure{code: exitRefused, message: err.Error(), hint: fmt.Sprintf(`have the other side allow it: "adit expose --allow-remote %s"`, strings.TrimPrefix(o.forward.Place(), "localhost:"))}
+		}
+		if err != nil {
+			err = streamEnded(f.ctx, f.begun, err)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	f.opened = append(f.opened, o)
+	f.tell(o)
+	return nil
+}
+
+// tell reports where is listened, and for what, once there is a session.
+func (f *forwarder) tell(o opened) {
+	switch {
+	case f.begun == nil:
+	case o.flag == "-L":
+		announce(f.u, o.here, o.forward.Target, f.begun.Targets())
+	case o.flag == "-D":
+		f.u.event(event.Event{Name: event.Listening, Addr: o.here.Addr().String(), Target: "socks"})
+	default:
+		f.u.event(event.Event{Name: event.Listening, Side: event.Peer, Addr: o.there.Addr(), Target: o.forward.Target.String()})
+	}
+}
+
+// choose forwards what nobody has asked for by itself.
+func (f *forwarder) choose(w tunnel.Forward) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.openLocked(opened{flag: "-L", forward: w})
+}
