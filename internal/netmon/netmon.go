@@ -5,7 +5,7 @@
 //	every 2 s ── both clocks, and how late it is ─────────────────────────────────────────> Resumed
 //
 // What the system says is only a hint to look: a snapshot that equals the last one is no change. Where
-// there is no such hint (systems other than Linux, sandboxes) looking every ten seconds has to do.
+// there is no such hint (systems other than Linux and the BSDs, sandboxes) looking every ten seconds has to do.
 package netmon
 
 import (

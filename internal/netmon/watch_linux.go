@@ -6,53 +6,27 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// watch puts a hint into hints whenever addresses, links or routes change (rtnetlink(7)), until ctx is
-// done. Where there is no such socket it returns.
-func watch(ctx context.Context, log *slog.Logger, hints chan<- struct{}) {
+// openRoutes opens the socket on which the kernel tells of every change of addresses, links and routes
+// (rtnetlink(7)).
+func openRoutes() (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
-		log.Debug("no routing socket", "err", err)
-		return
+		return nil, os.NewSyscallError("socket", err)
 	}
 	const groups = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		log.Debug("no routing socket", "err", err)
-		_ = unix.Close(fd)
-		return
+		_ = unix.Close(fd) // it was of no use
+		return nil, os.NewSyscallError("bind", err)
 	}
-	f := os.NewFile(uintptr(fd), "rtnetlink") // not blocking, so that Close ends Read
-	if f == nil {
-		_ = unix.Close(fd)
-		return
-	}
-	stop := context.AfterFunc(ctx, func() { f.Close() })
-	defer func() {
-		if stop() {
-			f.Close()
-		}
-	}()
-	b := make([]byte, 16<<10) // what does not fit is cut off: nobody looks at it
-	for ctx.Err() == nil {
-		// An overrun (ENOBUFS) is a hint like any other, only that some of them were lost.
-		if _, err := f.Read(b); err != nil && ctx.Err() == nil {
-			log.Debug("routing socket", "err", err)
-			pause := time.NewTimer(quiet)
-			select {
-			case <-pause.C:
-			case <-ctx.Done():
-			}
-			pause.Stop()
-		}
-		select {
-		case hints <- struct{}{}:
-		default:
-		}
-	}
+	return os.NewFile(uintptr(fd), "rtnetlink"), nil // not blocking, so that Close ends Read
+}
+
+func watch(ctx context.Context, log *slog.Logger, hints chan<- struct{}) {
+	watchSocket(ctx, log, hints, openRoutes)
 }
 
 // defaultRoutes returns the default routes of the main table with their interfaces and gateways. Their
