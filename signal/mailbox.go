@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -84,6 +85,28 @@ func (m *Mailbox) Next(ctx context.Context) ([]byte, error) {
 			return nil, fmt.Errorf("wait for a letter at %s: %w", m.client.name(), context.Cause(ctx))
 		}
 	}
+}
+
+// TURN returns the relays that the rendezvous knows now, with credentials that work for hours. ErrNoPeer
+// means that the other side has not asked for letters yet; a rendezvous that knows nothing of this has none.
+func (m *Mailbox) TURN(ctx context.Context) ([]TURNServer, error) {
+	var got struct {
+		TURN []TURNServer `json:"turn"`
+	}
+	_, b, err := m.client.try(ctx, tryTimeout, http.MethodGet, m.base+"/"+strconv.Itoa(m.side)+"/turn", "", nil)
+	if err == nil && json.Unmarshal(b, &got) != nil {
+		err = &replyError{status: http.StatusOK, text: "its reply is not that of a rendezvous"}
+	}
+	var re *replyError
+	switch {
+	case errors.As(err, &re) && re.status == http.StatusNotFound:
+		return nil, nil
+	case errors.As(err, &re) && re.status == http.StatusConflict:
+		return nil, fmt.Errorf("ask for relays at %s: %w", m.client.name(), ErrNoPeer)
+	case err != nil:
+		return nil, fmt.Errorf("ask for relays at %s: %w", m.client.name(), err)
+	}
+	return usable(got.TURN), nil
 }
 
 // request tries until it has an answer that is final, as Room.request does, but for a name that does not

@@ -231,6 +231,19 @@ func TestRoamToSecondRelay(t *testing.T) {
 	r.end()
 }
 
+// TestRoamToSameRelay: the only relay is restarted, and knows nobody's credentials any more.
+func TestRoamToSameRelay(t *testing.T) {
+	t.Parallel()
+	r := newRoaming(newRelayWorld(t), netlab.Symmetric)
+	r.start()
+	r.server.kill()
+	r.server.gone(patience)
+	time.Sleep(time.Second)
+	r.serveAgain()
+	r.back(8 * time.Second)
+	r.end()
+}
+
 // TestRoamLoss: heavy loss for a while neither interrupts the session nor slows it down afterwards.
 func TestRoamLoss(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -47,6 +48,7 @@ type relays struct {
 	asking  int                 // answers about relays that are not there yet, allocations included
 	carried netip.AddrPort      // what stands for the peer behind the rendezvous; invalid if that does not carry packets
 	servers []signal.TURNServer // that the rendezvous named
+	refused bool                // one of them did not know the credentials
 	allocs  []*turn.Allocation
 	peers   []signal.Candidate // the peer's, as far as relays are concerned with them
 	probing context.Context    // of the checks; nil before they begin
@@ -99,6 +101,12 @@ func (e *endpoint) allocate(servers []signal.TURNServer) {
 					a, err := turn.Allocate(ctx, turn.Config{Server: turn.Server(s), Dial: dialRelay, TLS: e.cfg.TLS, Logger: e.cfg.Logger})
 					if err != nil {
 						e.cfg.Logger.Info("no address on a relay", "url", s.URL, "err", err)
+					}
+					if errors.Is(err, turn.ErrUnauthorized) {
+						e.mu.Lock()
+						e.relays.refused = true
+						e.mu.Unlock()
+						e.wakeRoamer()
 					}
 					select {
 					case got <- a: // nil for a failure
@@ -326,11 +334,27 @@ func (e *endpoint) reallocate() {
 	}
 }
 
-// relaysLive reports whether there is an allocation that has not ended.
-func (e *endpoint) relaysLive() bool {
+// renew asks a mailbox for relays that know this side, where one did not, and tries those.
+func (e *endpoint) renew(ctx context.Context, box *signal.Mailbox) {
+	servers, err := box.TURN(ctx)
+	if err != nil || len(servers) == 0 {
+		e.cfg.Logger.Info("no other relays", "err", err)
+		return
+	}
+	e.mu.Lock()
+	news := !slices.Equal(servers, e.relays.servers)
+	e.relays.servers, e.relays.refused = servers, false
+	e.mu.Unlock()
+	if news {
+		e.reallocate()
+	}
+}
+
+// relayRefused reports whether a relay did not know this side's credentials.
+func (e *endpoint) relayRefused() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.ContainsFunc(e.relays.allocs, func(a *turn.Allocation) bool { return a.Err() == nil })
+	return e.relays.refused
 }
 
 // carries reports whether the rendezvous carries packets, should it come to that.

@@ -32,6 +32,11 @@ const (
 	directSearch   = 30 * time.Second
 	directSearches = 10 * time.Minute
 
+	// allocateAgain is how long to wait, without a path, before relays are asked for an address again, and
+	// renewAgain before the rendezvous is asked for other relays.
+	allocateAgain = 10 * time.Second
+	renewAgain    = 2 * time.Second
+
 	mostOffers = 8 // of the peer that wait to be looked at; more are dropped
 )
 
@@ -52,25 +57,27 @@ type roamer struct {
 	moved   bool
 
 	// Owned by run.
-	now       time.Time
-	was       link.State
-	gen       *generation
-	left      bool // the peer is gone, and said so by letter
-	number    uint32
-	seen      [16]byte // seed of the peer's last half
-	backoff   time.Duration
-	retryAt   time.Time // zero: none
-	calmAt    time.Time // zero: the post is not open
-	relayAt   time.Time
-	relay     *relayResult
-	works     <-chan relayResult
-	relaying  context.Context    // of that search
-	stopRelay context.CancelFunc // not nil while relays are probed
-	directAt  time.Time          // zero: the path is direct
-	searchAt  time.Time
-	searches  time.Duration
-	out       chan letter        // capacity 1: a letter to leave
-	stopPost  context.CancelFunc // not nil while the post is open
+	now         time.Time
+	was         link.State
+	gen         *generation
+	left        bool // the peer is gone, and said so by letter
+	number      uint32
+	seen        [16]byte // seed of the peer's last half
+	backoff     time.Duration
+	retryAt     time.Time // zero: none
+	calmAt      time.Time // zero: the post is not open
+	relayAt     time.Time
+	relay       *relayResult
+	works       <-chan relayResult
+	relaying    context.Context    // of that search
+	stopRelay   context.CancelFunc // not nil while relays are probed
+	directAt    time.Time          // zero: the path is direct
+	searchAt    time.Time
+	searches    time.Duration
+	allocatedAt time.Time          // when relays were last asked for an address
+	renewAt     time.Time          // not before
+	out         chan letter        // capacity 1: a letter to leave
+	stopPost    context.CancelFunc // not nil while the post is open
 }
 
 func newRoamer(e *endpoint, client *signal.Client, keys *handshake.Result) *roamer {
@@ -169,7 +176,7 @@ func (r *roamer) step() {
 		r.e.link.Nudge()
 		r.e.forgetNetwork()
 		r.closePost() // its connections are of the old network
-		r.e.reallocate()
+		r.reallocate()
 		r.backoff = 0
 		r.begin(r.number + 1)
 	}
@@ -183,6 +190,10 @@ func (r *roamer) step() {
 	r.generationStep(state)
 	r.relayStep(state)
 	r.directStep(state)
+	if r.stopPost != nil && state != link.Up && r.e.relayRefused() && !r.now.Before(r.renewAt) {
+		r.renewAt = r.now.Add(renewAgain)
+		r.renew()
+	}
 	if state == link.Up && r.gen == nil && !r.calmAt.IsZero() && r.now.After(r.calmAt.Add(calm)) {
 		r.closePost()
 	}
@@ -205,9 +216,7 @@ func (r *roamer) enter(s link.State) {
 			r.openPost()
 			r.probeRelays()
 		}
-		if r.e.viaRelay(r.e.link.Remote()) || !r.e.relaysLive() {
-			r.e.reallocate()
-		}
+		r.reallocate() // the server may have been restarted, or be gone
 		if r.client != nil && !r.e.carries() {
 			r.e.carryVia(r.relaying, r.client, r.keys)
 		}
@@ -288,6 +297,9 @@ func (r *roamer) generationStep(s link.State) {
 	if r.gen == nil {
 		if !r.retryAt.IsZero() && !r.now.Before(r.retryAt) {
 			if r.retryAt = (time.Time{}); s != link.Up {
+				if s == link.Interrupted && r.now.Sub(r.allocatedAt) > allocateAgain {
+					r.reallocate()
+				}
 				r.begin(r.number + 1)
 			}
 		}
@@ -369,6 +381,25 @@ func (r *roamer) openPost() {
 	}
 }
 
+// renew asks the mailbox for other relays, in the background.
+func (r *roamer) renew() {
+	box, err := r.letters.client.Mailbox(r.letters.id, r.letters.side)
+	if err != nil {
+		return // it is no URL; the meeting would not have succeeded
+	}
+	r.e.wg.Go(func() {
+		defer box.Close()
+		ctx, cancel := context.WithTimeout(r.e.ctx, allocateFor)
+		defer cancel()
+		r.e.renew(ctx, box)
+	})
+}
+
+func (r *roamer) reallocate() {
+	r.allocatedAt = r.now
+	r.e.reallocate()
+}
+
 func (r *roamer) closePost() {
 	r.calmAt = time.Time{}
 	if r.stopPost != nil {
@@ -386,6 +417,9 @@ func (r *roamer) sleep() time.Duration {
 		}
 	}
 	soonest(r.retryAt)
+	if r.stopPost != nil && r.was != link.Up && r.e.relayRefused() {
+		soonest(r.renewAt)
+	}
 	switch {
 	case r.gen != nil && r.gen.answered.IsZero():
 		soonest(r.gen.began.Add(unansweredFor))

@@ -38,6 +38,7 @@ type mailbox struct {
 	id           string
 	made, usedAt time.Time
 	letter       [2]letter     // of each side
+	wanted       [2]bool       // each side's letters, by the other one
 	changed      chan struct{} // closed and replaced at each new letter
 }
 
@@ -124,10 +125,34 @@ func (m *mailboxes) get(id string, side int, after int64, may bool) (letter, <-c
 	if err != nil {
 		return letter{}, nil, err
 	}
+	b.wanted[side] = true
 	if l := b.letter[side]; l.number > after {
 		return l, nil, nil
 	}
 	return letter{}, b.changed, nil
+}
+
+// met returns until when a mailbox lives that both sides have asked for letters lately.
+func (m *mailboxes) met(id string) (until time.Time, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.byID[id]
+	if !ok {
+		return time.Time{}, false
+	}
+	b := e.Value.(*mailbox)
+	return b.made.Add(mailboxLife), b.wanted[0] && b.wanted[1]
+}
+
+// mailboxTURN answers GET /v1/mailbox/{id}/{side}/turn as GET /v1/room/{id}/turn is: peers whose room is
+// long over may need other credentials. Both sides must have come.
+func (s *Server) mailboxTURN(w http.ResponseWriter, r *http.Request, to route) *problem {
+	until, ok := s.mailboxes.met(to.name)
+	if !ok {
+		return &problem{status: http.StatusConflict, text: "the other side has not come yet"}
+	}
+	reply(w, http.StatusOK, s.turnFor(r.Host, to.name, to.seq, until))
+	return nil
 }
 
 // mailbox answers PUT /v1/mailbox/{id}/{side}/{number}, which leaves side's letter, and

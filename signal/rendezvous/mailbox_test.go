@@ -105,3 +105,36 @@ func TestMailboxLimits(t *testing.T) {
 		t.Errorf("%v, %d mailboxes of %d bytes, want the idle ones forgotten", err, len(m.byID), m.bytes)
 	}
 }
+
+// TestMailboxTURN: relays are for two who have both asked for letters.
+func TestMailboxTURN(t *testing.T) {
+	s := New(Config{TURN: TURN{URLs: []string{"turn:relay.example:3478"}, Secret: []byte("secret")}})
+	defer s.Close()
+	do := func(method, path string) (int, string) {
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		return w.Code, w.Body.String()
+	}
+	box := "/v1/mailbox/" + boxID(1)
+	if code, _ := do(http.MethodGet, box+"/0/turn"); code != http.StatusConflict {
+		t.Errorf("no mailbox: status %d, want 409", code)
+	}
+	do(http.MethodGet, box+"/0/0")
+	if code, _ := do(http.MethodGet, box+"/0/turn"); code != http.StatusConflict {
+		t.Errorf("one side alone: status %d, want 409", code)
+	}
+	do(http.MethodGet, box+"/1/0")
+	code, first := do(http.MethodGet, box+"/0/turn")
+	if code != http.StatusOK || !strings.Contains(first, "turn:relay.example:3478") {
+		t.Fatalf("status %d, %s; want a relay", code, first)
+	}
+	if _, again := do(http.MethodGet, box+"/0/turn"); again[:len(again)/2] != first[:len(first)/2] {
+		t.Errorf("asked again: %s, before %s", again, first)
+	}
+	if _, other := do(http.MethodGet, box+"/1/turn"); other == first {
+		t.Errorf("both sides have the same credentials")
+	}
+	if code, _ := do(http.MethodPut, box+"/0/turn"); code != http.StatusMethodNotAllowed {
+		t.Errorf("put: status %d, want 405", code)
+	}
+}

@@ -24,6 +24,7 @@ const (
 	actCarry            // GET    /v1/carry/{id}/{side}
 	actPost             // PUT    /v1/mailbox/{id}/{side}/{number}
 	actFetch            // GET    /v1/mailbox/{id}/{side}/{after}
+	actBoxTURN          // GET    /v1/mailbox/{id}/{side}/turn
 	actKeyAsk           // GET    /v1/key/{key}
 	actKeyNonce         // POST   /v1/key/{key}/claim
 	actKeyClaim         // PUT    /v1/key/{key}/claim
@@ -70,8 +71,15 @@ func parseRoute(method, path string) route {
 		}
 		return route{action: actCarry, name: part[1], seq: int(part[2][0] - '0')}
 	}
-	if len(part) == 4 && part[0] == "mailbox" && isHex(part[1]) && (part[2] == "0" || part[2] == "1") && isDigits(part[3]) && len(part[3]) <= numberDigits {
+	if len(part) == 4 && part[0] == "mailbox" && isHex(part[1]) && (part[2] == "0" || part[2] == "1") {
 		r := route{action: actFetch, name: part[1], seq: int(part[2][0] - '0')}
+		if part[3] == "turn" {
+			r.action = actBoxTURN
+			return verbs(http.MethodGet, r)
+		}
+		if !isDigits(part[3]) || len(part[3]) > numberDigits {
+			return route{}
+		}
 		r.after, _ = strconv.ParseInt(part[3], 10, 64) // so many digits fit
 		if method == http.MethodPut {
 			r.action = actPost

@@ -199,6 +199,8 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
 		return s.carry(w, r, addr, to)
 	case actPost, actFetch:
 		return s.mailbox(w, r, addr, to)
+	case actBoxTURN:
+		return s.mailboxTURN(w, r, to)
 	case actKeyAsk, actKeyNonce, actKeyClaim, actKeyPoll, actKeyOffer, actKeyAccept, actKeyLeave:
 		return s.key(w, r, addr, to)
 	case actLeave:
