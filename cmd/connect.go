@@ -32,7 +32,7 @@ same one where that is free.
 
 With -W it uses the session of another connect with the same CODE or --share NAME, if one of
 yours is running, and is there at once.`,
-		Flags: append(ownFlags("connect", append(slices.Concat(forwardFlags(), allowFlags(), shareFlags()),
+		Flags: append(ownFlags("connect", append(slices.Concat(forwardFlags(), allowFlags(), shareFlags(), attendFlags()),
 			&cli.StringFlag{Name: "stdio", Aliases: []string{"W"}, Usage: "join standard input and output to `HOST:PORT` at the peer"},
 		)...), commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {

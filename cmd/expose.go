@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"adit/internal/bench"
 	"adit/internal/peer"
@@ -13,7 +14,7 @@ import (
 
 func exposeCommand(u *ui) *cli.Command {
 	allow := &cli.BoolFlag{Name: "allow-bench", Usage: `let the peer measure the path with "adit bench"`}
-	own := ownFlags("expose", append(append(allowFlags(), forwardFlags()...), allow)...)
+	own := ownFlags("expose", append(slices.Concat(allowFlags(), forwardFlags(), attendFlags()), allow)...)
 	allow.EnvVars = append(allow.EnvVars, variable("", allow.Name)) // ADIT_ALLOW_BENCH says enough
 	return &cli.Command{
 		Name:      "expose",

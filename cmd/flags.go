@@ -42,6 +42,7 @@ func commonFlags(categories ...string) []cli.Flag {
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object a line instead of words"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "say more"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but what was asked for, and errors"},
+			&cli.StringFlag{Name: "log", Usage: "write log records to standard error: `HOW` is text or json", DefaultText: "words for a person; text under systemd"},
 			&cli.StringFlag{Name: "config", Usage: "read `FILE` instead of " + defaultConfigName, TakesFile: true},
 		},
 	}

@@ -78,7 +78,10 @@ func action(u *ui, do func(ctx context.Context, c *cli.Context) error) cli.Actio
 			return err
 		}
 		show()
-		ctx, end := attend(c.Context, u, c.Command.Name)
+		ctx, end, err := attend(u, c)
+		if err != nil {
+			return err
+		}
 		defer end()
 		return do(ctx, c)
 	}

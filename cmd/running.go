@@ -8,6 +8,7 @@ import (
 
 	"adit/internal/control"
 	"adit/internal/event"
+	"adit/internal/metrics"
 	"adit/internal/peer"
 )
 
@@ -22,11 +23,13 @@ type running struct {
 	targets   []string
 	listening []control.Listener
 	sessions  []*runningSession
-	open      map[string]int // streams by target
 	opened    uint64
 	refused   uint64
-	lends     *lending // nil lends nothing
-	told      func()   // called after changes, without mu; may be nil
+	lends     *lending              // nil lends nothing
+	told      func()                // called after changes, without mu; may be nil
+	ready     bool                  // it does what it is for, or waits for what it needs to
+	past      map[string]totals     // of sessions that have ended, by the peer's name
+	more      []func(*metrics.Page) // further figures
 }
 
 // A runningSession is one peer within reach.
@@ -36,7 +39,7 @@ type runningSession struct {
 }
 
 func newRunning(command string) *running {
-	return &running{command: command, since: time.Now(), open: make(map[string]int)}
+	return &running{command: command, since: time.Now(), past: make(map[string]totals)}
 }
 
 // event takes in what happened.
@@ -45,11 +48,18 @@ func (r *running) event(e event.Event) {
 		return
 	}
 	r.mu.Lock()
+	r.ready = r.ready || isReady(e)
 	switch e.Name {
 	case event.Gathering:
 		r.doing = "finding this machine's addresses"
 	case event.Token, event.Code:
 		r.doing = "waiting for the other side"
+	case event.Reachable:
+		r.doing = "waiting for peers"
+	case event.Unreachable:
+		r.doing = "waiting for a rendezvous: " + e.Message
+	case event.Calling, event.Unanswered:
+		r.doing = "waiting for the peer"
 	case event.Checking:
 		r.doing = "trying paths to the peer"
 	case event.Listening:
@@ -71,14 +81,8 @@ func (r *running) streamLocked(e event.Event) {
 	switch e.State {
 	case "open":
 		r.opened++
-		r.open[e.Target]++
 	case "refused":
 		r.refused++
-	case "closed", "reset":
-		// One that is reset before it is known to be open was not counted.
-		if r.open[e.Target]--; r.open[e.Target] <= 0 {
-			delete(r.open, e.Target)
-		}
 	}
 }
 
@@ -103,7 +107,9 @@ func (r *running) add(s *peer.Session, met string) {
 	r.mu.Unlock()
 	go func() { // ends with the session
 		_ = s.Wait() // why it ended is for others
+		last := entry.status()
 		r.mu.Lock()
+		r.past[last.Peer] = r.past[last.Peer].plus(last)
 		r.sessions = slices.DeleteFunc(r.sessions, func(x *runningSession) bool { return x == entry })
 		r.mu.Unlock()
 		r.event(event.Event{})
@@ -129,9 +135,6 @@ func (r *running) status() control.Status {
 		Command: r.command, Since: r.since, State: "waiting", Doing: r.doing,
 		Targets: slices.Clone(r.targets), Listening: slices.Clone(r.listening),
 		Opened: r.opened, Refused: r.refused, Sessions: []control.Session{},
-	}
-	for i := range st.Listening {
-		st.Listening[i].Open = r.open[st.Listening[i].Target]
 	}
 	r.mu.Unlock()
 	for _, s := range sessions {

@@ -26,6 +26,7 @@ import (
 //	echo PORT TEXT                   send text there, end, and compare what comes back
 //	hold NAME PORT                    open a connection and keep it
 //	talk NAME TEXT                    send text over it and compare what comes back
+//	figures ADDR TEXT…               fetch metrics, check their form and that they have these at the start of a line
 //	hole VAR                         take a TCP port and answer nothing; VAR is the port
 func TestScripts(t *testing.T) {
 	if runtime.GOOS == "windows" {
@@ -64,7 +65,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "start": start, "says": says, "feed": feed,
 			"signals": signals, "awaits": awaits, "echo-server": echoServer, "echo": echo, "hole": hole,
-			"hold": hold, "talk": talk,
+			"figures": figures, "hold": hold, "talk": talk,
 		},
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"adit/internal/carry"
 	"adit/internal/event"
+	"adit/internal/metrics"
 	"adit/internal/relay"
 	"adit/signal/rendezvous"
 
@@ -41,7 +42,7 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
 			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
 			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "believe X-Forwarded-For of reverse proxies in `CIDR`, several times if you like"},
-		), turnFlags()...), commonFlags(outputFlags)...),
+		), append(turnFlags(), ownFlags("serve", attendFlags()...)...)...), commonFlags(outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
 			if c.NArg() > 0 {
 				return usagef("for example: adit serve --http :8080 --stun :3478", "serve takes no arguments, only flags")
@@ -187,6 +188,9 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Logger: u.logger()})
 	defer meet.Close()
 	server := meet.HTTPServer(cfg.http)
+	var answered requests
+	server.Handler = answered.counted(server.Handler)
+	u.run.measure(func(p *metrics.Page) { serveFigures(p, &answered, meet, relays.turn) })
 	scheme := "http"
 	switch {
 	case secure != nil && relays.turn != nil:

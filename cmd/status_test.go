@@ -15,7 +15,7 @@ func sample(now time.Time) []control.Status {
 		{PID: 12, Command: "serve", State: "serving", Since: now.Add(-72 * time.Hour), Listening: []control.Listener{{Addr: "[::]:8080", Target: "http"}}},
 		{
 			PID: 4711, Command: "connect", State: "up", Since: now.Add(-2*time.Hour - 5*time.Minute), Refused: 1,
-			Listening: []control.Listener{{Addr: "127.0.0.1:2222", Target: "localhost:22", Open: 2}},
+			Listening: []control.Listener{{Addr: "127.0.0.1:2222", Target: "localhost:22"}},
 			Sessions: []control.Session{{
 				Peer: "home", Met: "key", Since: now.Add(-90 * time.Second), State: "interrupted",
 				Path:  control.Path{Kind: "direct", Local: "host 192.0.2.1:4242", Remote: "srflx 198.51.100.7:5353", To: "198.51.100.9:1111"},
@@ -33,7 +33,7 @@ func TestStatusWide(t *testing.T) {
 	for _, want := range []string{
 		"serve 12 · serving · since " + now.Add(-72*time.Hour).Format("2006-01-02 15:04") + " (3 d 0 h)\n  [::]:8080 → http\n\n",
 		"connect 4711 · up · since " + now.Add(-125*time.Minute).Format("15:04:05") + " (2 h 5 min)\n",
-		"  127.0.0.1:2222 → localhost:22 · 2 open\n  1 stream refused\n",
+		"  127.0.0.1:2222 → localhost:22\n  1 stream refused\n",
 		"  home (by key) · interrupted · since ", " (1 min 30 s)\n",
 		"    direct: host 192.0.2.1:4242 ↔ srflx 198.51.100.7:5353\n    packets go to 198.51.100.9:1111 now\n",
 		"    round trip 12 ms, least 11 ms · 2 streams · packets of 1,444 bytes\n",

@@ -29,7 +29,7 @@ func terminalWidth(f *os.File) int {
 // statusLines writes what processes do for a person, in lines of at most width columns; 0 is no limit.
 //
 //	connect 4711 · up · since 14:03:11 (2 h 5 min)
-//	  127.0.0.1:2222 → localhost:22 · 1 open
+//	  127.0.0.1:2222 → localhost:22
 //	  home (by key) · up · since 14:03:12 (2 h 5 min)
 //	    direct: host 192.0.2.1:4242 ↔ srflx 198.51.100.7:5353
 //	    round trip 12 ms, least 11 ms · 1 stream · packets of 1,444 bytes
@@ -90,11 +90,7 @@ func (v *view) process(s control.Status, now time.Time) {
 		v.line(2, "offers "+list(s.Targets))
 	}
 	for _, l := range s.Listening {
-		open := ""
-		if l.Open > 0 {
-			open = fmt.Sprintf("%d open", l.Open)
-		}
-		v.line(2, l.Addr+" → "+l.Target, open)
+		v.line(2, l.Addr+" → "+l.Target)
 	}
 	if s.Refused > 0 {
 		v.line(2, fmt.Sprintf("%s refused", counted(s.Refused, "stream")))

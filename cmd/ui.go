@@ -36,6 +36,7 @@ type ui struct {
 	dataOut  bool                     // standard output carries data
 	onCode   func(code string) string // the command to run on the other machine
 	onToken  string                   // what to do with a token
+	log      *slog.Logger             // what happens goes there, not to a person; may be nil
 	observer func(event.Event)        // sees every event first; may be nil
 	run      *running                 // of a command that others may ask about; may be nil
 	reloads  reloads
@@ -90,6 +91,13 @@ func (u *ui) event(e event.Event) {
 	defer u.mu.Unlock()
 	if u.json {
 		u.jsonLocked(e)
+		return
+	}
+	if u.log != nil {
+		if e.Name == event.Code && !u.outTTY && !u.dataOut {
+			fmt.Fprintln(u.out, e.Code) // who asked for the value gets it
+		}
+		u.logEvent(e)
 		return
 	}
 	switch e.Name {
@@ -244,6 +252,10 @@ func (u *ui) fail(f *failure) {
 		}{event.Error, time.Now(), f.code, f.message, f.hint})
 		return
 	}
+	if u.log != nil {
+		u.logFailure(f)
+		return
+	}
 	u.hideLocked()
 	const indent = "      "
 	fmt.Fprintf(u.err, "%s\n", u.wrapped(u.paint(red, "adit:")+" "+f.message, indent))
@@ -256,7 +268,11 @@ func (u *ui) fail(f *failure) {
 func (u *ui) say(format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.json {
+	switch {
+	case u.json:
+	case u.log != nil:
+		u.logSay(format, args...)
+	default:
 		u.lineLocked(fmt.Sprintf(format, args...), "")
 	}
 }
@@ -394,6 +410,9 @@ func milliseconds(ms float64) string {
 
 // logger returns the log for the layers below: everything with -v, nothing otherwise.
 func (u *ui) logger() *slog.Logger {
+	if u.log != nil {
+		return u.log
+	}
 	if !u.verbose {
 		return slog.New(slog.DiscardHandler)
 	}

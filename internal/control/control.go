@@ -99,7 +99,6 @@ type Status struct {
 type Listener struct {
 	Addr   string `json:"addr"`
 	Target string `json:"target"`
-	Open   int    `json:"open"` // streams to Target that are open now
 }
 
 // A Session is one peer within reach. Counters count since the session began and never fall, unless a
