@@ -53,7 +53,7 @@ func newApp(u *ui) *cli.App {
 		ExitErrHandler:  func(*cli.Context, error) {}, // Main prints and exits
 		Commands:        []*cli.Command{exposeCommand(u), connectCommand(u), pipeCommand(u), pingCommand(u), benchCommand(u), doctorCommand(u), statusCommand(u), stopCommand(u), serveCommand(u), keyCommand(u), peersCommand(u), configCommand(u), demoCommand(u), versionCommand(u)},
 	}
-	app.Commands = append(app.Commands, completionCommand(u, app))
+	app.Commands = append(app.Commands, serviceCommand(u, app), completionCommand(u, app))
 	app.CustomAppHelpTemplate = appHelp
 	for _, c := range app.Commands {
 		c.HideHelpCommand = true
