@@ -169,6 +169,9 @@ func TestRelayTransports(t *testing.T) {
 			}
 			t.Logf("%d MB by %s from %s to %s: %.0f Mbit/s, SHA-256 equal: %v", size/1e6, up.Transport, up.Remote, up.Local,
 				float64(size)*8/1e6/took.Seconds(), bytes.Equal(got.Sum(nil), want.Sum(nil)))
+			if rate := float64(size) * 8 / 1e6 / took.Seconds(); long && i == 0 && rate < 200 {
+				t.Errorf("%.0f Mbit/s by UDP, want 200", rate)
+			}
 			ends(connecter, exposer)
 		})
 	}
