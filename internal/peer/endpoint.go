@@ -198,7 +198,7 @@ func (e *endpoint) settleFor(ctx context.Context, d time.Duration) {
 func (e *endpoint) check(remote signal.Description, keys *handshake.Result, controlling, patient bool) error {
 	e.controlling = controlling
 	l, err := e.mux.Open(link.Config{
-		Socket: e.board, Relayed: relayed, LocalIndex: e.index, RemoteIndex: remote.Index,
+		Socket: e.board, Relayed: e.onRelay, LocalIndex: e.index, RemoteIndex: remote.Index,
 		SendKey: keys.Send, RecvKey: keys.Recv, AES: keys.Suite == handshake.AES256GCM,
 		ReceiveBuffer: e.host.ReceiveBuffer(), DontFragment: e.host.DontFragment(),
 		DeadAfter: e.cfg.ResumeTimeout,

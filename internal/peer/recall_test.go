@@ -9,6 +9,7 @@ import (
 
 	"adit/internal/history"
 	"adit/internal/punch"
+	"adit/signal"
 )
 
 // TestRecall: the waits of a meeting follow from what worked before, with the same peer or, as far as the network
@@ -57,4 +58,21 @@ func TestRecall(t *testing.T) {
 	check("when UDP is back", "b", usual)
 	cfg.Worked = nil
 	check("without a history", "a", usual)
+}
+
+// TestOnRelay: the peer's address on a relay counts as one, so that a packet that took it while the direct path is
+// new does not take the link there.
+func TestOnRelay(t *testing.T) {
+	e := &endpoint{cfg: Config{Path: PathDirect}}
+	direct, relay := netip.MustParseAddrPort("192.0.2.1:9"), netip.MustParseAddrPort("192.0.2.2:9")
+	e.relayCandidate(signal.Candidate{Type: signal.CandidateType(punch.Relay), Addr: relay})
+	if e.onRelay(relay) {
+		t.Error("relays are not for --path direct")
+	}
+	e.cfg.Path, e.cfg.Logger = PathRelay, slog.New(slog.DiscardHandler) // it does not probe them
+	e.relayCandidate(signal.Candidate{Type: signal.ServerReflexive, Addr: direct})
+	e.relayCandidate(signal.Candidate{Type: signal.CandidateType(punch.Relay), Addr: relay})
+	if e.onRelay(direct) || !e.onRelay(relay) {
+		t.Errorf("on a relay: %v, %v, want false, true", e.onRelay(direct), e.onRelay(relay))
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"adit/internal/punch"
@@ -50,9 +51,10 @@ type relays struct {
 	servers []signal.TURNServer // that the rendezvous named
 	refused bool                // one of them did not know the credentials
 	allocs  []*turn.Allocation
-	peers   []signal.Candidate // the peer's, as far as relays are concerned with them
-	probing context.Context    // of the checks; nil before they begin
-	works   chan relayResult   // capacity 1
+	peers   []signal.Candidate               // the peer's, as far as relays are concerned with them
+	addrs   atomic.Pointer[[]netip.AddrPort] // those on relays, for who must not wait for mu; written with it held
+	probing context.Context                  // of the checks; nil before they begin
+	works   chan relayResult                 // capacity 1
 }
 
 // A relayResult is a path through one relay or two over which a sealed probe came back.
@@ -171,6 +173,12 @@ func (e *endpoint) allocateFrom(source signal.TURNSource) {
 	})
 }
 
+// onRelay reports whether packets that come from an address come through a relay of either side. The link asks it.
+func (e *endpoint) onRelay(from netip.AddrPort) bool {
+	addrs := e.relays.addrs.Load()
+	return relayed(from) || addrs != nil && slices.Contains(*addrs, from)
+}
+
 // relayHope reports whether a path through a relay may still come up.
 func (e *endpoint) relayHope() bool {
 	e.mu.Lock()
@@ -216,6 +224,14 @@ func (e *endpoint) relayCandidate(c signal.Candidate) {
 		return
 	}
 	e.relays.peers = append(e.relays.peers, c)
+	if c.Type == signal.CandidateType(punch.Relay) {
+		var addrs []netip.AddrPort
+		if old := e.relays.addrs.Load(); old != nil {
+			addrs = *old
+		}
+		addrs = append(slices.Clip(addrs), c.Addr)
+		e.relays.addrs.Store(&addrs)
+	}
 	allocs := slices.Clone(e.relays.allocs)
 	e.mu.Unlock()
 	for _, a := range allocs {
