@@ -169,7 +169,7 @@ func environment() []string {
 	out = append(out, "XDG_STATE_HOME="+filepath.Join(os.DevNull, "none"))
 	// Processes of adit find each other there, and none of another test run.
 	if path, err := build(); err == nil {
-		out = append(out, "XDG_RUNTIME_DIR="+filepath.Dir(path))
+		out = append(out, "XDG_RUNTIME_DIR="+filepath.Join(filepath.Dir(path), "run"))
 	}
 	return out
 }
