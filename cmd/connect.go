@@ -17,13 +17,14 @@ func connectCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "connect",
 		Usage:     "join a peer that exposes something, and forward to it",
-		ArgsUsage: "[CODE]",
+		ArgsUsage: "[CODE or NAME]",
 		Description: `Join a peer that runs "adit expose", by the code it shows or by pasting its line, and forward
 local ports to what it offers. Without -L and -W everything it offers gets a local port, the
 same one where that is free.
 
   adit connect -L 2222                          paste; local 2222 to what is exposed
   adit connect CODE -L 8080:localhost:80        by code; ssh's grammar
+  adit connect NAME -L 2222                     a known peer (adit peers list), met again and again
   adit connect CODE -L 0                        any free port; it is printed
   adit connect CODE -L 5353:localhost:53/udp    datagrams
   adit connect CODE -R 8080:localhost:80        the other side's 8080 to this side's web server
@@ -34,6 +35,7 @@ With -W it uses the session of another connect with the same CODE or --share NAM
 yours is running, and is there at once.`,
 		Flags: append(ownFlags("connect", append(slices.Concat(forwardFlags(), allowFlags(), shareFlags(), attendFlags()),
 			&cli.StringFlag{Name: "stdio", Aliases: []string{"W"}, Usage: "join standard input and output to `HOST:PORT` at the peer"},
+			saveFlag(),
 		)...), commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
 			cfg, err := meeting(u, c)
@@ -73,16 +75,26 @@ yours is running, and is there at once.`,
 					return err
 				}
 			}
-			cfg.Role, cfg.Code = peer.Connecter, c.Args().First()
-			if err := checkCode(cfg.Signal, cfg.Code, "expose"); err != nil {
+			cfg.Role = peer.Connecter
+			named, err := byName(c, &cfg)
+			if err != nil {
 				return err
 			}
-			return connect(ctx, u, cfg, names, plan, book, stdio)
+			if !named {
+				cfg.Code = c.Args().First()
+				if err := checkCode(cfg.Signal, cfg.Code, "expose"); err != nil {
+					return err
+				}
+				if err := saving(c, &cfg); err != nil {
+					return err
+				}
+			}
+			return connect(ctx, u, c, cfg, names, plan, book, stdio)
 		}),
 	}
 }
 
-func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, plan forwarding, book *rulebook, stdio *tunnel.Target) error {
+func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names []string, plan forwarding, book *rulebook, stdio *tunnel.Target) error {
 	u.dataOut = stdio != nil
 	u.onToken = "Send this line back to the other side:"
 	f, err := openForwards(ctx, u, plan)
@@ -91,7 +103,7 @@ func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, plan f
 	}
 	defer f.close() // after the session's end
 	defer u.onReload(func() error { return book.replan(f) })()
-	gate, release := book.gate("")
+	gate, release := book.gate(cfg.PeerName)
 	defer release()
 	lent := u.run.share(names, f.session, u.streamOptions())
 	s, end, err := meet(ctx, u, cfg, stdio != nil)
@@ -99,7 +111,9 @@ func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, plan f
 		return err
 	}
 	defer end()
-	if err := f.begin(ctx, s, tunnel.Offer{Gate: gate}); err != nil {
+	u.save(s, c.String("save"), cfg.Signals)
+	offer := tunnel.Offer{Gate: gate}
+	if err := f.begin(ctx, s, offer); err != nil {
 		return err
 	}
 	if stdio != nil {
@@ -113,6 +127,11 @@ func connect(ctx context.Context, u *ui, cfg peer.Config, names []string, plan f
 		if err := f.forwardAll(s.Targets()); err != nil {
 			return err
 		}
+	}
+	if cfg.PeerName != "" {
+		return stay(ctx, u, cfg, s, end, f.pause, func(s *peer.Session) error {
+			return f.begin(ctx, s, offer)
+		})
 	}
 	return wait(ctx, s)
 }

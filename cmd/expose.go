@@ -14,11 +14,11 @@ import (
 
 func exposeCommand(u *ui) *cli.Command {
 	allow := &cli.BoolFlag{Name: "allow-bench", Usage: `let the peer measure the path with "adit bench"`}
-	own := ownFlags("expose", append(slices.Concat(allowFlags(), forwardFlags(), attendFlags()), allow)...)
+	own := ownFlags("expose", append(slices.Concat(listenFlags(), allowFlags(), forwardFlags(), attendFlags()), allow)...)
 	allow.EnvVars = append(allow.EnvVars, variable("", allow.Name)) // ADIT_ALLOW_BENCH says enough
 	return &cli.Command{
 		Name:      "expose",
-		Usage:     "offer services of this machine to one peer",
+		Usage:     "offer services of this machine to one peer, or to all known ones",
 		ArgsUsage: "TARGET…",
 		Description: `Offer services of this machine, or of others that it reaches, to one peer, and print how to
 connect. It ends when the peer does. The peer reaches the targets and nothing else; the first
@@ -30,6 +30,7 @@ one is what a plain "-L 2222" means. A target may have many: 8000-8010, 10.0.0.0
   adit expose --allow-remote 8080-8090      where the peer may have this side listen (-R)
   adit expose --allow-dynamic '*'           whatever the peer asks for by SOCKS (-D)
   adit expose 22 --signal https://meet.example.org
+  adit expose 22 --listen --signal https://meet.example.org     to all known peers, until stopped
   adit expose --allow-bench                 nothing but "adit bench"`,
 		Flags: append(own, commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
@@ -52,6 +53,18 @@ one is what a plain "-L 2222" means. A target may have many: 8000-8010, 10.0.0.0
 				return usagef("for example: adit expose 22", "expose wants at least one target: a port, host:port or the path of a unix socket")
 			}
 			cfg.Role = peer.Exposer
+			if c.Bool("listen") {
+				if !plan.empty() {
+					return usagef("leave --listen out, or the forwards", "-L, -R and -D are for one peer, and --listen serves many")
+				}
+				return listen(ctx, u, c, cfg, book)
+			}
+			if c.Bool("code") {
+				return usagef("leave it out, or say --listen too", "--code goes with --listen: without it there is a code anyway")
+			}
+			if err := saving(c, &cfg); err != nil {
+				return err
+			}
 			return expose(ctx, u, c, cfg, book, plan)
 		}),
 	}
@@ -81,6 +94,7 @@ func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 		return err
 	}
 	defer end()
+	u.save(s, c.String("save"), nil)
 	if u.redraw && len(offers) > 0 {
 		u.say("serving %s; Ctrl-C to stop", list(offers))
 	}

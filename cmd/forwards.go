@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -111,7 +112,8 @@ type forwarder struct {
 
 	mu      sync.Mutex
 	plan    forwarding
-	begun   *peer.Session // nil until there is one
+	begun   *peer.Session // nil while there is none
+	again   bool          // there was one before
 	closed  bool
 	opened  []opened
 	drained []*tunnel.Listener // listened at no more; what is open there goes on
@@ -142,17 +144,35 @@ func openForwards(ctx context.Context, u *ui, plan forwarding) (*forwarder, erro
 // begin starts to forward over s: it serves the peer's streams by offer, tells where is listened, and has
 // the peer listen. A peer that does not is an error.
 func (f *forwarder) begin(_ context.Context, s *peer.Session, offer tunnel.Offer) error {
-	f.session.set(tunnel.Over(s.Streams()))
+	over := tunnel.Over(s.Streams())
+	f.session.set(over)
 	offer.Remotes = f.remotes
-	f.served = make(chan error, 1)
-	go func() { f.served <- tunnel.Serve(f.ctx, f.session, offer, f.u.streamOptions()) }()
+	served := make(chan error, 1)
+	f.served = served
+	go func() { served <- tunnel.Serve(f.ctx, over, offer, f.u.streamOptions()) }()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.begun = s
 	for _, o := range f.opened {
+		if f.again {
+			break // they have been there all the time
+		}
 		f.tell(o)
 	}
 	return f.changeLocked(f.plan)
+}
+
+// pause is for the end of a session that another will follow: its listeners stay, and their connections wait for
+// begin.
+func (f *forwarder) pause() {
+	f.session.gone()
+	<-f.served
+	f.served = nil
+	f.remotes = tunnel.NewRemotes()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.begun, f.again = nil, true
+	f.opened = slices.DeleteFunc(f.opened, func(o opened) bool { return o.there != nil }) // begin asks for them again
 }
 
 // close ends all of it. Closing a listener resets what is left of its connections, so it comes after the

@@ -44,6 +44,18 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 	if dir, err := identity.StateDir(); err == nil {
 		cfg.Worked = history.Open(filepath.Join(dir, "paths.json"))
 	}
+	if byCode(cfg.Signal) {
+		cfg.Signals = rendezvousOf(cfg.Signal)
+		cfg.Signal = cfg.Signals[0] // where codes are
+		for _, s := range cfg.Signals[1:] {
+			if !byCode(s) {
+				return cfg, usagef("for example --signal https://a.example.org,https://b.example.org", "--signal %q is no URL", s)
+			}
+			if err := checkSignal(s); err != nil {
+				return cfg, err
+			}
+		}
+	}
 	if cfg.Signal == "" {
 		cfg.Signal = "paste"
 	}

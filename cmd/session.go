@@ -29,7 +29,11 @@ func meet(ctx context.Context, u *ui, cfg peer.Config, data bool) (*peer.Session
 	if err != nil {
 		return nil, nil, err
 	}
-	u.run.add(s, met(cfg.Signal))
+	how := met(cfg.Signal)
+	if cfg.PeerName != "" {
+		how = "key"
+	}
+	u.run.add(s, how)
 	unhook := recoverOnHangup(s)
 	return s, sync.OnceFunc(func() {
 		unhook()
@@ -68,38 +72,68 @@ func streamEnded(ctx context.Context, s *peer.Session, err error) error {
 	return &failure{code: exitGone, message: "the other side ended the session before the data did", hint: "see what it says there"}
 }
 
-// A laterSession is a session that is not there yet. Listeners can be opened on it before the peer is
-// met, so that a port in use does not cost a code; their first connections wait.
+// A laterSession is a session that is not there yet, or not any more and soon again. Listeners can be opened on
+// it before the peer is met, so that a port in use does not cost a code; their first connections wait.
 type laterSession struct {
-	ready chan struct{} // closed when session is set
-	tunnel.Session
+	mu    sync.Mutex
+	ready chan struct{}  // closed while there is a session
+	now   tunnel.Session // nil while there is none
 }
 
 func newLaterSession() *laterSession { return &laterSession{ready: make(chan struct{})} }
 
+// set makes s the session, also in the place of another.
 func (l *laterSession) set(s tunnel.Session) {
-	l.Session = s
-	close(l.ready)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now == nil {
+		close(l.ready)
+	}
+	l.now = s
+}
+
+// gone says that there is no session for the time being.
+func (l *laterSession) gone() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now != nil {
+		l.now, l.ready = nil, make(chan struct{})
+	}
+}
+
+// get waits until there is a session.
+func (l *laterSession) get(ctx context.Context) (tunnel.Session, error) {
+	for {
+		l.mu.Lock()
+		s, ready := l.now, l.ready
+		l.mu.Unlock()
+		if s != nil {
+			return s, nil
+		}
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // Open waits until there is a session.
 func (l *laterSession) Open(ctx context.Context, header []byte) (tunnel.Stream, error) {
-	select {
-	case <-l.ready:
-		return l.Session.Open(ctx, header)
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	s, err := l.get(ctx)
+	if err != nil {
+		return nil, err
 	}
+	return s.Open(ctx, header)
 }
 
 // Accept waits until there is a session.
 func (l *laterSession) Accept(ctx context.Context) (tunnel.Stream, error) {
-	select {
-	case <-l.ready:
-		return l.Session.Accept(ctx)
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	s, err := l.get(ctx)
+	if err != nil {
+		return nil, err
 	}
+	return s.Accept(ctx)
 }
 
 // streamOptions reports streams as events.

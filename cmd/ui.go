@@ -100,6 +100,10 @@ func (u *ui) event(e event.Event) {
 		u.logEvent(e)
 		return
 	}
+	if e.Peer != "" || e.Name == event.Reachable || e.Name == event.Unreachable || e.Name == event.Unanswered || e.Name == event.Calling || e.Name == event.Saved {
+		u.peerLocked(e)
+		return
+	}
 	switch e.Name {
 	case event.Token:
 		u.tokenLocked(e.Token)
@@ -137,6 +141,32 @@ func (u *ui) event(e event.Event) {
 	case event.Closed:
 		u.statusLocked("")
 		u.lineLocked("closed", "")
+	}
+}
+
+// peerLocked shows what happens to one of several peers, or at a rendezvous: there is no one status.
+func (u *ui) peerLocked(e event.Event) {
+	switch e.Name {
+	case event.Reachable:
+		u.lineLocked("reachable by key", " at "+e.Addr)
+	case event.Unreachable:
+		u.lineLocked("trying again: ", e.Message)
+	case event.Calling:
+		u.stateLocked("calling the peer")
+	case event.Unanswered:
+		u.lineLocked(e.Message, "")
+	case event.Stream:
+		if e.State == "refused" || u.verbose {
+			u.lineLocked(e.Peer+": ", e.State+" "+e.Target+because(e.Message))
+		}
+	case event.Saved:
+		u.lineLocked("saved as ", fmt.Sprintf("%s: %s", e.Peer, e.Key))
+	case event.Up:
+		u.lineLocked(u.paint(green, e.Peer+" connected"), fmt.Sprintf(" (%s, %s): %s ↔ %s", e.Path, milliseconds(e.RTT), e.Local, e.Remote))
+	case event.Interrupted:
+		u.lineLocked(e.Peer+": interrupted", "")
+	case event.Closed:
+		u.lineLocked(e.Peer+": closed", "")
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 	Unreachable = "unreachable" // a rendezvous cannot be reached, for now
 	Calling     = "calling"     // the peer is there and was offered a session
 	Unanswered  = "unanswered"  // it did not answer
+	Saved       = "saved"       // a peer is known by name and key from now on
 )
 
 // Peer is the Side of what happens over there.
@@ -41,6 +42,7 @@ type Event struct {
 	Time time.Time `json:"time"`
 
 	Peer  string   `json:"peer,omitempty"` // its name, where one side has several
+	Key   string   `json:"key,omitempty"`  // its public key
 	Token string   `json:"token,omitempty"`
 	Code  string   `json:"code,omitempty"`
 	Words []string `json:"words,omitempty"`

@@ -428,6 +428,9 @@ func (l *Listener) of(name string, b *base) Config {
 	cfg := l.cfg
 	cfg.base = b
 	cfg.Events = named(cfg.Events, name)
+	if cfg.TargetsOf != nil {
+		cfg.Targets = cfg.TargetsOf(name)
+	}
 	return cfg
 }
 

@@ -77,6 +77,8 @@ type Config struct {
 	// It is asked for each offer, from several goroutines: a look-up in memory.
 	Admit func(public [32]byte) (name string, ok bool)
 	Codes bool // for Listen: offer codes as well, one after the other
+	// TargetsOf, if not nil, says what Listen offers to a peer, by its name, in the place of Targets.
+	TargetsOf func(name string) []string
 
 	Targets []string           // what an exposer offers, the default first
 	Paste   signal.PasteConfig // where a pasted line is read and written

@@ -1,0 +1,173 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"adit/internal/event"
+	"adit/internal/identity"
+	"adit/internal/peer"
+
+	"github.com/urfave/cli/v2"
+)
+
+const (
+	againLeast = 500 * time.Millisecond // before a peer is dialled again,
+	againMost  = 15 * time.Second       // and at most; in between it doubles
+)
+
+// saveFlag is that of the commands that may end a code meeting with a peer that they know.
+func saveFlag() cli.Flag {
+	return &cli.StringFlag{Name: "save", Usage: "after a meeting by code know the peer as `NAME` from then on; the other side has to say --save too"}
+}
+
+// rendezvousOf returns the rendezvous of a --signal value, which may name several with commas between.
+func rendezvousOf(s string) []string {
+	var urls []string
+	for _, u := range strings.Split(s, ",") {
+		if u = strings.TrimSpace(u); u != "" {
+			urls = append(urls, u)
+		}
+	}
+	return urls
+}
+
+// ownKey puts this machine's key into cfg. It is made on first use.
+func ownKey(cfg *peer.Config) error {
+	dir, err := identity.StateDir()
+	if err != nil {
+		return err
+	}
+	k, err := identity.LoadOrCreate(dir)
+	cfg.Key = k
+	return err
+}
+
+// byName makes cfg dial the known peer that the argument of c names, if it names one. A word that cannot be a
+// code is a name, known or not.
+func byName(c *cli.Context, cfg *peer.Config) (bool, error) {
+	name := peerName(c.Args().First())
+	if identity.CheckName(name) != nil {
+		return false, nil
+	}
+	peers, err := knownPeers(c)
+	if err != nil {
+		return false, err
+	}
+	p, ok := peers.ByName(name)
+	switch {
+	case strings.HasPrefix(name, tokenPrefix):
+		return false, nil
+	case !ok:
+		hint := `"adit peers list" shows who is known; "adit peers add NAME KEY" adds one, and so does --save NAME after a meeting by code`
+		if n := nearest(name, peers.Names()); n != "" {
+			hint = "did you mean " + n + "?"
+		}
+		return false, usagef(hint, "there is no peer %q", name)
+	case c.String("save") != "":
+		return false, usagef("leave --save out", "%s is known already", name)
+	case len(p.Signal) > 0:
+		cfg.Signals = p.Signal
+	}
+	if len(cfg.Signals) == 0 {
+		return false, usagef("name one with --signal URL, or for good: adit peers add "+name+" KEY --signal URL", "a peer is met by name at a rendezvous, and none is configured")
+	}
+	cfg.Signal = cfg.Signals[0]
+	cfg.Peer, cfg.PeerName = p.Key, p.Name
+	return true, ownKey(cfg)
+}
+
+// saving makes cfg exchange keys if c says --save.
+func saving(c *cli.Context, cfg *peer.Config) error {
+	name := c.String("save")
+	if name == "" {
+		return nil
+	}
+	if err := identity.CheckName(name); err != nil {
+		return usagef("for example --save home", "--save: %v", err)
+	}
+	if !byCode(cfg.Signal) {
+		return usagef("give --signal URL as the other side does", "keys are exchanged in meetings by code, and no rendezvous is configured")
+	}
+	peers, err := knownPeers(c)
+	if err != nil {
+		return err
+	}
+	if _, taken := peers.ByName(name); taken {
+		return usagef("take another name, or remove it first: adit peers remove "+name, "there is a peer %q already", name)
+	}
+	cfg.Keep = true
+	return ownKey(cfg)
+}
+
+// save stores the key that the peer has given in a code meeting, by this name. The session stays whatever comes
+// of it.
+func (u *ui) save(s *peer.Session, name string, urls []string) {
+	if name == "" {
+		return
+	}
+	k, kept := s.Key()
+	if !kept {
+		u.say("not saved: the other side did not give its key; have it say --save too")
+		return
+	}
+	path, err := identity.PeersFile()
+	if err == nil {
+		_, err = identity.Add(path, identity.Peer{Name: name, Key: k, Signal: urls})
+	}
+	if err != nil {
+		u.say("not saved: %v", err)
+		return
+	}
+	u.event(event.Event{Name: event.Saved, Peer: name, Key: identity.PublicKey(k).String()})
+}
+
+// stay keeps a session with a known peer: whenever it ends, over is called, and begin with the next. Streams end
+// with their session, and what wants new ones waits. It returns when ctx ends, or with what begin says.
+func stay(ctx context.Context, u *ui, cfg peer.Config, s *peer.Session, end, over func(), begin func(*peer.Session) error) error {
+	delay := againLeast
+	for {
+		began := time.Now()
+		err := wait(ctx, s)
+		end()
+		over()
+		if ctx.Err() != nil {
+			return err
+		}
+		if f := failureOf(err); f != nil {
+			u.say("%s", f.message)
+		}
+		if time.Since(began) > time.Minute {
+			delay = againLeast
+		}
+		cfg.Timeout = 0 // it was for the first meeting
+		for {
+			if err := pause(ctx, delay*3/4+rand.N(delay/2)); err != nil {
+				return err
+			}
+			delay = min(2*delay, againMost)
+			var next func()
+			s, next, err = meet(ctx, u, cfg, false)
+			if err == nil {
+				end = sync.OnceFunc(next)
+				break
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			var met *peer.Error
+			if !errors.As(err, &met) {
+				return err
+			}
+			u.say("%s; trying again", met.Message)
+		}
+		if err := begin(s); err != nil {
+			end()
+			return err
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package cmd
+
+import (
+	"context"
+	"net"
+	"strconv"
+	"sync"
+
+	"adit/internal/bench"
+	"adit/internal/event"
+	"adit/internal/peer"
+	"adit/tunnel"
+
+	"github.com/urfave/cli/v2"
+)
+
+// listenFlags are those of expose that serve known peers.
+func listenFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "listen", Usage: "serve the peers that are known by key (adit peers list), any number, until stopped"},
+		&cli.BoolFlag{Name: "code", Usage: "with --listen, print a code for one who is not known as well, and the next when it was used"},
+		saveFlag(),
+	}
+}
+
+// listen serves known peers until ctx ends.
+func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *rulebook) error {
+	if len(cfg.Signals) == 0 {
+		return usagef("name one with --signal URL", "peers are met by key at a rendezvous, and none is configured")
+	}
+	defer u.onReload(book.reload)()
+	if err := ownKey(&cfg); err != nil {
+		return err
+	}
+	cfg.Codes = c.Bool("code")
+	cfg.Keep = c.String("save") != ""
+	cfg.Admit = func(k [32]byte) (string, bool) {
+		p, ok := book.byKey(k)
+		return p.Name, ok
+	}
+	cfg.TargetsOf = book.offers
+	if len(book.peers.All()) == 0 && !cfg.Codes {
+		u.say(`nobody is known yet: "adit peers add NAME KEY" adds a peer, this machine's key is that of "adit key"`)
+	}
+	u.onCode = func(code string) string { return invitation(c, "connect", code) }
+	l, err := peer.Listen(cfg)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	u.run.offer(cfg.Targets)
+	sctx, stop := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop(net.ErrClosed)
+	for saved := 0; ; {
+		s, err := l.Accept(ctx)
+		if err != nil {
+			return err
+		}
+		name, how := s.Name(), "key"
+		if name == "" {
+			how = "code"
+		}
+		u.run.add(s, how)
+		if name == "" && cfg.Keep {
+			name = c.String("save")
+			if saved++; saved > 1 {
+				name += "-" + strconv.Itoa(saved)
+			}
+			u.save(s, name, nil)
+		}
+		unhook := recoverOnHangup(s)
+		wg.Go(func() {
+			defer unhook()
+			serveOne(sctx, u, c, s, book, name)
+		})
+	}
+}
+
+// serveOne serves one session of several until it ends. It is told of by name, which the peer need not be known
+// by: then the rules are those for others.
+func serveOne(ctx context.Context, u *ui, c *cli.Context, s *peer.Session, book *rulebook, name string) {
+	gate, release := book.gate(s.Name())
+	defer release()
+	if name == "" {
+		name = "the peer by code"
+	}
+	offer := tunnel.Offer{Gate: gate}
+	if c.Bool("allow-bench") {
+		offer.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
+	}
+	options := tunnel.Options{Logger: u.logger(), OnStream: func(e tunnel.StreamEvent) {
+		u.event(event.Event{Name: event.Stream, Peer: name, State: e.State, Target: e.Target, Message: e.Reason})
+	}}
+	ctx, stop := context.WithCancelCause(ctx)
+	served := make(chan error, 1) // the one result of Serve
+	go func() { served <- tunnel.Serve(ctx, tunnel.Over(s.Streams()), offer, options) }()
+	_ = wait(ctx, s) // it has been told as an event
+	_ = s.Close()
+	stop(net.ErrClosed)
+	<-served
+}
