@@ -154,6 +154,8 @@ func (l *Listener) Stats() ListenStats {
 func (l *Listener) Close() error {
 	l.cancel(link.ErrClosed)
 	l.wg.Wait()
+	n := l.Stats()
+	l.cfg.Logger.Info("offers", "all", n.Offers, "opened", n.Opened, "strangers", n.Strangers, "replays", n.Replays, "garbage", n.Garbage, "busy", n.Busy)
 	l.mu.Lock()
 	b := l.base
 	l.base = nil
