@@ -183,8 +183,17 @@ func (k *KeyBox) Accept(ctx context.Context, o KeyOffer, answer Message) (*Room,
 	default:
 		return nil, ErrUnclaimed
 	}
-	// Nothing is tried again: of two answers the peer would have but one.
-	_, b, err := k.client.try(ctx, tryTimeout, http.MethodPost, k.base+"/offers/"+o.id, token, body)
+	// After a refusal for the time being it is tried again, but not after a reply that was lost: of two answers
+	// the peer would have but one.
+	var b []byte
+	var err error
+	var wait backoff
+	for until := time.Now().Add(firstTries); ; {
+		_, b, err = k.client.try(ctx, tryTimeout, http.MethodPost, k.base+"/offers/"+o.id, token, body)
+		if !errors.Is(err, ErrBusy) || time.Now().After(until) || !sleep(ctx, wait.next(0)) {
+			break
+		}
+	}
 	if errors.Is(err, ErrNoRoom) {
 		return nil, fmt.Errorf("accept an offer at %s: %w", k.client.name(), ErrNobody)
 	}

@@ -11,6 +11,7 @@ import (
 	"adit/internal/event"
 	"adit/internal/handshake"
 	"adit/internal/link"
+	"adit/internal/netmon"
 	"adit/signal"
 )
 
@@ -38,6 +39,7 @@ type caller struct {
 	cfg    Config
 	static *handshake.KeyPair
 	late   late
+	fresh  *fresh
 	turn   chan struct{} // capacity 1: held by who has made an offer, for nextAfter at most
 	got    chan answered // capacity: one for each rendezvous
 
@@ -63,9 +65,11 @@ func dialByKey(ctx context.Context, cfg Config) (_ *Session, err error) {
 		return nil, failf(ClassSignal, "name a rendezvous with --signal", nil, "a peer can be met by its key only at a rendezvous")
 	}
 	c := &caller{
-		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), late: newLate(),
+		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), late: newLate(), fresh: newFresh(),
 		turn: make(chan struct{}, 1), got: make(chan answered, len(cfg.Signals)),
 	}
+	monitor := netmon.Open(cfg.Logger, func(netmon.Event) { c.fresh.changed() })
+	defer monitor.Close()
 	search, enough := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for _, url := range cfg.Signals {
@@ -134,7 +138,9 @@ func (c *caller) seek(ctx context.Context, url string) {
 	told := false
 	for ctx.Err() == nil {
 		began := time.Now()
-		a, err := c.try(ctx, client, door)
+		one, done := c.fresh.with(ctx)
+		a, err := c.try(one, client, door)
+		done()
 		var fatal *Error
 		switch {
 		case err == nil:

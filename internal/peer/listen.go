@@ -12,6 +12,7 @@ import (
 	"adit/internal/event"
 	"adit/internal/handshake"
 	"adit/internal/link"
+	"adit/internal/netmon"
 	"adit/signal"
 )
 
@@ -46,6 +47,7 @@ type Listener struct {
 	cfg    Config
 	static *handshake.KeyPair
 	guard  *handshake.Guard
+	fresh  *fresh
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
@@ -94,7 +96,7 @@ func Listen(cfg Config) (*Listener, error) {
 		return nil, failf(ClassOther, "name a rendezvous with --signal", nil, "nobody can be met by key without a rendezvous and a list of peers")
 	}
 	l := &Listener{
-		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), guard: handshake.NewGuard(),
+		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), guard: handshake.NewGuard(), fresh: newFresh(),
 		accepting: make(chan *Session), known: make(map[[32]byte]*known), stun: cfg.STUN,
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
@@ -125,6 +127,11 @@ func Listen(cfg Config) (*Listener, error) {
 		l.cancel(failf(ClassAuth, "let only one process listen with a key: stop the other, or give this machine a key of its own", ErrListening, "another process listens with this key since"))
 	})
 	l.wg.Go(l.rotate)
+	l.wg.Go(func() {
+		monitor := netmon.Open(l.cfg.Logger, func(netmon.Event) { l.fresh.changed() })
+		<-l.ctx.Done()
+		monitor.Close()
+	})
 	if cfg.Codes {
 		l.wg.Go(l.offerCodes)
 	}
@@ -248,7 +255,9 @@ func (l *Listener) poll(url string, box *signal.KeyBox) error {
 	var wait backoff
 	for {
 		began := time.Now()
-		offers, err := box.Poll(l.ctx, l.guard.Challenge())
+		ctx, done := l.fresh.with(l.ctx)
+		offers, err := box.Poll(ctx, l.guard.Challenge())
+		done()
 		if err != nil {
 			// One failure is no reason to claim the mailbox again, which ends what waits there.
 			if errors.Is(err, signal.ErrReplaced) || errors.Is(err, signal.ErrUnclaimed) || l.ctx.Err() != nil || wait.tries > 4 {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -335,6 +336,33 @@ func TestListenCodes(t *testing.T) {
 			t.Errorf("the listener's key is %x, kept %v", k, kept)
 		}
 	}
+}
+
+// When the network changes, who listens and who calls ask again at once, and over new connections.
+func TestByKeyNetworkChanges(t *testing.T) {
+	t.Parallel()
+	home, away := handshake.NewKeyPair(), handshake.NewKeyPair()
+	server := rendezvous.New(rendezvous.Config{})
+	defer server.Close()
+	polls := make(chan string, 100)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.RawQuery, "wait") {
+			polls <- r.RemoteAddr
+		}
+		server.Handler().ServeHTTP(w, r)
+	}))
+	defer web.Close()
+	defer web.CloseClientConnections()
+	h := listen(t, home, map[[32]byte]string{away.Public: "laptop"}, nil, web.URL)
+	before := <-polls
+	h.fresh.changed()
+	if after := <-polls; after == before {
+		t.Error("the listener asks over the connection that it had")
+	}
+	x := dial(t.Context(), to(away, home, web.URL))
+	s := h.accept(t)
+	defer x.session(t).Close()
+	exchange(t, x.session(t), s)
 }
 
 func TestListenNeedsAList(t *testing.T) {
