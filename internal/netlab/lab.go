@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -144,7 +145,8 @@ func removeSpace(ns string) {
 			}
 		}
 	}
-	_ = exec.Command("ip", "netns", "del", ns).Run() // gone already is fine
+	_ = exec.Command("ip", "netns", "del", ns).Run()  // gone already is fine
+	_ = os.RemoveAll(filepath.Join("/etc/netns", ns)) // see Host.resolver
 }
 
 func (l *Lab) close() {
