@@ -178,7 +178,10 @@ func parseSocksAddr(b []byte, udp bool) (t Target, n int, ok bool) {
 		text += udpSuffix
 	}
 	t, err := ParseTarget(text)
-	return t, n + 2, err == nil
+	if err != nil || t.Path != "" || host == "" { // a name like /run/x.sock is no way to a unix socket
+		return Target{}, 0, false
+	}
+	return t, n + 2, true
 }
 
 // appendSocks appends a reply, or with code 0 the head of a datagram, that names an address.
