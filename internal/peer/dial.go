@@ -64,6 +64,7 @@ func dialByKey(ctx context.Context, cfg Config) (_ *Session, err error) {
 	if len(cfg.Signals) == 0 {
 		return nil, failf(ClassSignal, "name a rendezvous with --signal", nil, "a peer can be met by its key only at a rendezvous")
 	}
+	cfg.Who = who(cfg.Peer)
 	c := &caller{
 		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), late: newLate(), fresh: newFresh(),
 		turn: make(chan struct{}, 1), got: make(chan answered, len(cfg.Signals)),

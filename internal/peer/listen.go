@@ -463,7 +463,7 @@ func (l *Listener) meet(url string, box *signal.KeyBox, o signal.KeyOffer, noise
 	}
 	defer b.release()
 	cfg := l.of(name, b)
-	cfg.Timeout = 0
+	cfg.Timeout, cfg.Who = 0, who(noise.Peer())
 	end, err := open(cfg, nil)
 	if err != nil {
 		return nil, err

@@ -109,3 +109,6 @@ func (e *endpoint) remember(p path) {
 		}
 	})
 }
+
+// who is what tells a peer from others in the history.
+func who(public [32]byte) string { return string(public[:]) }

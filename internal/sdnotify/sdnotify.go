@@ -61,15 +61,6 @@ func (n *Notifier) Alive() error { return n.send("WATCHDOG=1") }
 // Stopping tells that the service ends.
 func (n *Notifier) Stopping() error { return n.send("STOPPING=1") }
 
-// Reloading tells that the service reads its configuration again; Ready tells that it has.
-func (n *Notifier) Reloading() error {
-	lines := []string{"RELOADING=1"}
-	if us, ok := monotonic(); ok {
-		lines = append(lines, "MONOTONIC_USEC="+strconv.FormatInt(us, 10)) // systemd.service(5), notify-reload
-	}
-	return n.send(lines...)
-}
-
 // send sends one datagram.
 func (n *Notifier) send(lines ...string) error {
 	if n == nil {
