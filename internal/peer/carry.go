@@ -77,12 +77,23 @@ func (e *endpoint) carryVia(ctx context.Context, client *signal.Client, keys *ha
 		conn.SetHandler(*c.handler.Load())
 		c.conn.Store(conn)
 		e.mu.Lock()
-		e.relays.carried = e.board.name(c, netip.AddrPort{})
+		e.relays.carried, e.relays.carrying = e.board.name(c, netip.AddrPort{}), c
 		e.mu.Unlock()
 		asked()
 		e.probeRelay(e.board.name(c, netip.AddrPort{}))
 		e.keepCarried(c, conn, func(ctx context.Context) (*carry.Conn, error) { return client.Carry(ctx, id, side) })
 	})
+}
+
+// redialCarried ends the connection over which the rendezvous carries packets, if there is one: it belongs to
+// a network that this machine has left, and may not notice that for a long time.
+func (e *endpoint) redialCarried() {
+	e.mu.Lock()
+	c := e.relays.carrying
+	e.mu.Unlock()
+	if c != nil {
+		e.wg.Go(func() { c.conn.Load().Close() })
+	}
 }
 
 // keepCarried connects again whenever the connection ends, until the relays are closed, after the link.

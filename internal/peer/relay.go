@@ -45,16 +45,17 @@ const (
 
 // relays are this side's allocations and what is permitted on them. Guarded by endpoint.mu.
 type relays struct {
-	started bool
-	asking  int                 // answers about relays that are not there yet, allocations included
-	carried netip.AddrPort      // what stands for the peer behind the rendezvous; invalid if that does not carry packets
-	servers []signal.TURNServer // that the rendezvous named
-	refused bool                // one of them did not know the credentials
-	allocs  []*turn.Allocation
-	peers   []signal.Candidate               // the peer's, as far as relays are concerned with them
-	addrs   atomic.Pointer[[]netip.AddrPort] // those on relays, for who must not wait for mu; written with it held
-	probing context.Context                  // of the checks; nil before they begin
-	works   chan relayResult                 // capacity 1
+	started  bool
+	asking   int                 // answers about relays that are not there yet, allocations included
+	carried  netip.AddrPort      // what stands for the peer behind the rendezvous; invalid if that does not carry packets
+	carrying *carried            // the same
+	servers  []signal.TURNServer // that the rendezvous named
+	refused  bool                // one of them did not know the credentials
+	allocs   []*turn.Allocation
+	peers    []signal.Candidate               // the peer's, as far as relays are concerned with them
+	addrs    atomic.Pointer[[]netip.AddrPort] // those on relays, for who must not wait for mu; written with it held
+	probing  context.Context                  // of the checks; nil before they begin
+	works    chan relayResult                 // capacity 1
 }
 
 // A relayResult is a path through one relay or two over which a sealed probe came back.
@@ -408,6 +409,13 @@ func (e *endpoint) forgetPeerRelays() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.relays.peers = slices.DeleteFunc(e.relays.peers, func(c signal.Candidate) bool { return c.Addr != to })
+	var addrs []netip.AddrPort
+	for _, c := range e.relays.peers {
+		if c.Type == signal.CandidateType(punch.Relay) {
+			addrs = append(addrs, c.Addr)
+		}
+	}
+	e.relays.addrs.Store(&addrs)
 }
 
 func (e *endpoint) closeRelays() {

@@ -177,6 +177,7 @@ func (r *roamer) step() {
 		r.e.forgetNetwork()
 		r.closePost() // its connections are of the old network
 		r.reallocate()
+		r.e.redialCarried()
 		r.backoff = 0
 		r.begin(r.number + 1)
 	}
