@@ -255,7 +255,8 @@ func TestSoak(t *testing.T) {
 		g := p.goroutines()
 		t.Logf("%s: %.1f MiB, %.1f halfway, then %.1f; %d descriptors, then %d; %d goroutines, %d without faults", p.label,
 			float64(before[i].memory)/(1<<20), float64(halfway[i])/(1<<20), float64(after[i].memory)/(1<<20), before[i].files, after[i].files, g, undisturbed[i])
-		if after[i].files > before[i].files+4 || g > undisturbed[i]+4 || after[i].memory > max(before[i].memory, halfway[i])+24<<20 {
+		// A connection to the rendezvous, and the post, may be there now that were not before.
+		if after[i].files > before[i].files+4 || g > undisturbed[i]+12 || after[i].memory > max(before[i].memory, halfway[i])+24<<20 {
 			t.Errorf("%s holds more than before the faults", p.label)
 		}
 	}
