@@ -9,6 +9,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +19,11 @@ import (
 
 // Main runs adit with the given arguments, the program's name first, and returns its exit code.
 func Main(args []string) int {
+	if os.Getenv("GOGC") == "" {
+		// What is used often is pooled, so that little garbage is made: waiting for less of it costs nothing
+		// that can be measured, and a fast tunnel holds a fifth less memory.
+		debug.SetGCPercent(70)
+	}
 	u := newUI(os.Stdout, os.Stderr)
 	defer u.done()
 	ctx, stop := interruptible(context.Background(), u)

@@ -30,11 +30,13 @@ const (
 	probeRTTFor   = 10 * time.Millisecond // in addition to a round trip
 	heavyLoss     = 0.05
 	slightLoss    = 0.02
+	leastLoss     = 0.0005
 	startLoss     = 0.3
 	mostLoss      = 0.3                     // that is made up for while probing
 	lossSample    = 20                      // packets in a round, below which its loss says nothing
 	timerSlack    = 2500 * time.Microsecond // of both ends' timers, at the current rate
-	streamSlack   = 15 * time.Millisecond   // of a stream's acknowledgements
+	streamLeast   = 3 * time.Millisecond    // what a stream's acknowledgements take, with a quarter of a round trip,
+	streamSlack   = 15 * time.Millisecond   // or at most
 	defaultBuffer = 212992                  // Linux net.core.rmem_default
 	truesizeBytes = 2304                    // what a full packet costs a Linux receive buffer
 )
@@ -417,12 +419,17 @@ func (c *congestion) filling() bool {
 	return c.rate > 0 && c.inflight() >= need
 }
 
-// flowWindow is what one of n flows should keep outstanding: some of it waits in its queue. It is half
-// as much again as keeps the path full, because a flow in order stops at a lost packet until that was
+// flowWindow is what one of n flows should keep outstanding: some of it waits in its queue. Where packets
+// are lost it is half as much again as keeps the path full, because a flow in order stops at a lost packet until that was
 // sent again: with 1 % loss at 100 Mbit/s and 40 ms, 84 Mbit/s arrive instead of 74.
 func (c *congestion) flowWindow(n int) int {
 	const least, most = 32 << 10, 32 << 20
-	w := 1.5 * (c.steadyWindow() + c.rate*streamSlack.Seconds()) / float64(max(n, 1))
+	slack := min(streamLeast+c.srtt/4, streamSlack)
+	spare := 1.1
+	if c.loss > leastLoss {
+		spare = 1.5
+	}
+	w := spare * (c.steadyWindow() + c.rate*slack.Seconds()) / float64(max(n, 1))
 	return int(min(max(w, least), most))
 }
 

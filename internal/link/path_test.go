@@ -183,11 +183,11 @@ func TestPathShrinks(t *testing.T) {
 
 // TestPathLossy: loss alone does not look like a path that shrank.
 func TestPathLossy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	trials(t, func(t *trial) {
 		s := shape{rate: 12.5e6, queue: 200e3, delay: 20 * time.Millisecond, mtu: 1472, loss: 0.1}
-		p := newPair(t, s, s, dontFragment)
+		p := newPair(t.T, s, s, dontFragment)
 		defer p.close()
-		p.up(t)
+		p.up(t.T)
 		co := newCopier(p.b)
 		co.run(p.a, 7, true, p.a.MTU, 20*time.Second)
 		if p.a.MTU() != mostMTU || p.a.pmtu.falls > 0 {

@@ -8,7 +8,7 @@ const (
 	totalLow     = 32 << 20
 	totalBytes   = 48 << 20 // all flows together, never more
 	quantumBytes = 2 * mostMTU
-	freePackets  = 1024 // kept for reuse; the rest goes back to the garbage collector
+	freePackets  = 8192 // kept for reuse; the rest goes back to the garbage collector
 
 	// epochTime is how long an idle flow is remembered, and over which it counts as heavy.
 	epochTime  = 250 * time.Millisecond
