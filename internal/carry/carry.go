@@ -15,9 +15,9 @@ package carry
 import (
 	"encoding/binary"
 	"errors"
-	"net"
-	"sync"
-	"time"
+	"io"
+
+	"adit/internal/outbox"
 )
 
 // ErrRefused is a server that does not carry: it may not, or has no room.
@@ -27,10 +27,7 @@ const (
 	maxDatagram = 1600
 	maxMessage  = 32 << 10 // of one WebSocket message; several datagrams travel in one
 	queueBytes  = 256 << 10
-	flushFor    = time.Second // what is queued at the end may take
 )
-
-var errFull = errors.New("the connection is too slow: dropped")
 
 // appendDatagrams appends the datagrams of segment bytes each that p holds, of which the last may be
 // shorter, each behind its size.
@@ -56,78 +53,27 @@ func datagrams(message []byte, got func(p []byte)) {
 	}
 }
 
-// A writer queues messages for a connection, so that nobody waits for it, and drops what does not fit.
+// A writer queues messages for a connection.
 type writer struct {
-	conn  writeCloser
-	mask  bool
-	mu    sync.Mutex
-	work  sync.Cond
-	queue []byte // whole frames
-	ended bool
-	over  chan struct{}
+	out  *outbox.Outbox
+	conn io.WriteCloser
+	mask bool
 }
 
-type writeCloser interface {
-	Write([]byte) (int, error)
-	Close() error
-}
-
-func newWriter(c writeCloser, mask bool) *writer {
-	w := &writer{conn: c, mask: mask, over: make(chan struct{})}
-	w.work.L = &w.mu
-	go w.run()
-	return w
+func newWriter(c io.WriteCloser, mask bool) *writer {
+	write := func(b []byte) error { _, err := c.Write(b); return err }
+	return &writer{out: outbox.New(queueBytes, write, func() { c.Close() }), conn: c, mask: mask}
 }
 
 // frame queues a frame whole or not at all.
 func (w *writer) frame(opcode byte, payload []byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended {
-		return net.ErrClosed
-	}
-	if len(w.queue)+len(payload)+maxFrameHeader > queueBytes {
-		return errFull
-	}
-	w.queue = appendFrame(w.queue, opcode, payload, w.mask)
-	w.work.Signal()
-	return nil
-}
-
-func (w *writer) run() {
-	defer close(w.over)
-	var spare []byte
-	for {
-		w.mu.Lock()
-		for len(w.queue) == 0 && !w.ended {
-			w.work.Wait()
-		}
-		b := w.queue
-		w.queue = spare[:0]
-		w.mu.Unlock()
-		if len(b) == 0 {
-			return
-		}
-		_, err := w.conn.Write(b)
-		spare = b
-		if err != nil {
-			w.mu.Lock()
-			w.ended, w.queue = true, nil
-			w.mu.Unlock()
-			w.conn.Close() // the reader tells the owner
-			return
-		}
-	}
+	return w.out.Put(len(payload)+maxFrameHeader, func(q []byte) []byte {
+		return appendFrame(q, opcode, payload, w.mask)
+	})
 }
 
 // close lets what is queued go out, for a second at most, and closes the connection.
 func (w *writer) close() {
-	w.mu.Lock()
-	w.ended = true
-	w.work.Signal()
-	w.mu.Unlock()
-	t := time.AfterFunc(flushFor, func() { w.conn.Close() })
-	<-w.over
-	t.Stop()
+	w.out.Close()
 	w.conn.Close()
 }

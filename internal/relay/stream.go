@@ -8,8 +8,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
+
+	"adit/internal/outbox"
 )
 
 const (
@@ -18,7 +19,6 @@ const (
 	streamSpare   = 16               // connections of an address besides its allocations
 	streamsSpare  = 1024             // and in all
 	streamGrace   = 15 * time.Second // how long a connection may be without an allocation
-	streamFlush   = time.Second      // what waits at the end may take
 	streamAnswers = 16               // to requests of a connection without an allocation
 )
 
@@ -28,12 +28,7 @@ type stream struct {
 	conn      net.Conn
 	transport string
 	source    netip.Prefix
-
-	mu    sync.Mutex
-	work  sync.Cond
-	queue []byte
-	ended bool
-	over  chan struct{} // closed when the writer has ended
+	out       *outbox.Outbox
 }
 
 // Serve takes clients in from a listener, of TCP or TLS, until it or the server is closed, and closes it.
@@ -78,8 +73,7 @@ func (t *TURN) ServeConn(c net.Conn) {
 	remote, ok1 := addrPort(c.RemoteAddr())
 	local, ok2 := addrPort(c.LocalAddr())
 	source, ok3 := sourceOf(remote.Addr())
-	s := &stream{conn: c, transport: "tcp", source: source, over: make(chan struct{})}
-	s.work.L = &s.mu
+	s := &stream{conn: c, transport: "tcp", source: source}
 	if _, secure := c.(interface{ ConnectionState() tls.ConnectionState }); secure {
 		s.transport = "tls"
 	}
@@ -107,7 +101,7 @@ func addrPort(a net.Addr) (netip.AddrPort, bool) {
 
 // stream serves one connection until it ends.
 func (t *TURN) stream(s *stream, c *client) {
-	go s.run()
+	s.out = outbox.New(streamQueue, s.flush, func() { _ = s.conn.Close() })
 	defer func() {
 		if a := t.find(c.key()); a != nil {
 			t.end(a, "the connection ended")
@@ -182,43 +176,8 @@ func frameSize(head []byte) int {
 	return 0
 }
 
-// write queues a message, whole or not at all: a relay is a path like any other, which loses what it
-// cannot carry.
-func (s *stream) write(b []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended || len(s.queue)+len(b) > streamQueue {
-		return
-	}
-	s.queue = append(s.queue, b...)
-	s.work.Signal()
-}
-
-// run writes what is queued until the stream is closed.
-func (s *stream) run() {
-	defer close(s.over)
-	var spare []byte
-	for {
-		s.mu.Lock()
-		for len(s.queue) == 0 && !s.ended {
-			s.work.Wait()
-		}
-		b := s.queue
-		s.queue = spare[:0]
-		s.mu.Unlock()
-		if len(b) == 0 {
-			return
-		}
-		if err := s.flush(b); err != nil {
-			s.mu.Lock()
-			s.ended, s.queue = true, nil
-			s.mu.Unlock()
-			_ = s.conn.Close() // the reader hears of it
-			return
-		}
-		spare = b
-	}
-}
+// write queues a message, whole or not at all.
+func (s *stream) write(b []byte) { _, _ = s.out.Write(b) }
 
 // flush writes messages: over TLS each as a record of its own, for there are clients that look for no
 // second one in a record (coturn's).
@@ -238,11 +197,6 @@ func (s *stream) flush(b []byte) error {
 
 // close lets what is queued go out, for a second at most, and closes the connection.
 func (s *stream) close() {
-	s.mu.Lock()
-	s.ended = true
-	s.work.Signal()
-	s.mu.Unlock()
-	_ = s.conn.SetWriteDeadline(time.Now().Add(streamFlush)) // fails only when closed
-	<-s.over
+	s.out.Close()
 	_ = s.conn.Close() // may be closed already
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"adit/internal/outbox"
+
 	"github.com/pion/stun"
 )
 
@@ -20,7 +22,7 @@ type client struct {
 	user   string
 	pass   string
 
-	out *writer // of a stream
+	out *outbox.Outbox // of a stream
 
 	mu      sync.Mutex
 	waiting map[[stun.TransactionIDSize]byte]chan *stun.Message
@@ -63,15 +65,20 @@ func dial(ctx context.Context, cfg Config) (*client, transport, error) {
 		waiting: make(map[[stun.TransactionIDSize]byte]chan *stun.Message),
 	}
 	if c.stream {
-		c.out = newWriter(conn)
+		write := func(b []byte) error { _, err := conn.Write(b); return err }
+		c.out = outbox.New(queueBytes, write, func() { conn.Close() })
 	}
 	return c, t, nil
 }
 
+// queueBytes is what waits for a server that reads slowly.
+const queueBytes = 256 << 10
+
 // send sends one whole message. On a stream it may be dropped if the server reads too slowly.
 func (c *client) send(b []byte) error {
 	if c.stream {
-		return c.out.write(b)
+		_, err := c.out.Write(b)
+		return err
 	}
 	_, err := c.conn.Write(b)
 	return err
@@ -215,7 +222,7 @@ func (c *client) transact(ctx context.Context, m *stun.Message) (*stun.Message, 
 
 func (c *client) close() {
 	if c.stream {
-		c.out.close()
+		c.out.Close()
 	}
 	c.conn.Close()
 }

@@ -1,4 +1,4 @@
-// Bench measures adit against other tools on emulated links, all in one run:
+// Command bench measures adit against other tools on emulated links, all in one run:
 //
 //	go run ./scripts/bench [-runs 3] [-tools adit,ssh] [-o table|json] [-samples FILE] [-write FILE] [SCENARIO...]
 //
