@@ -29,13 +29,6 @@ const (
 	costShare = 30
 	costLeast = 50 * time.Millisecond
 	costMost  = time.Second
-
-	// Sessions that are coming up, of one key and of all, and those that are up. An offer beyond them is
-	// dropped; its sender tries again.
-	meetingsOfKey = 8
-	meetingsOfAll = 128
-	sessionsOfKey = 32
-	sessionsOfAll = 1024
 )
 
 // ErrListening says that the same key listens somewhere else since.
@@ -54,19 +47,11 @@ type Listener struct {
 
 	accepting chan *Session // unbuffered
 	counts    counts
+	roster    roster
 
-	mu       sync.Mutex
-	base     *base // nil until the first peer or code
-	stun     []string
-	meetings int
-	known    map[[32]byte]*known
-	sessions int
-}
-
-// known is a peer with sessions. Guarded by Listener.mu.
-type known struct {
-	meetings int
-	sessions []*Session // the oldest first
+	mu   sync.Mutex
+	base *base // nil until the first peer or code
+	stun []string
 }
 
 // counts are what became of offers.
@@ -97,7 +82,7 @@ func Listen(cfg Config) (*Listener, error) {
 	}
 	l := &Listener{
 		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), guard: handshake.NewGuard(), fresh: newFresh(),
-		accepting: make(chan *Session), known: make(map[[32]byte]*known), stun: cfg.STUN,
+		accepting: make(chan *Session), roster: newRoster(), stun: cfg.STUN,
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	var boxes []*signal.KeyBox
@@ -326,14 +311,18 @@ func (l *Listener) consider(url string, box *signal.KeyBox, o signal.KeyOffer) b
 	}
 	l.counts.opened.Add(1)
 	key := noise.Peer()
-	if !l.begin(key) {
+	lost, ok := l.roster.begin(key)
+	if lost != nil {
+		l.wg.Go(func() { lost.link.Close("another session took its place") })
+	}
+	if !ok {
 		l.counts.busy.Add(1)
 		l.cfg.Logger.Info("a peer has too many sessions", "peer", name)
 		return true
 	}
 	l.wg.Go(func() {
 		s, err := l.meet(url, box, o, noise, remote, name)
-		l.end(key, s)
+		l.roster.end(key, s)
 		if err != nil {
 			l.cfg.Logger.Info("no session", "peer", name, "err", err)
 			return
@@ -351,72 +340,6 @@ func (l *Listener) hand(s *Session) {
 		s.Close()
 	case <-l.ctx.Done():
 		s.Close()
-	}
-}
-
-// begin counts a meeting with the holder of key; false if there are enough. Of a peer's sessions that are up,
-// the oldest that has lost its peer gives way.
-func (l *Listener) begin(key [32]byte) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	k := l.known[key]
-	if k == nil {
-		k = &known{}
-	}
-	if l.meetings >= meetingsOfAll || k.meetings >= meetingsOfKey {
-		return false
-	}
-	if len(k.sessions)+k.meetings >= sessionsOfKey || l.sessions+l.meetings >= sessionsOfAll {
-		lost := slices.IndexFunc(k.sessions, (*Session).lost)
-		if lost < 0 {
-			return false
-		}
-		s := k.sessions[lost]
-		l.wg.Go(func() { s.link.Close("another session took its place") })
-		l.dropLocked(key, s)
-	}
-	l.known[key] = k
-	l.meetings++
-	k.meetings++
-	return true
-}
-
-// end counts the end of a meeting, and what came of it: nil if nothing.
-func (l *Listener) end(key [32]byte, s *Session) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	k := l.known[key]
-	l.meetings--
-	k.meetings--
-	if s != nil {
-		k.sessions = append(k.sessions, s)
-		l.sessions++
-		s.end.wg.Go(func() {
-			<-s.link.Done()
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.dropLocked(key, s)
-		})
-	}
-	l.tidyLocked(key)
-}
-
-// dropLocked forgets a session; more than once does no harm.
-func (l *Listener) dropLocked(key [32]byte, s *Session) {
-	k := l.known[key]
-	if k == nil {
-		return
-	}
-	if i := slices.Index(k.sessions, s); i >= 0 {
-		k.sessions = slices.Delete(k.sessions, i, i+1)
-		l.sessions--
-	}
-	l.tidyLocked(key)
-}
-
-func (l *Listener) tidyLocked(key [32]byte) {
-	if k := l.known[key]; k != nil && k.meetings == 0 && len(k.sessions) == 0 {
-		delete(l.known, key)
 	}
 }
 
