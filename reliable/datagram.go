@@ -30,7 +30,7 @@ const (
 	partHeader     = 4 + 1 + 1 + 2 + 2
 	mostParts      = 64
 	smallDatagram  = 2 << 10
-	flowDatagrams  = 512 << 10 // bytes of buffers that wait for the reader of one stream; more are dropped
+	flowDatagrams  = 2 << 20   // bytes of buffers that wait for the reader of one stream; more are dropped
 	totalDatagrams = 8 << 20   // of all streams of a session
 	mostPartials   = 16        // datagrams of a session that lack parts; the oldest makes room
 
@@ -134,7 +134,7 @@ func (i *inbox) close(total *atomic.Int64) {
 	}
 }
 
-// AcceptDatagrams lets datagrams of the peer in from now on; before, they are dropped. Up to 512 KiB wait for
+// AcceptDatagrams lets datagrams of the peer in from now on; before, they are dropped. Up to 2 MiB wait for
 // NextDatagram; what comes then is dropped.
 func (s *Stream) AcceptDatagrams() {
 	i := &inbox{open: true, came: make(chan struct{}, 1)}
@@ -169,8 +169,8 @@ func (s *Stream) NextDatagram(use func(p []byte)) error {
 	}
 }
 
-// SendDatagram sends p once, and reports whether the link took it: it did not if its queue for this stream is
-// full, p is larger than MaxDatagram, or the stream has ended. It never blocks.
+// SendDatagram sends p once, and reports whether the link took it, which may still drop it where it would have to
+// wait for too long. It did not take it if its queue for this stream is full, p is larger than MaxDatagram, or the stream has ended. It never blocks.
 func (s *Stream) SendDatagram(p []byte) bool {
 	if len(p) > MaxDatagram || isClosed(s.done) || isClosed(s.readStop) {
 		return false
@@ -182,7 +182,7 @@ func (s *Stream) SendDatagram(p []byte) bool {
 	binary.LittleEndian.PutUint32(buf[:], flow)
 	if wholeHeader+len(p) <= mtu {
 		buf[4] = 1
-		return s.session.link.Send(flow, 0, buf[:wholeHeader+copy(buf[wholeHeader:], p)])
+		return s.session.link.SendFresh(flow, buf[:wholeHeader+copy(buf[wholeHeader:], p)])
 	}
 	parts := ceil(len(p), mtu-partHeader)
 	size := ceil(len(p), parts) // so that all are about as long
@@ -195,7 +195,7 @@ func (s *Stream) SendDatagram(p []byte) bool {
 	for part := 0; len(p) > 0; part++ {
 		n := min(size, len(p))
 		buf[5] = byte(part)
-		if !s.session.link.Send(flow, 0, buf[:partHeader+copy(buf[partHeader:], p[:n])]) {
+		if !s.session.link.SendFresh(flow, buf[:partHeader+copy(buf[partHeader:], p[:n])]) {
 			return false
 		}
 		p = p[n:]

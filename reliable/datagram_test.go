@@ -170,7 +170,7 @@ func TestDatagramAllocates(t *testing.T) {
 type discardLink struct{ Link }
 
 func (discardLink) MTU() int                         { return 1200 }
-func (discardLink) Send(uint32, uint32, []byte) bool { return true }
+func (discardLink) SendFresh(uint32, []byte) bool { return true }
 
 func FuzzFragment(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0x80, 1, 'x'})

@@ -77,6 +77,8 @@ func (l *testLink) deliver(p []byte) {
 	}
 }
 
+func (l *testLink) SendFresh(flow uint32, p []byte) bool { return l.Send(flow, 0, p) }
+
 func (l *testLink) Send(_, key uint32, p []byte) bool {
 	w := l.wire
 	w.sent.Add(1)

@@ -52,6 +52,9 @@ type Link interface {
 	// link until the peer has it; another Send of that key meanwhile may be dropped, which is no failure.
 	Send(flow, key uint32, p []byte) bool
 
+	// SendFresh is Send with key 0 for what is of no use when it is late: the link drops it then.
+	SendFresh(flow uint32, p []byte) bool
+
 	// Forget drops what is queued on a flow and ends the repair of what was sent on it.
 	Forget(flow uint32)
 

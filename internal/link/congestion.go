@@ -37,8 +37,10 @@ const (
 	timerSlack    = 2500 * time.Microsecond // of both ends' timers, at the current rate
 	streamLeast   = 3 * time.Millisecond    // what a stream's acknowledgements take, with a quarter of a round trip,
 	streamSlack   = 15 * time.Millisecond   // or at most
-	defaultBuffer = 212992                  // Linux net.core.rmem_default
-	truesizeBytes = 2304                    // what a full packet costs a Linux receive buffer
+	freshStart    = 200 * time.Millisecond  // see patience
+	freshLeast    = 100 * time.Millisecond
+	defaultBuffer = 212992 // Linux net.core.rmem_default
+	truesizeBytes = 2304   // what a full packet costs a Linux receive buffer
 )
 
 type phase uint8
@@ -92,6 +94,7 @@ type congestion struct {
 	full       float64 // rate at which startup last grew
 	fullCount  int
 	filled     bool
+	filledAt   time.Duration
 	cycleAt    time.Duration
 	cycleIndex int
 	probedFrom float64       // rate when probing began last
@@ -251,6 +254,7 @@ func (c *congestion) onRound(r record, now time.Duration) {
 			c.fullCount++
 		}
 		c.filled = c.fullCount > 1 && c.standing(c.recentMin) || c.fullCount >= 6 || c.fullCount > 0 && sent >= 5*lossSample && loss > startLoss
+		c.filledAt = now
 	}
 	c.roundEnd, c.roundAt = c.sent.last, now
 	c.roundSent, c.roundArrived = r.packets, c.arrived
@@ -431,6 +435,17 @@ func (c *congestion) flowWindow(n int) int {
 	}
 	w := spare * (c.steadyWindow() + c.rate*slack.Seconds()) / float64(max(n, 1))
 	return int(min(max(w, least), most))
+}
+
+// patience is how long fresh payloads may wait to be sent. Until the path was found full they wait for the link to
+// find out what it carries, which takes round trips. If it carries less than is offered, a long queue would only make
+// all of them late, so that it shrinks then, slowly enough for one that empties.
+func (c *congestion) patience(now time.Duration) time.Duration {
+	most := freshStart + 2*c.srtt
+	if !c.filled {
+		return most
+	}
+	return max(most-(now-c.filledAt)/10, freshLeast)
 }
 
 // timeout is how long without feedback counts as a loss of all that is in flight.

@@ -262,6 +262,31 @@ func (l *Link) Send(flow, key uint32, p []byte) bool {
 		return false
 	}
 	ok := l.sched.push(flow, key, p, limit(l.cc.flowWindow(l.sched.active(flow))))
+	l.queuedLocked(ok, flow)
+	return ok
+}
+
+// SendFresh is Send with key 0 for what is of no use when it is late: the datagrams of others. More of them may
+// be queued, so that what comes while the link still finds out how much the path carries waits instead of being
+// dropped. But those that have waited for 200 ms and two round trips are dropped, the oldest first; for 100 ms, once
+// more was offered than the path carries for seconds. The flow may not be 0.
+func (l *Link) SendFresh(flow uint32, p []byte) bool {
+	if len(p) == 0 || len(p) > mostMTU || flow == 0 {
+		return false
+	}
+	now := l.now()
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return false
+	}
+	ok := l.sched.pushFresh(flow, p, limit(l.cc.flowWindow(l.sched.active(flow))), now)
+	l.queuedLocked(ok, flow)
+	return ok
+}
+
+// queuedLocked unlocks the link and wakes its goroutine if it has to know of a payload.
+func (l *Link) queuedLocked(ok bool, flow uint32) {
 	wake := ok && (l.parked == idle || l.parked == blocked && flow == 0)
 	if wake {
 		l.parked = running
@@ -270,7 +295,6 @@ func (l *Link) Send(flow, key uint32, p []byte) bool {
 	if wake {
 		l.poke()
 	}
-	return ok
 }
 
 // Receive sets the one handler for payloads. p is valid during the call only. The handler runs on the

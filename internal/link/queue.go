@@ -10,6 +10,10 @@ const (
 	quantumBytes = 2 * mostMTU
 	freePackets  = 8192 // kept for reuse; the rest goes back to the garbage collector
 
+	// freshPackets is how many fresh payloads a flow may queue, or its window if that is more. At 50 Mbit/s it is
+	// three times what a link over 40 ms needs to find out that the path carries them.
+	freshPackets = 2048
+
 	// epochTime is how long an idle flow is remembered, and over which it counts as heavy.
 	epochTime  = 250 * time.Millisecond
 	heavyBytes = 16 << 10
@@ -26,7 +30,8 @@ type packet struct {
 	typ        byte
 	state      packetState
 	at         [2]uint64     // the counters under which it left last, the older one first; 0: none
-	sentAt     time.Duration // when it left under at[1]
+	sentAt     time.Duration // when it left under at[1]; of a fresh one when it was queued
+	fresh      bool          // dropped if it waits for too long
 	b          [mostMTU]byte
 }
 
@@ -36,6 +41,7 @@ type flow struct {
 	id         uint32
 	head, tail *packet
 	bytes      int
+	packets    int
 	deficit    int
 	next       *flow
 	listed     bool // on one of the scheduler's lists
@@ -53,6 +59,7 @@ func (f *flow) push(p *packet) {
 	}
 	f.tail = p
 	f.bytes += p.n
+	f.packets++
 }
 
 func (f *flow) pop() *packet {
@@ -63,6 +70,7 @@ func (f *flow) pop() *packet {
 	}
 	p.next = nil
 	f.bytes -= p.n
+	f.packets--
 	return p
 }
 
@@ -96,8 +104,9 @@ type scheduler struct {
 	flows    map[uint32]*flow
 	fresh    flowList // had nothing queued when their packet came
 	old      flowList
-	bytes    int // queued, flow 0 included
-	heavy    int // flows with heavy set
+	bytes    int           // queued, flow 0 included
+	heavy    int           // flows with heavy set
+	patience time.Duration // how long fresh payloads may wait
 	epochEnd time.Duration
 	free     *packet
 	frees    int
@@ -107,6 +116,25 @@ type scheduler struct {
 // push copies p into its flow's queue, which may hold limit bytes; false if there is no room. A key
 // that is pending already makes p a double, which is not needed.
 func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
+	_, ok := s.add(id, key, p, limit)
+	return ok
+}
+
+// pushFresh is push for what is of no use when it is late. Such payloads may be tiny, so they are counted, too.
+func (s *scheduler) pushFresh(id uint32, p []byte, limit int, now time.Duration) bool {
+	if f := s.flows[id]; f != nil && f.packets >= max(freshPackets, limit/mtuBytes) {
+		s.dropped++
+		return false
+	}
+	k, ok := s.add(id, 0, p, max(limit, freshPackets*mostMTU))
+	if ok {
+		k.fresh, k.sentAt = true, now
+	}
+	return ok
+}
+
+// add is push that returns the packet too, unless that is a double.
+func (s *scheduler) add(id, key uint32, p []byte, limit int) (*packet, bool) {
 	if s.bytes > totalLow {
 		limit = flowBytesLow
 	}
@@ -115,7 +143,7 @@ func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
 		if f = s.flows[id]; f == nil {
 			if s.bytes+len(p) > totalBytes {
 				s.dropped++
-				return false
+				return nil, false
 			}
 			if s.flows == nil {
 				s.flows = make(map[uint32]*flow)
@@ -125,11 +153,11 @@ func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
 		}
 	}
 	if key != 0 && f.pending.has(key, len(p)) {
-		return true
+		return nil, true
 	}
 	if f.bytes+len(p) > limit || s.bytes+len(p) > totalBytes {
 		s.dropped++
-		return false
+		return nil, false
 	}
 	k := s.take()
 	k.n = copy(k.b[:], p)
@@ -141,7 +169,7 @@ func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
 	f.push(k)
 	s.bytes += k.n
 	if id == 0 {
-		return true
+		return k, true
 	}
 	if f.sent += k.n; f.sent > heavyBytes && !f.heavy {
 		f.heavy = true
@@ -152,7 +180,7 @@ func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
 		f.deficit = quantumBytes
 		s.fresh.add(f)
 	}
-	return true
+	return k, true
 }
 
 // take returns a packet that is on no list.
@@ -166,8 +194,8 @@ func (s *scheduler) take() *packet {
 	return k
 }
 
-// pop takes the next packet, or nil.
-func (s *scheduler) pop() *packet {
+// pop takes the next packet, or nil. Fresh ones that have waited for too long are dropped on the way.
+func (s *scheduler) pop(now time.Duration) *packet {
 	if s.urgent.head != nil {
 		return s.popUrgent()
 	}
@@ -190,8 +218,13 @@ func (s *scheduler) pop() *packet {
 			list.remove().listed = false
 		default:
 			p := f.pop()
-			f.deficit -= p.n
 			s.bytes -= p.n
+			if p.fresh && now-p.sentAt > s.patience {
+				s.dropped++
+				s.release(p)
+				continue
+			}
+			f.deficit -= p.n
 			return p
 		}
 	}
@@ -212,7 +245,7 @@ func (s *scheduler) release(p *packet) {
 	if p.key != 0 {
 		p.flow.pending.remove(p)
 	}
-	p.flow, p.prev, p.next, p.at = nil, nil, nil, [2]uint64{}
+	p.flow, p.prev, p.next, p.at, p.fresh = nil, nil, nil, [2]uint64{}, false
 	if s.frees < freePackets {
 		p.next, s.free = s.free, p
 		s.frees++
@@ -254,7 +287,7 @@ func (s *scheduler) tick(now time.Duration) time.Duration {
 	case now >= s.epochEnd:
 		s.epochEnd = now + epochTime
 		if s.bytes == 0 {
-			s.pop() // no flow needs a turn
+			s.pop(now) // no flow needs a turn
 		}
 		for id, f := range s.flows {
 			if h := f.sent > heavyBytes || f.heavy && f.head != nil; h != f.heavy {

@@ -344,10 +344,11 @@ func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) ti
 		return min(next, now+seconds((need-l.tokens)/rate))
 	}
 	window := l.cc.window()
+	l.sched.patience = l.cc.patience(now)
 	for !b.full() && l.tokens > 0 && l.cc.inflight()+packetBytes <= window {
 		p := l.popRepairLocked()
 		if p == nil {
-			p = l.sched.pop()
+			p = l.sched.pop(now)
 		}
 		if p == nil {
 			return next

@@ -196,7 +196,7 @@ func TestScheduler(t *testing.T) {
 	}
 	sum := make(map[byte]int)
 	take := func() byte {
-		p := s.pop()
+		p := s.pop(0)
 		if p == nil {
 			return 255
 		}
