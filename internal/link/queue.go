@@ -6,8 +6,9 @@ const (
 	flowBytes    = 256 << 10 // what a flow may queue, or its window if that is more
 	flowBytesLow = 16 << 10  // the same when all flows together hold more than totalLow
 	totalLow     = 32 << 20
-	totalBytes   = 48 << 20 // all flows together, never more
-	quantumBytes = 2 * mostMTU
+	totalBytes   = 48 << 20    // all flows together, never more
+	quantumBytes = 2 * mostMTU // of a flow's turn, or what the pacer lets out in turnTime if that is more
+	turnTime     = 200 * time.Microsecond
 	freePackets  = 8192 // kept for reuse; the rest goes back to the garbage collector
 
 	// freshPackets is how many fresh payloads a flow may queue, or its window if that is more. At 50 Mbit/s it is
@@ -105,6 +106,7 @@ type scheduler struct {
 	fresh    flowList // had nothing queued when their packet came
 	old      flowList
 	bytes    int           // queued, flow 0 included
+	quantum  int           // of a turn after the first; quantumBytes if 0
 	heavy    int           // flows with heavy set
 	patience time.Duration // how long fresh payloads may wait
 	epochEnd time.Duration
@@ -209,7 +211,7 @@ func (s *scheduler) pop(now time.Duration) *packet {
 		f := list.head
 		switch {
 		case f.deficit <= 0:
-			f.deficit += quantumBytes
+			f.deficit += max(s.quantum, quantumBytes)
 			s.old.add(list.remove())
 		case f.head == nil && list == &s.fresh && s.old.head != nil:
 			// A flow must not be new again at once by emptying its queue (RFC 8290 §4.2).

@@ -343,6 +343,7 @@ func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) ti
 	if l.tokens < need {
 		return min(next, now+seconds((need-l.tokens)/rate))
 	}
+	l.sched.quantum = int(min(rate*turnTime.Seconds(), batchBytes))
 	window := l.cc.window()
 	l.sched.patience = l.cc.patience(now)
 	for !b.full() && l.tokens > 0 && l.cc.inflight()+packetBytes <= window {

@@ -246,6 +246,46 @@ func TestScheduler(t *testing.T) {
 	}
 }
 
+// On a fast path a turn is long, so that what arrives together belongs to few flows. A new flow does not
+// wait for the end of a turn.
+func TestSchedulerTurns(t *testing.T) {
+	s := scheduler{quantum: 10 * 1200}
+	p := make([]byte, 1200)
+	push := func(flow uint32) {
+		t.Helper()
+		if p[0] = byte(flow); !s.push(flow, 0, p, flowBytes) {
+			t.Fatal("push refused")
+		}
+	}
+	take := func() byte {
+		k := s.pop()
+		defer s.release(k)
+		return k.b[0]
+	}
+	for range 60 {
+		push(1)
+		push(2)
+	}
+	for range 20 { // the first turns are short
+		take()
+	}
+	turns, n, last := 0, 0, byte(0)
+	for range 80 {
+		f := take()
+		if f != last {
+			if turns++; turns > 2 && n != 10 {
+				t.Errorf("a turn of %d packets", n)
+			}
+			n, last = 0, f
+		}
+		n++
+	}
+	push(3)
+	if f := take(); f != 3 {
+		t.Errorf("flow %d before a new one", f)
+	}
+}
+
 func TestQueueBounds(t *testing.T) {
 	var s scheduler
 	p := make([]byte, mtuBytes)
