@@ -258,7 +258,7 @@ func TestSchedulerTurns(t *testing.T) {
 		}
 	}
 	take := func() byte {
-		k := s.pop()
+		k := s.pop(0)
 		defer s.release(k)
 		return k.b[0]
 	}
