@@ -17,6 +17,11 @@
 //	initiator     offer:  e, es, s, ss             + flags, challenge, payload
 //	responder     answer: e, ee, se                + flags, payload
 //
+//	              Rekeying (Noise KKpsk0), over the link, as often as wanted
+//
+//	initiator     psk, e, es, ss
+//	responder     e, ee, se
+//
 // A PAKE turns a short Code into a key that only one guess can attack; an Initiator and a Responder run
 // Noise; both end with a Result: the link keys, the cipher both processors like, and four verification
 // words that two people may compare. The words are derived from both nonces, of which the initiator's

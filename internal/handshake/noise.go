@@ -334,7 +334,7 @@ func (i *Initiator) Finish(answer []byte) (payload []byte, r *Result, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	r.Suite, r.PeerKept = choose(i.flags, frame[0]), frame[0]&flagKept != 0
+	r.Suite, r.PeerKept, r.static = choose(i.flags, frame[0]), frame[0]&flagKept != 0, i.noise.StaticKeypair
 	if i.mode != ModeKey {
 		r.nonceA, r.knowA = i.nonceA, true
 		copy(r.nonceB[:], frame[flagsLen:])
@@ -448,7 +448,7 @@ func (r *Responder) Answer(payload []byte) (msg []byte, res *Result, err error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	res.Suite, res.PeerKept = choose(r.flags, r.peerFlags), r.peerFlags&flagKept != 0
+	res.Suite, res.PeerKept, res.static = choose(r.flags, r.peerFlags), r.peerFlags&flagKept != 0, r.noise.StaticKeypair
 	res.nonceB, res.commitment = nonceB, r.commitment
 	r.hs = nil
 	return msg, res, nil

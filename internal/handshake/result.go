@@ -32,7 +32,8 @@ type Result struct {
 	// Initiator says which side this is.
 	Initiator bool
 
-	exporter   []byte
+	static     noise.DHKey // ours, for a rekeying
+	exporter   []byte      // nil once erased
 	nonceA     [nonceALen]byte
 	nonceB     [nonceBLen]byte
 	commitment [commitmentLen]byte // responder: what nonceA must hash to
@@ -72,8 +73,12 @@ func newResult(hs *noise.HandshakeState, send, recv [32]byte, initiator bool) (*
 }
 
 // Exporter returns n secret bytes that only the two sides can derive, the same on both for the same
-// label, unrelated to the link keys and to other labels. n is at most 8160; more is a bug and panics.
+// label, unrelated to the link keys and to other labels. n is at most 8160; more is a bug and panics, and so
+// is a Result that was erased.
 func (r *Result) Exporter(label string, n int) []byte {
+	if r.exporter == nil {
+		panic("handshake: export of keys that are erased")
+	}
 	b, err := hkdf.Expand(sha256.New, r.exporter, versionLabel+" export "+label, n)
 	if err != nil {
 		panic(fmt.Sprintf("handshake: export %d bytes: %v", n, err))
