@@ -117,6 +117,9 @@ func (l *Link) pongLocked(counter uint64, now time.Duration) {
 		}
 		rtt := max(now-p.sentAt, time.Microsecond)
 		l.confirmed = max(l.confirmed, counter)
+		if l.seal.free {
+			l.poke() // the next epoch may be due
+		}
 		if p.probe != nil {
 			select {
 			case p.probe <- rtt:

@@ -104,6 +104,7 @@ type Config struct {
 
 	OnState   func(State)   // called on changes, in order; a link begins Up
 	OnMove    func()        // called after Remote changed from one address to another, for whatever reason
+	OnRekey   func()        // called when the first packet has opened under the key of a Rekey
 	DeadAfter time.Duration // silence that ends the link; 0 is 10 minutes
 	Logger    *slog.Logger  // nil is silent
 }

@@ -46,11 +46,13 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 		l.rmu.Unlock()
 		return
 	}
+	was := l.opener.fresh.aead != nil
 	plain, highest, ok := l.opener.open(p, now)
 	if !ok {
 		l.rmu.Unlock()
 		return
 	}
+	rekeyed := was && l.opener.fresh.aead == nil
 	l.recvd.packets++
 	l.recvd.bytes += uint64(len(p))
 	if highest {
@@ -63,6 +65,9 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 	}
 	l.rmu.Unlock()
 
+	if rekeyed {
+		l.rekeyed()
+	}
 	switch r := l.remote.Load(); {
 	case r == nil:
 	case *r == from:
@@ -183,5 +188,5 @@ func (l *Link) feedbackLocked(f *feedback, now time.Duration) bool {
 	l.repairs.twins.observe(l.cc.ackedPackets, l.cc.arrived, now)
 	l.sizesLocked(f, acked, now)
 	more := l.reportLocked(f, acked, now)
-	return l.parked == blocked || l.parked == idle && more
+	return l.parked == blocked || l.parked == idle && (more || l.seal.free)
 }

@@ -112,15 +112,14 @@ func (l *Link) finish(t *time.Timer) {
 	}
 	l.mux.remove(l)
 	l.rmu.Lock()
-	l.opener.cur.erase()
-	l.opener.next.erase()
-	l.opener.prev.erase()
+	l.opener.erase()
 	l.rmu.Unlock()
 	l.mu.Lock()
 	l.sched = scheduler{dropped: l.sched.dropped}
 	l.messages, l.replies, l.cc.sent.ring = nil, nil, nil
-	l.mu.Unlock()
 	l.seal.key.erase()
+	l.seal.fresh.erase()
+	l.mu.Unlock()
 	if errors.Is(err, ErrDead) {
 		l.tell(Dead)
 	} else {
@@ -196,6 +195,9 @@ func (l *Link) addPingLocked(b *batch, to netip.AddrPort, size int, probe chan<-
 // fillLocked puts into b what may leave now and returns how long to wait if that is nothing.
 func (l *Link) fillLocked(b *batch, now time.Duration) time.Duration {
 	if l.err == nil && l.seal.due(now, max(l.cc.acked, l.confirmed)) {
+		if l.seal.free {
+			l.live.nudged = l.live.begun // the peer follows when it gets a packet
+		}
 		l.seal.ratchet(now)
 	}
 	n := 0
