@@ -37,9 +37,15 @@ func (c *carried) Send(b []byte, segment int, to netip.AddrPort) error {
 
 func (c *carried) SetHandler(f func(b []byte, segment int, from netip.AddrPort)) { c.handler.Store(&f) }
 
-// carryVia offers the rendezvous as a path, should there be no other soon. The pair's id derives from
-// the session's keys, so that nobody else takes part.
-func (e *endpoint) carryVia(ctx context.Context, client *signal.Client, keys *handshake.Result) {
+// carryID is how the two sides find each other at a rendezvous that carries their packets. It derives from the first
+// keys of the session, so that nobody else takes part, and stays what it is when they change.
+func carryID(keys *handshake.Result) (id [16]byte) {
+	copy(id[:], keys.Exporter("adit carry", len(id)))
+	return id
+}
+
+// carryVia offers the rendezvous as a path, should there be no other soon.
+func (e *endpoint) carryVia(ctx context.Context, client *signal.Client, id [16]byte) {
 	if e.cfg.Path == PathDirect {
 		return
 	}
@@ -47,8 +53,6 @@ func (e *endpoint) carryVia(ctx context.Context, client *signal.Client, keys *ha
 	if !e.controlling {
 		side = 1
 	}
-	var id [16]byte
-	copy(id[:], keys.Exporter("adit carry", len(id)))
 	e.mu.Lock()
 	e.relays.asking++
 	e.mu.Unlock()

@@ -231,7 +231,7 @@ func finish(parent context.Context, cfg Config, end *endpoint, client *signal.Cl
 			}
 		}
 	})
-	end.carryVia(trickle, client, keys)
+	end.carryVia(trickle, client, carryID(keys))
 	p, err := end.connect(ctx, checkLimit(cfg))
 	stop()
 	wg.Wait()

@@ -20,6 +20,9 @@ const (
 	controlOffer  = 4 // an offer: half of another generation
 	controlBye    = 5 // in letters only: its sender has closed the session while there was no path
 	controlNAT    = 3 // a description that says what its sender sees of its NAT now
+
+	controlRekey   = 6 // number u32, then the first message of a rekeying, see rekeyer
+	controlRekeyed = 7 // number u32, then the second
 )
 
 // control takes in a control message of the peer.
@@ -39,6 +42,8 @@ func (e *endpoint) control(b []byte, from netip.AddrPort) {
 		if o, err := parseOffer(b); err == nil {
 			e.offered(o)
 		}
+	case len(b) == rekeyBytes && (b[0] == controlRekey || b[0] == controlRekeyed):
+		e.rekeying(b)
 	case len(b) > 1 && b[0] == controlNAT:
 		if d, err := signal.ParseDescription(b[1:]); err == nil {
 			e.nat.hear(d.NAT)

@@ -202,11 +202,12 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 		SendKey: keys.Send, RecvKey: keys.Recv, AES: keys.Suite == handshake.AES256GCM,
 		ReceiveBuffer: e.host.ReceiveBuffer(), DontFragment: e.host.DontFragment(),
 		DeadAfter: e.cfg.ResumeTimeout,
-		OnControl: e.control, OnState: e.state, OnMove: e.pathMoved, Logger: e.cfg.Logger,
+		OnControl: e.control, OnState: e.state, OnMove: e.pathMoved, OnRekey: e.rekeyed, Logger: e.cfg.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open link: %w", err)
 	}
+	keys.EraseLinkKeys()
 	var a *punch.Agent
 	if e.cfg.Path != PathRelay {
 		if a, err = e.host.NewAgent(punch.AgentConfig{

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -18,25 +19,57 @@ const lettersAgain = 15 * time.Second
 // id and the keys of both directions derive from the session's keys: the rendezvous can drop letters and
 // bring old ones, which number and seed give away, but neither read nor write any.
 type letters struct {
-	client   *signal.Client
-	id       [16]byte
-	side     int
-	out, in  [chacha20poly1305.KeySize]byte
-	sent     uint64 // counter of the last letter left; owned by put's caller
-	received uint64 // of the last fetched; owned by fetch
+	client *signal.Client
+	id     [16]byte // stays what it is when the keys change: it is no secret
+	side   int
+
+	mu       sync.Mutex
+	now      letterKeys
+	next     *letterKeys // open letters too; nil unless a rekeying is under way
+	ahead    bool        // next seals
+	sent     uint64      // counter of the last letter left
+	received uint64      // of the last fetched
+}
+
+type letterKeys struct {
+	out, in [chacha20poly1305.KeySize]byte
 }
 
 func newLetters(client *signal.Client, keys *handshake.Result, controlling bool) *letters {
 	l := &letters{client: client}
 	copy(l.id[:], keys.Exporter("adit mailbox", len(l.id)))
-	mine, theirs := "adit letters of the controlling", "adit letters of the controlled"
 	if !controlling {
 		l.side = 1
+	}
+	l.now = l.keys(keys)
+	return l
+}
+
+func (l *letters) keys(keys *handshake.Result) (k letterKeys) {
+	mine, theirs := "adit letters of the controlling", "adit letters of the controlled"
+	if l.side == 1 {
 		mine, theirs = theirs, mine
 	}
-	copy(l.out[:], keys.Exporter(mine, len(l.out)))
-	copy(l.in[:], keys.Exporter(theirs, len(l.in)))
-	return l
+	copy(k.out[:], keys.Exporter(mine, len(k.out)))
+	copy(k.in[:], keys.Exporter(theirs, len(k.in)))
+	return k
+}
+
+// prepare makes letters open with keys that are to come as well; ahead says that the peer can open with them.
+func (l *letters) prepare(keys *handshake.Result, ahead bool) {
+	next := l.keys(keys)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next, l.ahead = &next, ahead
+}
+
+// turn forgets the keys before those of prepare.
+func (l *letters) turn() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next != nil {
+		l.now, l.next = *l.next, nil
+	}
 }
 
 // A letter is its counter, u64, and the sealed offer. The counter is its number in the mailbox too.
@@ -46,10 +79,20 @@ func (l letter) number() uint64 { return binary.BigEndian.Uint64(l) }
 
 // seal returns a new letter.
 func (l *letters) seal(o offer) letter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.sent++
+	return l.sealLocked(o, l.sent)
+}
+
+func (l *letters) sealLocked(o offer, number uint64) letter {
 	nonce := make([]byte, chacha20poly1305.NonceSize)
-	binary.BigEndian.PutUint64(nonce[4:], l.sent)
-	aead, err := chacha20poly1305.New(l.out[:])
+	binary.BigEndian.PutUint64(nonce[4:], number)
+	key := &l.now.out
+	if l.next != nil && l.ahead {
+		key = &l.next.out
+	}
+	aead, err := chacha20poly1305.New(key[:])
 	if err != nil {
 		panic("peer: " + err.Error()) // the key has the right size
 	}
@@ -58,19 +101,31 @@ func (l *letters) seal(o offer) letter {
 
 // open returns the offer in a letter of the peer that is newer than those before.
 func (l *letters) open(b []byte) (offer, bool) {
-	aead, err := chacha20poly1305.New(l.in[:])
-	if err != nil || len(b) < 8 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(b) < 8 || binary.BigEndian.Uint64(b) <= l.received {
 		return offer{}, false
 	}
-	nonce := append(make([]byte, 4), b[:8]...)
-	n := binary.BigEndian.Uint64(b)
-	plain, err := aead.Open(nil, nonce, b[8:], nil)
-	if err != nil || n <= l.received {
+	plain, ok := l.now.open(b)
+	if !ok && l.next != nil {
+		plain, ok = l.next.open(b)
+	}
+	if !ok {
 		return offer{}, false
 	}
-	l.received = n
+	l.received = binary.BigEndian.Uint64(b)
 	o, err := parseOffer(plain)
 	return o, err == nil
+}
+
+func (k *letterKeys) open(b []byte) (plain []byte, ok bool) {
+	aead, err := chacha20poly1305.New(k.in[:])
+	if err != nil {
+		panic("peer: " + err.Error()) // the key has the right size
+	}
+	nonce := append(make([]byte, 4), b[:8]...)
+	plain, err = aead.Open(nil, nonce, b[8:], nil)
+	return plain, err == nil
 }
 
 // post carries letters both ways until ctx ends: the newest of out goes to the mailbox, what comes from

@@ -47,7 +47,7 @@ type roamer struct {
 	e       *endpoint
 	letters *letters // nil without a rendezvous
 	client  *signal.Client
-	keys    *handshake.Result
+	carryID [16]byte
 	wake    chan struct{} // capacity 1
 
 	mu      sync.Mutex // guards what the others bring
@@ -55,10 +55,14 @@ type roamer struct {
 	network bool // it changed
 	offers  []offer
 	moved   bool
+	rekeys  [][]byte
+	turned  bool // the peer seals with fresh keys
 
 	// Owned by run.
 	now         time.Time
 	was         link.State
+	rekey       *rekeyer
+	begun       bool // the first path is noted
 	gen         *generation
 	left        bool // the peer is gone, and said so by letter
 	number      uint32
@@ -81,10 +85,11 @@ type roamer struct {
 }
 
 func newRoamer(e *endpoint, client *signal.Client, keys *handshake.Result) *roamer {
-	r := &roamer{e: e, client: client, keys: keys, wake: make(chan struct{}, 1), out: make(chan letter, 1)}
+	r := &roamer{e: e, client: client, carryID: carryID(keys), wake: make(chan struct{}, 1), out: make(chan letter, 1)}
 	if client != nil {
 		r.letters = newLetters(client, keys, e.controlling)
 	}
+	r.rekey = newRekeyer(e.link, r.letters, keys, e.cfg.Logger)
 	return r
 }
 
@@ -169,9 +174,15 @@ func (r *roamer) sayBye() {
 // step takes in what happened and does what is due.
 func (r *roamer) step() {
 	r.mu.Lock()
-	state, network, moved, offers := r.state, r.network, r.moved, r.offers
-	r.network, r.moved, r.offers = false, false, nil
+	state, network, moved, offers, rekeys, turned := r.state, r.network, r.moved, r.offers, r.rekeys, r.turned
+	r.network, r.moved, r.offers, r.rekeys, r.turned = false, false, nil, nil, false
 	r.mu.Unlock()
+	if turned {
+		r.rekey.turned(r.now)
+	}
+	for _, b := range rekeys {
+		r.rekey.heed(r.now, b)
+	}
 	if network {
 		r.e.link.Nudge()
 		r.e.forgetNetwork()
@@ -183,7 +194,11 @@ func (r *roamer) step() {
 	}
 	if moved {
 		r.followPath()
+		if r.begun {
+			r.rekey.want()
+		}
 	}
+	r.begun = true
 	r.enter(state)
 	for _, o := range offers {
 		r.heed(o)
@@ -191,6 +206,7 @@ func (r *roamer) step() {
 	r.generationStep(state)
 	r.relayStep(state)
 	r.directStep(state)
+	r.rekey.step(r.now, state == link.Up)
 	if r.stopPost != nil && state != link.Up && r.e.relayRefused() && !r.now.Before(r.renewAt) {
 		r.renewAt = r.now.Add(renewAgain)
 		r.renew()
@@ -219,7 +235,7 @@ func (r *roamer) enter(s link.State) {
 		}
 		r.reallocate() // the server may have been restarted, or be gone
 		if r.client != nil && !r.e.carries() {
-			r.e.carryVia(r.relaying, r.client, r.keys)
+			r.e.carryVia(r.relaying, r.client, r.carryID)
 		}
 		if r.gen == nil {
 			r.begin(r.number + 1)
@@ -331,6 +347,7 @@ func (r *roamer) generationStep(s link.State) {
 	if done.err == nil {
 		r.e.link.Use(done.path.pair.Remote.Addr)
 		r.e.tellUp(done.path)
+		r.rekey.want()
 		r.gen = nil // its agent lingers
 		g.cancel()
 		r.e.host.StopRefresh()
@@ -428,6 +445,9 @@ func (r *roamer) sleep() time.Duration {
 		soonest(r.gen.answered.Add(answeredFor))
 	case r.gen == nil && r.was == link.Up && !r.calmAt.IsZero():
 		soonest(r.calmAt.Add(calm))
+	}
+	if r.was == link.Up {
+		soonest(r.rekey.at())
 	}
 	if r.was == link.Up && !r.directAt.IsZero() {
 		soonest(r.directAt)
