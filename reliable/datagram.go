@@ -30,9 +30,9 @@ const (
 	partHeader     = 4 + 1 + 1 + 2 + 2
 	mostParts      = 64
 	smallDatagram  = 2 << 10
-	flowDatagrams  = 2 << 20   // bytes of buffers that wait for the reader of one stream; more are dropped
-	totalDatagrams = 8 << 20   // of all streams of a session
-	mostPartials   = 16        // datagrams of a session that lack parts; the oldest makes room
+	flowDatagrams  = 2 << 20 // bytes of buffers that wait for the reader of one stream; more are dropped
+	totalDatagrams = 8 << 20 // of all streams of a session
+	mostPartials   = 16      // datagrams of a session that lack parts; the oldest makes room
 
 	// MaxDatagram is the largest datagram in bytes, that of UDP over IPv6 (RFC 8200).
 	MaxDatagram = 65535 - 8

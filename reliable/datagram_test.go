@@ -169,7 +169,7 @@ func TestDatagramAllocates(t *testing.T) {
 
 type discardLink struct{ Link }
 
-func (discardLink) MTU() int                         { return 1200 }
+func (discardLink) MTU() int                      { return 1200 }
 func (discardLink) SendFresh(uint32, []byte) bool { return true }
 
 func FuzzFragment(f *testing.F) {

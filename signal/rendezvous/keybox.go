@@ -33,7 +33,7 @@ const (
 
 	keyboxBytes   = 1024 // what an empty one is counted as
 	keyOfferBytes = 512  // and an offer without its text
-	keyboxOffers  = 1024 // that a mailbox knows of, fetched ones included
+	keyboxOffers  = 1024 // that a mailbox knows of, fetched ones included: five seconds of the most that may come
 	keyBatchBytes = 40 << 10
 )
 
@@ -308,6 +308,18 @@ func (k *keyboxes) pruneLocked(b *keybox) {
 	})
 }
 
+// evictLocked drops the offer that the listener fetched first and has not accepted: he has most likely found that
+// its sender is a stranger, who must not keep others out by waiting. It reports whether there was one.
+func (k *keyboxes) evictLocked(b *keybox) bool {
+	i := slices.IndexFunc(b.offers, func(o *keyOffer) bool { return o.body == nil && o.room == nil })
+	if i < 0 {
+		return false
+	}
+	k.dropLocked(b.offers[i])
+	b.offers = slices.Delete(b.offers, i, i+1)
+	return true
+}
+
 // dropLocked makes an offer void. The caller takes it off the list.
 func (k *keyboxes) dropLocked(o *keyOffer) {
 	k.bytes -= keyOfferBytes + len(o.body)
@@ -343,7 +355,7 @@ func (k *keyboxes) offer(name signal.KeyName, token string, from netip.Prefix, b
 	}
 	if o == nil {
 		switch {
-		case his >= k.limits.OffersAtOnce, waiting >= k.limits.OffersWaiting, len(b.offers) >= keyboxOffers, !b.rate.AllowN(k.now(), 1):
+		case his >= k.limits.OffersAtOnce, waiting >= k.limits.OffersWaiting, !b.rate.AllowN(k.now(), 1), len(b.offers) >= keyboxOffers && !k.evictLocked(b):
 			return nil, nil, errKeyBusy
 		case k.bytes+keyOfferBytes+len(body) > k.limits.KeyboxBytes:
 			return nil, nil, ErrFull

@@ -205,6 +205,42 @@ func TestKeyOffersBounded(t *testing.T) {
 	}
 }
 
+// Strangers who wait for an answer that never comes keep nobody out.
+func TestKeyOffersHeld(t *testing.T) {
+	now := newClock()
+	k := newKeyboxes(Limits{OffersPerSecond: 10 * keyboxOffers}.withDefaults(), now.Now)
+	h := newHolder(t)
+	token := h.listen(t, k)
+	var held []*keyOffer
+	after := uint64(0)
+	for n := range 2 * keyboxOffers {
+		o, _, err := k.offer(h.name, boxID(n), from(n), []byte("x"))
+		if err != nil {
+			t.Fatalf("offer %d: %v", n, err)
+		}
+		held = append(held, o)
+		if n%100 == 99 {
+			for b, _, _ := k.fetch(h.name, token, after); len(b) > 0; b, _, _ = k.fetch(h.name, token, after) {
+				after = binary.BigEndian.Uint64(b[len(b)-26-1:])
+			}
+		}
+	}
+	for n, o := range held {
+		void := false
+		select {
+		case <-o.done:
+			void = true
+		default:
+		}
+		if void != (n < keyboxOffers) {
+			t.Fatalf("offer %d of %d: void is %v", n, len(held), void)
+		}
+	}
+	if want := keyboxOffers*keyOfferBytes + keyboxBytes + len(held)%100; k.bytes != want {
+		t.Errorf("counted %d bytes, want %d", k.bytes, want)
+	}
+}
+
 func TestKeyOfferRate(t *testing.T) {
 	now := newClock()
 	k := newKeyboxes(Limits{OffersPerSecond: 10}.withDefaults(), now.Now)

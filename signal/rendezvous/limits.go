@@ -21,7 +21,7 @@ type Limits struct {
 	KeyboxBytes  int // memory for them in all, 32 MiB
 
 	OffersPerSecond int // to one mailbox by key, 200
-	OffersWaiting   int // in one until the listener fetches them, 64
+	OffersWaiting   int // in one until the listener fetches them, 256
 	OffersAtOnce    int // of an address in one, 16
 
 	Bodies int // request bodies being read at once in all, 1,024
@@ -52,7 +52,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Keyboxes, 20_000)
 	set(&l.KeyboxBytes, 32<<20)
 	set(&l.OffersPerSecond, 200)
-	set(&l.OffersWaiting, 64)
+	set(&l.OffersWaiting, 256)
 	set(&l.OffersAtOnce, 16)
 	set(&l.OffersPerMinute, 60)
 	set(&l.RoomsPerMinute, 60)
