@@ -17,7 +17,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,111 +102,6 @@ func pour(h *netlab.Host, to netip.AddrPort, seed byte, size int64, limit time.D
 		err = fmt.Errorf("the other side saw something else: %d bytes of hash", len(got))
 	}
 	return err
-}
-
-// TestMachineRoom: one exposer behind a NAT, a dozen processes with keys (a hundred in the long form), each of
-// which sends 10 MB that arrive as they were, while one of them floods, one is stopped in the middle of a
-// transfer, and one is not on the list.
-func TestMachineRoom(t *testing.T) {
-	peers, size := 12, int64(2e6)
-	if long {
-		peers, size = 100, 10e6
-	}
-	limit := 4 * time.Minute
-	w := newWorld(t)
-	home := w.keyholder(w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}))
-	// Ten to a machine: the rendezvous lets no address have more than sixteen offers at once.
-	var rooms []*netlab.Host
-	for n := range (peers + 10) / 10 {
-		rooms = append(rooms, w.lab.Public(fmt.Sprint("room", n)))
-	}
-	known := map[string]string{}
-	var away []*keyholder
-	for n := range peers + 1 {
-		k := w.keyholder(rooms[n/10])
-		k.knows(t, map[string]string{"home": home.key})
-		if n < peers {
-			known[fmt.Sprint("peer", n)] = k.key
-		}
-		away = append(away, k)
-	}
-	home.knows(t, known)
-	target := listen(t, home.Host, hashing)
-	exposer := home.run(w, "expose", target.String(), "--listen", "--signal", w.signal)
-	exposer.await("reachable")
-	before := exposer.memory()
-
-	began := time.Now()
-	var connecters []*process
-	for _, k := range away[:peers] {
-		connecters = append(connecters, k.run(w, "connect", "home", "-L", "0", "--signal", w.signal))
-	}
-	stranger := away[peers].run(w, "connect", "home", "-L", "0", "--signal", w.signal)
-	ports := make([]netip.AddrPort, peers)
-	for i, p := range connecters {
-		e, _ := p.awaitFor("listening", time.Minute)
-		ports[i] = netip.MustParseAddrPort(e.Addr)
-	}
-	t.Logf("%d processes met within %.1f s of the start of the first", peers, time.Since(began).Seconds())
-	idle := (exposer.memory() - before) / int64(peers)
-	t.Logf("exposer: %.1f MiB before the first, %d KiB more for each idle one", float64(before)/(1<<20), idle>>10)
-	if idle > 1<<20 {
-		t.Errorf("an idle session takes %d KiB of the exposer, want less than 1 MiB", idle>>10)
-	}
-
-	flood, enough := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for flood.Err() == nil {
-			_ = pour(rooms[0], ports[0], 0, 1<<40, time.Second) // cut off, and begun again
-		}
-	})
-	wg.Go(func() { _ = pour(rooms[0], ports[1], 1, 1<<40, limit) }) // ended with its process
-	time.AfterFunc(300*time.Millisecond, connecters[1].pause)
-	var peak atomic.Int64
-	wg.Go(func() {
-		for flood.Err() == nil {
-			peak.Store(max(peak.Load(), exposer.memory()))
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-flood.Done():
-			}
-		}
-	})
-	began = time.Now()
-	var mu sync.Mutex
-	var times []time.Duration
-	var pours sync.WaitGroup
-	for i := 2; i < peers; i++ {
-		pours.Go(func() {
-			if err := pour(rooms[i/10], ports[i], byte(i), size, limit); err != nil {
-				t.Errorf("peer %d: %v", i, err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			times = append(times, time.Since(began))
-		})
-	}
-	pours.Wait()
-	enough()
-	connecters[1].resume()
-	connecters[1].kill()
-	wg.Wait()
-	slices.Sort(times)
-	if len(times) == 0 {
-		return
-	}
-	each := (peak.Load() - before) / int64(peers)
-	t.Logf("%d times %d MB: first %.1f s, median %.1f s, last %.1f s (%.0f Mbit/s in all); at most %d KiB of the exposer for each",
-		len(times), size/1e6, times[0].Seconds(), times[len(times)/2].Seconds(), times[len(times)-1].Seconds(),
-		float64(len(times))*float64(size)*8/1e6/times[len(times)-1].Seconds(), each>>10)
-	if each > 10<<20 {
-		t.Errorf("an active session takes %d KiB of the exposer, want less than 10 MiB", each>>10)
-	}
-	if n := stranger.count("up"); n != 0 {
-		t.Error("a stranger got in")
-	}
 }
 
 // processor is how long a process has had a processor so far.
