@@ -12,6 +12,7 @@ import (
 
 	"adit/internal/nat64"
 	"adit/internal/punch"
+	"adit/internal/stunmsg"
 )
 
 const (
@@ -157,7 +158,7 @@ func (r *run) family(ctx context.Context, f *Family, w way, targets []target, se
 			switch {
 			case err != nil:
 				one.Error = err.Error()
-			case got.from != t.addr || got.kind != bindingSuccess || !got.mapped.IsValid() || got.mapped.Addr().Is6() != w.v6:
+			case got.from != t.addr || got.kind != stunmsg.BindingSuccess || !got.mapped.IsValid() || got.mapped.Addr().Is6() != w.v6:
 				one.Error = "its answer is not that of a STUN server"
 			default:
 				one.Mapped, one.RTT = got.mapped, milliseconds(rtt)
@@ -229,17 +230,17 @@ func filter(ctx context.Context, w way, t target) (out filterTest) {
 	}
 	defer s.close()
 	got, _, err := s.ask(ctx, t.addr, 0, 0, behaviorFor)
-	if err != nil || got.kind != bindingSuccess {
+	if err != nil || got.kind != stunmsg.BindingSuccess {
 		return out // 420: it knows nothing of that
 	}
 	out.hasAddr = got.other.IsValid() && got.other.Addr() != t.addr.Addr()
 	out.supported = out.hasAddr || t.ours
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		got, _, err := s.ask(ctx, t.addr, changePort, 0, behaviorFor)
+		got, _, err := s.ask(ctx, t.addr, stunmsg.ChangePort, 0, behaviorFor)
 		switch {
 		case err != nil:
-		case got.kind == bindingSuccess && got.from.Addr() == t.addr.Addr() && got.from.Port() != t.addr.Port():
+		case got.kind == stunmsg.BindingSuccess && got.from.Addr() == t.addr.Addr() && got.from.Port() != t.addr.Port():
 			out.port = true
 		default: // from the same port, or a refusal
 			out.supported = false
@@ -247,8 +248,8 @@ func filter(ctx context.Context, w way, t target) (out filterTest) {
 	})
 	if out.hasAddr {
 		wg.Go(func() {
-			got, _, err := s.ask(ctx, t.addr, changeAddr|changePort, 0, behaviorFor)
-			out.around = err == nil && got.kind == bindingSuccess && got.from.Addr() != t.addr.Addr()
+			got, _, err := s.ask(ctx, t.addr, stunmsg.ChangeAddr|stunmsg.ChangePort, 0, behaviorFor)
+			out.around = err == nil && got.kind == stunmsg.BindingSuccess && got.from.Addr() != t.addr.Addr()
 		})
 	}
 	wg.Wait()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"adit/internal/nat64"
+	"adit/internal/stunmsg"
 )
 
 // retransmissions of a request, after the first: shorter than RFC 8489 section 6.2.1 has them, because all
@@ -24,7 +25,7 @@ type socket struct {
 	done chan struct{} // closed when the reader has ended
 
 	mu      sync.Mutex
-	waiting map[txid]chan<- reply // guarded by mu
+	waiting map[stunmsg.ID]chan<- reply // guarded by mu
 }
 
 func listen(w way, port int) (*socket, error) {
@@ -36,7 +37,7 @@ func listen(w way, port int) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{conn: c, way: w, done: make(chan struct{}), waiting: make(map[txid]chan<- reply)}
+	s := &socket{conn: c, way: w, done: make(chan struct{}), waiting: make(map[stunmsg.ID]chan<- reply)}
 	go s.read()
 	return s, nil
 }
@@ -101,7 +102,7 @@ func (s *socket) read() {
 }
 
 // expect returns a channel that gets the first message with that id, whatever its kind.
-func (s *socket) expect(id txid) (<-chan reply, func()) {
+func (s *socket) expect(id stunmsg.ID) (<-chan reply, func()) {
 	c := make(chan reply, 1)
 	s.mu.Lock()
 	s.waiting[id] = c
@@ -148,7 +149,7 @@ func (s *socket) ask(ctx context.Context, to netip.AddrPort, change, size int, w
 // errSilent is what a server says that does not answer.
 var errSilent = errors.New("no answer")
 
-func newID() (id txid) {
+func newID() (id stunmsg.ID) {
 	rand.Read(id[:]) // never fails
 	return id
 }

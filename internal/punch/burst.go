@@ -11,6 +11,8 @@ import (
 
 	"github.com/pion/ice/v2"
 	"github.com/pion/stun"
+
+	"adit/internal/stunmsg"
 )
 
 // Some pairs of NATs keep ICE out: one changes the port for each destination ("hard"), and the other lets
@@ -49,7 +51,7 @@ const (
 var errNoHole = errors.New("no hole was found")
 
 // check builds a connectivity check as ICE would send it (RFC 8445 §7.1).
-func (a *Agent) check() ([]byte, transactionID, error) {
+func (a *Agent) check() ([]byte, stunmsg.ID, error) {
 	a.mu.Lock()
 	remote := a.remote
 	a.mu.Unlock()
@@ -62,7 +64,7 @@ func (a *Agent) check() ([]byte, transactionID, error) {
 		ice.PriorityAttr(priority(PeerReflexive, false, 0)),
 		stun.NewShortTermIntegrity(remote.Pwd), stun.Fingerprint)
 	if err != nil {
-		return nil, transactionID{}, fmt.Errorf("build check: %w", err)
+		return nil, stunmsg.ID{}, fmt.Errorf("build check: %w", err)
 	}
 	return m.Raw, m.TransactionID, nil
 }
@@ -304,14 +306,11 @@ func (w *winner) claim(s *socket, from netip.AddrPort) bool {
 
 // authentic reports whether p is a check for the agent by one who has its password.
 func (a *Agent) authentic(p []byte, from netip.AddrPort) bool {
-	if !isSTUN(p) {
+	typ, id, ok := stunmsg.Parse(p)
+	if !ok || typ != stunmsg.BindingRequest {
 		return false
 	}
-	typ, id, attrs, ok := parseSTUN(p)
-	if !ok || typ != bindingRequest {
-		return false
-	}
-	user, ok := stunAttr(attrs, attrUsername)
+	user, ok := stunmsg.Find(p, stunmsg.Username)
 	if !ok || len(user) <= len(a.mux.ufrag) || string(user[:len(a.mux.ufrag)+1]) != a.mux.ufrag+":" {
 		return false
 	}

@@ -3,6 +3,8 @@ package punch
 import (
 	"net/netip"
 	"sync"
+
+	"adit/internal/stunmsg"
 )
 
 const (
@@ -24,9 +26,9 @@ const (
 // The zero value is ready. Its methods may be called from any goroutine.
 type door struct {
 	mu      sync.Mutex
-	sources map[netip.AddrPort]bool          // true: a remote candidate; at most maxPeerAddrs+maxRemote
-	seen    map[transactionID]netip.AddrPort // authentic checks and where they came from first
-	ring    []transactionID                  // of seen, at most maxSeen; the oldest at next
+	sources map[netip.AddrPort]bool       // true: a remote candidate; at most maxPeerAddrs+maxRemote
+	seen    map[stunmsg.ID]netip.AddrPort // authentic checks and where they came from first
+	ring    []stunmsg.ID                  // of seen, at most maxSeen; the oldest at next
 	next    int
 }
 
@@ -47,13 +49,13 @@ func (d *door) addLocked(from netip.AddrPort, candidate bool) {
 }
 
 // mayPass reports whether a check would pass if it were authentic. It spares the work to find out.
-func (d *door) mayPass(id transactionID, from netip.AddrPort) bool {
+func (d *door) mayPass(id stunmsg.ID, from netip.AddrPort) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.mayPassLocked(id, from)
 }
 
-func (d *door) mayPassLocked(id transactionID, from netip.AddrPort) bool {
+func (d *door) mayPassLocked(id stunmsg.ID, from netip.AddrPort) bool {
 	candidate, known := d.sources[from]
 	if !known && len(d.sources) >= maxPeerAddrs {
 		return false
@@ -63,7 +65,7 @@ func (d *door) mayPassLocked(id transactionID, from netip.AddrPort) bool {
 }
 
 // pass reports whether an authentic check passes, and remembers it.
-func (d *door) pass(id transactionID, from netip.AddrPort) bool {
+func (d *door) pass(id stunmsg.ID, from netip.AddrPort) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.mayPassLocked(id, from) {
@@ -76,7 +78,7 @@ func (d *door) pass(id transactionID, from netip.AddrPort) bool {
 		return true
 	}
 	if d.seen == nil {
-		d.seen = make(map[transactionID]netip.AddrPort)
+		d.seen = make(map[stunmsg.ID]netip.AddrPort)
 	}
 	d.seen[id] = from
 	if len(d.ring) < maxSeen {

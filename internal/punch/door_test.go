@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+
+	"adit/internal/stunmsg"
 )
 
 // A check that was overheard does nothing when it is sent again from elsewhere.
@@ -50,7 +52,7 @@ func TestDoorIsBounded(t *testing.T) {
 	t.Parallel()
 	var d door
 	peer, mallory := netip.MustParseAddrPort("198.51.100.1:9"), netip.MustParseAddrPort("203.0.113.66:9")
-	id := func(i int) (id transactionID) {
+	id := func(i int) (id stunmsg.ID) {
 		binary.BigEndian.PutUint32(id[:], uint32(i))
 		return id
 	}

@@ -23,6 +23,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"adit/internal/stunmsg"
 )
 
 // ErrClosed is returned by the methods of a Host or Agent that was closed.
@@ -137,7 +139,7 @@ func (h *Host) receive(b []byte, segment int, from netip.AddrPort) {
 	start := 0 // of what the handler has not seen yet
 	for i := 0; i < len(b); i += segment {
 		p := b[i:min(i+segment, len(b))]
-		if !isSTUN(p) {
+		if !stunmsg.Is(p) {
 			continue
 		}
 		h.handle(b[start:i], segment, from)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/pion/ice/v2"
 	"github.com/pion/stun"
+
+	"adit/internal/stunmsg"
 )
 
 const (
@@ -35,8 +37,8 @@ type table struct {
 
 	mu     sync.Mutex
 	muxes  map[string]*agentMux // by local user fragment
-	open   map[transactionID]transaction
-	ring   [maxTransactions]transactionID // of open, oldest at next
+	open   map[stunmsg.ID]transaction
+	ring   [maxTransactions]stunmsg.ID // of open, oldest at next
 	next   int
 	closed bool
 }
@@ -51,17 +53,17 @@ type transaction struct {
 }
 
 type answer struct {
-	typ   uint16
-	attrs []byte
-	from  netip.AddrPort
+	typ    uint16
+	mapped netip.AddrPort // this side as the server saw it; invalid if it does not say
+	from   netip.AddrPort
 }
 
 func newTable() *table {
-	return &table{muxes: make(map[string]*agentMux), open: make(map[transactionID]transaction)}
+	return &table{muxes: make(map[string]*agentMux), open: make(map[stunmsg.ID]transaction)}
 }
 
 // expect remembers a transaction.
-func (t *table) expect(id transactionID, x transaction) {
+func (t *table) expect(id stunmsg.ID, x transaction) {
 	x.at = time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,7 +74,7 @@ func (t *table) expect(id transactionID, x transaction) {
 }
 
 // forget ends a transaction that nobody waits for any more.
-func (t *table) forget(id transactionID) {
+func (t *table) forget(id stunmsg.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, id)
@@ -81,13 +83,13 @@ func (t *table) forget(id transactionID) {
 // deliver takes one STUN packet. What makes no sense, answers nothing or is meant for nobody is
 // dropped without a word.
 func (t *table) deliver(p []byte, from netip.AddrPort) {
-	typ, id, attrs, ok := parseSTUN(p)
-	if !ok {
+	typ, id, ok := stunmsg.Parse(p)
+	if !ok || len(p) > maxSTUN {
 		return
 	}
 	switch typ {
-	case bindingRequest:
-		user, ok := stunAttr(attrs, attrUsername)
+	case stunmsg.BindingRequest:
+		user, ok := stunmsg.Find(p, stunmsg.Username)
 		if !ok {
 			return
 		}
@@ -102,7 +104,7 @@ func (t *table) deliver(p []byte, from netip.AddrPort) {
 			m.heard.Store(true)
 			m.deliver(p, from)
 		}
-	case bindingSuccess, bindingError:
+	case stunmsg.BindingSuccess, stunmsg.BindingError:
 		t.mu.Lock()
 		x, ok := t.open[id]
 		delete(t.open, id)
@@ -118,7 +120,8 @@ func (t *table) deliver(p []byte, from netip.AddrPort) {
 			default: // another came before
 			}
 		default:
-			x.answer <- answer{typ, slices.Clone(attrs), from} // room for the only answer
+			mapped, _ := stunmsg.Mapped(p, id)
+			x.answer <- answer{typ, mapped, from} // room for the only answer
 		}
 	}
 }
@@ -180,7 +183,7 @@ func (m *agentMux) attach(s *socket, local netip.Addr) {
 
 // admit reports whether the agent may see a check: it is authentic, and not one of those that door
 // turns away.
-func (m *agentMux) admit(p []byte, id transactionID, from netip.AddrPort) bool {
+func (m *agentMux) admit(p []byte, id stunmsg.ID, from netip.AddrPort) bool {
 	if !m.door.mayPass(id, from) {
 		return false
 	}
@@ -302,14 +305,14 @@ func (c *muxConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	dst := u.AddrPort()
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
-	if dst.Addr().Is6() != c.sock.v6 || !isSTUN(b) {
+	if dst.Addr().Is6() != c.sock.v6 || !stunmsg.Is(b) {
 		return len(b), nil
 	}
 	sock := c.sock
 	if s := c.mux.table.via(dst); s != nil {
 		sock = s
 	}
-	if typ, id, _, ok := parseSTUN(b); ok && typ == bindingRequest {
+	if typ, id, ok := stunmsg.Parse(b); ok && typ == stunmsg.BindingRequest {
 		c.mux.table.expect(id, transaction{conn: c})
 		if c.isNear(dst) {
 			_ = sock.sendNear(b, nearHops, dst) // lost

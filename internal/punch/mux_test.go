@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/pion/stun"
+
+	"adit/internal/stunmsg"
 )
 
 const password = "the password of the dispatcher"
@@ -42,12 +44,12 @@ func TestDispatch(t *testing.T) {
 	t.Parallel()
 	const ufrag = "ABCDabcd"
 	good := request(t, ufrag+":wxyz")
-	answerTo := func(typ uint16, id transactionID) []byte {
-		b := bindingRequestFor(id)
+	answerTo := func(typ uint16, id stunmsg.ID) []byte {
+		b := stunmsg.Request(id)
 		binary.BigEndian.PutUint16(b, typ)
 		return b
 	}
-	known := transactionID{1, 2, 3}
+	known := stunmsg.ID{1, 2, 3}
 	m, err := stun.Build(stun.BindingRequest, stun.TransactionID, stun.NewUsername(ufrag+":wxyz"))
 	if err != nil {
 		t.Fatal(err)
@@ -69,13 +71,13 @@ func TestDispatch(t *testing.T) {
 		{"wrong password", requestWith(t, ufrag+":wxyz", "another password"), 0, 0},
 		{"no integrity", unsigned, 0, 0},
 		{"user name without a colon", request(t, ufrag), 0, 0},
-		{"no user name", bindingRequestFor(transactionID{9}), 0, 0},
+		{"no user name", stunmsg.Request(stunmsg.ID{9}), 0, 0},
 		{"length is wrong", cut, 0, 0},
 		{"trailing byte", odd, 0, 0},
 		{"another method", other, 0, 0},
-		{"response", answerTo(bindingSuccess, known), 1, 0},
-		{"error response", answerTo(bindingError, known), 1, 0},
-		{"response to nothing", answerTo(bindingSuccess, transactionID{7}), 0, 0},
+		{"response", answerTo(stunmsg.BindingSuccess, known), 1, 0},
+		{"error response", answerTo(stunmsg.BindingError, known), 1, 0},
+		{"response to nothing", answerTo(stunmsg.BindingSuccess, stunmsg.ID{7}), 0, 0},
 		{"no cookie", cookie, 0, 1},
 		{"short", good[:19], 0, 1},
 		{"one byte", []byte{0}, 0, 1},
@@ -131,7 +133,7 @@ func TestDispatchMixedBatch(t *testing.T) {
 func TestTransactionsAreBounded(t *testing.T) {
 	t.Parallel()
 	h, m := dispatcher("ABCDabcd")
-	id := func(i int) (id transactionID) {
+	id := func(i int) (id stunmsg.ID) {
 		binary.BigEndian.PutUint32(id[:], uint32(i+1))
 		return id
 	}
@@ -307,7 +309,7 @@ func TestDispatchAllocates(t *testing.T) {
 	for name, p := range map[string][]byte{
 		"data":                  bytes.Repeat([]byte{0x40}, 1200),
 		"unknown user fragment": request(t, "unknown:wxyz"),
-		"stray response":        append([]byte{1, 1}, bindingRequestFor(transactionID{5})[2:]...),
+		"stray response":        append([]byte{1, 1}, stunmsg.Request(stunmsg.ID{5})[2:]...),
 	} {
 		if got := testing.AllocsPerRun(100, func() { h.receive(p, len(p), from) }); got != 0 {
 			t.Errorf("%s: got %v allocations, want 0", name, got)
@@ -318,14 +320,14 @@ func TestDispatchAllocates(t *testing.T) {
 func FuzzDispatch(f *testing.F) {
 	const ufrag = "ABCDabcd"
 	check := request(f, ufrag+":wxyz")
-	answered := bindingRequestFor(transactionID{1})
-	binary.BigEndian.PutUint16(answered, bindingSuccess)
+	answered := stunmsg.Request(stunmsg.ID{1})
+	binary.BigEndian.PutUint16(answered, stunmsg.BindingSuccess)
 	f.Add(check, uint16(len(check)))
 	f.Add(answered, uint16(20))
 	f.Add(slices.Concat(check, answered), uint16(20))
 	f.Add(bytes.Repeat(answered, 4), uint16(20))
 	f.Add([]byte("\x40 some data"), uint16(3))
-	f.Add(success(transactionID{1}, netip.MustParseAddrPort("192.0.2.7:1234"), true), uint16(32))
+	f.Add(success(stunmsg.ID{1}, netip.MustParseAddrPort("192.0.2.7:1234")), uint16(32))
 	f.Fuzz(func(t *testing.T, b []byte, size uint16) {
 		if len(b) == 0 || size == 0 {
 			return
@@ -333,10 +335,10 @@ func FuzzDispatch(f *testing.F) {
 		segment := min(int(size), len(b))
 		h, m := dispatcher(ufrag)
 		reply := make(chan answer, 1)
-		h.table.expect(transactionID{1}, transaction{answer: reply})
+		h.table.expect(stunmsg.ID{1}, transaction{answer: reply})
 		var want, got int
 		for i := 0; i < len(b); i += segment {
-			if p := b[i:min(i+segment, len(b))]; !isSTUN(p) {
+			if p := b[i:min(i+segment, len(b))]; !stunmsg.Is(p) {
 				want += len(p)
 			}
 		}
@@ -352,14 +354,14 @@ func FuzzDispatch(f *testing.F) {
 		}
 		for range len(m.conns[0].inbox) {
 			p := <-m.conns[0].inbox
-			if !isSTUN(p.b) {
+			if !stunmsg.Is(p.b) {
 				t.Errorf("agent got %x", p.b)
 			}
 		}
 		select {
 		case r := <-reply:
-			if a, ok := mappedAddr(r.attrs, transactionID{1}); ok && (!a.IsValid() || a.Addr().Is4In6()) {
-				t.Errorf("got mapped address %v", a)
+			if r.mapped.Addr().Is4In6() {
+				t.Errorf("got mapped address %v", r.mapped)
 			}
 		default:
 		}

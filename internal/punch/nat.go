@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"adit/internal/stunmsg"
 )
 
 // A Mapping says what the port that a NAT gives to a socket depends on (RFC 4787 §4.1).
@@ -209,9 +211,9 @@ func (h *Host) freshPorts(ctx context.Context, server netip.AddrPort) (ports []u
 			break
 		}
 		n++
-		var id transactionID
-		rand.Read(id[:])                                      // never fails
-		_ = s.send(bindingRequestFor(id), stunHeader, server) // a request lost is one port less
+		var id stunmsg.ID
+		rand.Read(id[:])                                             // never fails
+		_ = s.send(stunmsg.Request(id), stunmsg.HeaderBytes, server) // a request lost is one port less
 		go func() {
 			answers <- told{i, s.await(ctx, id, server)}
 		}()
@@ -233,7 +235,7 @@ func (h *Host) freshPorts(ctx context.Context, server netip.AddrPort) (ports []u
 
 // await waits for the answer to a binding request, and closes the socket. The zero AddrPort says that
 // none came before ctx ended.
-func (s *socket) await(ctx context.Context, id transactionID, server netip.AddrPort) netip.AddrPort {
+func (s *socket) await(ctx context.Context, id stunmsg.ID, server netip.AddrPort) netip.AddrPort {
 	defer s.conn.Close()
 	defer context.AfterFunc(ctx, func() { s.conn.Close() })()
 	var b [maxSTUN]byte
@@ -245,14 +247,14 @@ func (s *socket) await(ctx context.Context, id transactionID, server netip.AddrP
 			}
 			continue
 		}
-		if from = s.from(from); from != server || !isSTUN(b[:n]) {
+		if from = s.from(from); from != server {
 			continue
 		}
-		typ, got, attrs, ok := parseSTUN(b[:n])
-		if !ok || typ != bindingSuccess || got != id {
+		typ, got, ok := stunmsg.Parse(b[:n])
+		if !ok || typ != stunmsg.BindingSuccess || got != id {
 			continue
 		}
-		if mapped, ok := mappedAddr(attrs, id); ok && mapped.Addr().Is4() {
+		if mapped, ok := stunmsg.Mapped(b[:n], id); ok && mapped.Addr().Is4() {
 			return mapped
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"adit/internal/stunmsg"
 )
 
 // naiveNAT is a port-restricted NAT as Linux makes it, without the firewall that most routers have
@@ -74,7 +76,7 @@ func (s *space) echo(t *testing.T, addr netip.Addr) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, c, func(id transactionID, from netip.AddrPort) []byte { return success(id, from, true) })
+	serve(t, c, func(id stunmsg.ID, from netip.AddrPort) []byte { return success(id, from) })
 	return c.LocalAddr().String()
 }
 
@@ -161,7 +163,7 @@ func TestSprayDiesOnTheWay(t *testing.T) {
 		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		var b [maxSTUN]byte
 		n, _, err := c.ReadFromUDPAddrPort(b[:])
-		if got := err == nil && isSTUN(b[:n]); got != far {
+		if got := err == nil && stunmsg.Is(b[:n]); got != far {
 			t.Errorf("far %v: a packet came: %v", far, got)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
+
+	"adit/internal/stunmsg"
 )
 
 func TestClassify(t *testing.T) {
@@ -116,14 +118,14 @@ func TestSurvey(t *testing.T) {
 	var next atomic.Uint32
 	next.Store(40000)
 	seen := map[netip.AddrPort]uint16{} // of the second server's goroutine
-	counts := func(id transactionID, from netip.AddrPort) []byte {
+	counts := func(id stunmsg.ID, from netip.AddrPort) []byte {
 		if seen[from] == 0 {
 			seen[from] = uint16(next.Add(2))
 		}
-		return success(id, netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), seen[from]), true)
+		return success(id, netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), seen[from]))
 	}
 	n := 0
-	lossy := func(id transactionID, from netip.AddrPort) []byte {
+	lossy := func(id stunmsg.ID, from netip.AddrPort) []byte {
 		if n++; n <= 2 {
 			return nil
 		}

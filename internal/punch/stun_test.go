@@ -9,37 +9,17 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"adit/internal/stunmsg"
 )
 
-// success builds a response with a mapped address, plain or XORed.
-func success(id transactionID, mapped netip.AddrPort, xored bool) []byte {
-	b := bindingRequestFor(id)
-	binary.BigEndian.PutUint16(b, bindingSuccess)
-	ip := mapped.Addr().AsSlice()
-	typ, fam := uint16(attrMappedAddress), byte(1)
-	if len(ip) == 16 {
-		fam = 2
-	}
-	port := mapped.Port()
-	if xored {
-		typ = attrXORMappedAddress
-		port ^= stunCookie >> 16
-		key := append(binary.BigEndian.AppendUint32(nil, stunCookie), id[:]...)
-		for i := range ip {
-			ip[i] ^= key[i]
-		}
-	}
-	b = binary.BigEndian.AppendUint16(b, typ)
-	b = binary.BigEndian.AppendUint16(b, uint16(4+len(ip)))
-	b = append(b, 0, fam)
-	b = binary.BigEndian.AppendUint16(b, port)
-	b = append(b, ip...)
-	binary.BigEndian.PutUint16(b[2:], uint16(len(b)-stunHeader))
-	return b
+// success builds a response with a mapped address.
+func success(id stunmsg.ID, mapped netip.AddrPort) []byte {
+	return stunmsg.Finish(stunmsg.AppendXORAddress(stunmsg.AppendHeader(nil, stunmsg.BindingSuccess, id), stunmsg.XORMappedAddress, mapped, id))
 }
 
 // server answers each request with what reply makes of it; nil is silence.
-func server(t *testing.T, reply func(id transactionID, from netip.AddrPort) []byte) string {
+func server(t *testing.T, reply func(id stunmsg.ID, from netip.AddrPort) []byte) string {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -49,7 +29,7 @@ func server(t *testing.T, reply func(id transactionID, from netip.AddrPort) []by
 	return c.LocalAddr().String()
 }
 
-func serve(t *testing.T, c *net.UDPConn, reply func(id transactionID, from netip.AddrPort) []byte) {
+func serve(t *testing.T, c *net.UDPConn, reply func(id stunmsg.ID, from netip.AddrPort) []byte) {
 	done := make(chan struct{})
 	t.Cleanup(func() { c.Close(); <-done })
 	go func() {
@@ -60,7 +40,7 @@ func serve(t *testing.T, c *net.UDPConn, reply func(id transactionID, from netip
 			if err != nil {
 				return
 			}
-			if typ, id, _, ok := parseSTUN(b[:n]); ok && typ == bindingRequest {
+			if typ, id, ok := stunmsg.Parse(b[:n]); ok && typ == stunmsg.BindingRequest {
 				if r := reply(id, from); r != nil {
 					_, _ = c.WriteToUDPAddrPort(r, from)
 				}
@@ -69,9 +49,9 @@ func serve(t *testing.T, c *net.UDPConn, reply func(id transactionID, from netip
 	}()
 }
 
-func says(mapped string) func(transactionID, netip.AddrPort) []byte {
-	return func(id transactionID, _ netip.AddrPort) []byte {
-		return success(id, netip.MustParseAddrPort(mapped), true)
+func says(mapped string) func(stunmsg.ID, netip.AddrPort) []byte {
+	return func(id stunmsg.ID, _ netip.AddrPort) []byte {
+		return success(id, netip.MustParseAddrPort(mapped))
 	}
 }
 
@@ -94,70 +74,46 @@ func reflexive(cs []Candidate) (out []string) {
 	return out
 }
 
-func TestMappedAddr(t *testing.T) {
-	t.Parallel()
-	id := transactionID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
-	for _, s := range []string{"192.0.2.1:4000", "[2001:db8::7]:65535"} {
-		for _, xored := range []bool{false, true} {
-			b := success(id, netip.MustParseAddrPort(s), xored)
-			_, _, attrs, ok := parseSTUN(b)
-			if !ok {
-				t.Fatalf("%s: not STUN", s)
-			}
-			if a, ok := mappedAddr(attrs, id); !ok || a.String() != s {
-				t.Errorf("xored %v: got %v, %v, want %s", xored, a, ok, s)
-			}
-			for n := range attrs {
-				if a, ok := mappedAddr(attrs[:n], id); ok {
-					t.Errorf("%d bytes: got %v", n, a)
-				}
-			}
-		}
-	}
-	// RFC 5769 §2.2
-	id = transactionID{0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae}
-	vector := []byte{0x80, 0x22, 0, 1, 'x', 0x20, 0x20, 0x20, 0, 0x20, 0, 8, 0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43}
-	if a, ok := mappedAddr(vector, id); !ok || a.String() != "192.0.2.1:32853" {
-		t.Errorf("RFC 5769: got %v, %v", a, ok)
-	}
-}
-
 func TestGatherRace(t *testing.T) {
 	t.Parallel()
-	silent := func(transactionID, netip.AddrPort) []byte { return nil }
+	silent := func(stunmsg.ID, netip.AddrPort) []byte { return nil }
 	n := 0 // of one server goroutine
-	lossy := func(id transactionID, _ netip.AddrPort) []byte {
+	lossy := func(id stunmsg.ID, _ netip.AddrPort) []byte {
 		if n++; n < 2 {
 			return nil
 		}
-		return success(id, netip.MustParseAddrPort("203.0.113.1:1"), true)
+		return success(id, netip.MustParseAddrPort("203.0.113.1:1"))
 	}
-	echo := func(id transactionID, from netip.AddrPort) []byte { return success(id, from, true) }
-	garbage := func(id transactionID, _ netip.AddrPort) []byte {
-		return append([]byte{1, 1, 0, 4, 0x21, 0x12, 0xA4, 0x42}, append(id[:], 0, 0x20, 0xff, 0xff)...)
+	echo := func(id stunmsg.ID, from netip.AddrPort) []byte { return success(id, from) }
+	garbage := func(id stunmsg.ID, _ netip.AddrPort) []byte {
+		return stunmsg.Finish(stunmsg.AppendUint32(stunmsg.AppendHeader(nil, stunmsg.BindingSuccess, id), stunmsg.XORMappedAddress, 7))
 	}
-	refuses := func(id transactionID, _ netip.AddrPort) []byte {
-		b := bindingRequestFor(id)
-		binary.BigEndian.PutUint16(b, bindingError)
+	cut := func(id stunmsg.ID, from netip.AddrPort) []byte { // as good as no answer (RFC 8489 §6.3)
+		b := success(id, from)
+		return stunmsg.Finish(b[:len(b)-4])
+	}
+	refuses := func(id stunmsg.ID, _ netip.AddrPort) []byte {
+		b := stunmsg.Request(id)
+		binary.BigEndian.PutUint16(b, stunmsg.BindingError)
 		return b
 	}
 	for _, test := range []struct {
 		name    string
-		servers []func(transactionID, netip.AddrPort) []byte
+		servers []func(stunmsg.ID, netip.AddrPort) []byte
 		more    []string
 		want    []string
 		within  time.Duration
 	}{
 		{"no servers", nil, nil, nil, time.Second},
-		{"one", []func(transactionID, netip.AddrPort) []byte{says("203.0.113.1:1")}, nil, []string{"203.0.113.1:1"}, 2 * time.Second},
-		{"dead one first", []func(transactionID, netip.AddrPort) []byte{silent, says("203.0.113.1:1")}, nil, []string{"203.0.113.1:1"}, 2 * time.Second},
-		{"nonsense first", []func(transactionID, netip.AddrPort) []byte{says("203.0.113.1:1")}, []string{"", "x", "127.0.0.1:0", "127.0.0.1:99999", "[::1"}, []string{"203.0.113.1:1"}, 2 * time.Second},
-		{"all equal", []func(transactionID, netip.AddrPort) []byte{says("203.0.113.1:1"), says("203.0.113.1:1")}, nil, []string{"203.0.113.1:1"}, 2 * time.Second},
-		{"symmetric", []func(transactionID, netip.AddrPort) []byte{says("203.0.113.1:1"), says("203.0.113.1:2")}, nil, []string{"203.0.113.1:1", "203.0.113.1:2"}, 2 * time.Second},
-		{"lost request", []func(transactionID, netip.AddrPort) []byte{lossy}, nil, []string{"203.0.113.1:1"}, 2 * time.Second},
-		{"no NAT", []func(transactionID, netip.AddrPort) []byte{echo}, nil, nil, 2 * time.Second},
-		{"garbage", []func(transactionID, netip.AddrPort) []byte{garbage, refuses, says("0.0.0.0:1"), says("224.0.0.1:5"), says("192.0.2.1:0"), says("[2001:db8::1]:5")}, nil, nil, 2 * time.Second},
-		{"all dead", []func(transactionID, netip.AddrPort) []byte{silent, silent}, nil, nil, gatherLimit + time.Second},
+		{"one", []func(stunmsg.ID, netip.AddrPort) []byte{says("203.0.113.1:1")}, nil, []string{"203.0.113.1:1"}, 2 * time.Second},
+		{"dead one first", []func(stunmsg.ID, netip.AddrPort) []byte{silent, says("203.0.113.1:1")}, nil, []string{"203.0.113.1:1"}, 2 * time.Second},
+		{"nonsense first", []func(stunmsg.ID, netip.AddrPort) []byte{says("203.0.113.1:1")}, []string{"", "x", "127.0.0.1:0", "127.0.0.1:99999", "[::1"}, []string{"203.0.113.1:1"}, 2 * time.Second},
+		{"all equal", []func(stunmsg.ID, netip.AddrPort) []byte{says("203.0.113.1:1"), says("203.0.113.1:1")}, nil, []string{"203.0.113.1:1"}, 2 * time.Second},
+		{"symmetric", []func(stunmsg.ID, netip.AddrPort) []byte{says("203.0.113.1:1"), says("203.0.113.1:2")}, nil, []string{"203.0.113.1:1", "203.0.113.1:2"}, 2 * time.Second},
+		{"lost request", []func(stunmsg.ID, netip.AddrPort) []byte{lossy}, nil, []string{"203.0.113.1:1"}, 2 * time.Second},
+		{"no NAT", []func(stunmsg.ID, netip.AddrPort) []byte{echo}, nil, nil, 2 * time.Second},
+		{"garbage", []func(stunmsg.ID, netip.AddrPort) []byte{garbage, refuses, says("0.0.0.0:1"), says("224.0.0.1:5"), says("192.0.2.1:0"), says("[2001:db8::1]:5")}, nil, nil, 2 * time.Second},
+		{"all dead", []func(stunmsg.ID, netip.AddrPort) []byte{silent, cut}, nil, nil, gatherLimit + time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -201,7 +157,7 @@ func TestGatherUnblocks(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			asked := make(chan struct{}, 8)
-			h := listen(t, Config{STUN: []string{server(t, func(transactionID, netip.AddrPort) []byte {
+			h := listen(t, Config{STUN: []string{server(t, func(stunmsg.ID, netip.AddrPort) []byte {
 				asked <- struct{}{}
 				return nil
 			})}})
@@ -221,8 +177,8 @@ func TestGatherUnblocks(t *testing.T) {
 func TestRefresh(t *testing.T) {
 	t.Parallel()
 	mapped := make(chan string, 8)
-	changing := server(t, func(id transactionID, _ netip.AddrPort) []byte {
-		return success(id, netip.MustParseAddrPort(<-mapped), true)
+	changing := server(t, func(id stunmsg.ID, _ netip.AddrPort) []byte {
+		return success(id, netip.MustParseAddrPort(<-mapped))
 	})
 	h := listen(t, Config{STUN: []string{changing}})
 	mapped <- "203.0.113.1:1"

@@ -5,12 +5,14 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"adit/internal/stunmsg"
 )
 
 // allocate makes an allocation (RFC 8656 section 7.2), or says again what it made for the same request.
 func (t *TURN) allocate(c *client, m *message, user string, now time.Time, r *reply) int {
 	if a := t.find(c.key()); a != nil {
-		if a.user != user || string(a.id[:]) != string(m.id) {
+		if a.user != user || a.id != m.id {
 			return codeMismatch
 		}
 		t.allocated(a, c, r, now)
@@ -23,10 +25,10 @@ func (t *TURN) allocate(c *client, m *message, user string, now time.Time, r *re
 		return codeTransport
 	case m.reserve:
 		return codeCapacity
-	case m.family != 0 && m.family != family4 && m.family != family6:
+	case m.family != 0 && m.family != stunmsg.IPv4 && m.family != stunmsg.IPv6:
 		return codeFamily
 	}
-	ip, bind, ok := t.relayAddr(c, m.family == family6)
+	ip, bind, ok := t.relayAddr(c, m.family == stunmsg.IPv6)
 	if !ok {
 		return codeFamily
 	}
@@ -44,7 +46,7 @@ func (t *TURN) allocate(c *client, m *message, user string, now time.Time, r *re
 		return codeCapacity
 	}
 	a := newAllocation(t, c, user, conn, netip.AddrPortFrom(ip, uint16(conn.LocalAddr().(*net.UDPAddr).Port)), now)
-	copy(a.id[:], m.id)
+	a.id = m.id
 	a.expires.Store(now.Add(lifetime).UnixNano())
 	t.mu.Lock()
 	if t.ended || t.relayed[a.relayed] != nil {
@@ -66,12 +68,12 @@ func (t *TURN) allocate(c *client, m *message, user string, now time.Time, r *re
 func (t *TURN) allocated(a *allocation, c *client, r *reply, now time.Time) {
 	r.address(attrRelayedAddress, a.relayed)
 	r.uint32(attrLifetime, uint32(max(0, time.Unix(0, a.expires.Load()).Sub(now)+time.Second/2)/time.Second))
-	r.address(xorMapped, c.addr)
+	r.address(stunmsg.XORMappedAddress, c.addr)
 }
 
 // refresh extends an allocation or ends it (RFC 8656 section 8.2).
 func (t *TURN) refresh(a *allocation, m *message, now time.Time, r *reply) int {
-	if m.family != 0 && (m.family == family4) != a.relayed.Addr().Is4() {
+	if m.family != 0 && (m.family == stunmsg.IPv4) != a.relayed.Addr().Is4() {
 		return codePeerFamily
 	}
 	lifetime := grantedLifetime(m)

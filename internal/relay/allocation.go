@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"adit/internal/stunmsg"
 )
 
 const (
@@ -20,7 +22,7 @@ const (
 
 	// headroom is what a Data indication needs in front of its data: header, XOR-PEER-ADDRESS for IPv6,
 	// and the header of DATA. Data is read behind that much room, and never copied.
-	headroom     = headerBytes + 4 + 20 + 4
+	headroom     = stunmsg.HeaderBytes + 4 + 20 + 4
 	maxDatagram  = 2048 // larger than any path to a relay carries whole, with the header of its message
 	padding      = 3
 	socketBuffer = 1 << 20
@@ -64,7 +66,7 @@ type allocation struct {
 	t       *TURN
 	client  client
 	user    string
-	id      [16]byte // of the request that made it
+	id      stunmsg.ID // of the request that made it
 	relayed netip.AddrPort
 	conn    *net.UDPConn
 	up      *rate.Limiter // to peers; nil is no bound
@@ -100,8 +102,6 @@ func newAllocation(t *TURN, c *client, user string, conn *net.UDPConn, relayed n
 	a.active.Store(now.UnixNano())
 	return a
 }
-
-func isChannelData(b []byte) bool { return len(b) >= channelHeader && b[0]&0xC0 == 0x40 }
 
 // mayReach says whether the allocation may send to a peer. A port of 0 stands for any, as in a
 // permission: of our own relayed addresses that opens none but those of other allocations.
@@ -165,7 +165,7 @@ func (a *allocation) permitLocked(ip netip.Addr, now time.Time) bool {
 
 // bindChannel binds a number to a peer, or renews it (RFC 8656 section 12.2).
 func (a *allocation) bindChannel(m *message, now time.Time) int {
-	if m.channel < minChannel || m.channel > maxChannel || m.npeers != 1 || m.peers[0].Port() == 0 {
+	if m.channel < stunmsg.MinChannel || m.channel > stunmsg.MaxChannelOld || m.npeers != 1 || m.peers[0].Port() == 0 {
 		return codeBadRequest
 	}
 	peer := m.peers[0]
@@ -206,17 +206,16 @@ func (a *allocation) dropChannelsLocked(now time.Time) {
 
 // channelData relays a ChannelData message, data[headroom:], to its peer.
 func (a *allocation) channelData(data []byte, now time.Time) {
-	b := data[headroom:]
-	n := int(binary.BigEndian.Uint16(b[2:]))
-	if n > len(b)-channelHeader {
+	number, b, ok := stunmsg.ChannelData(data[headroom:])
+	if !ok {
 		return
 	}
 	a.mu.RLock()
-	c := a.channels[binary.BigEndian.Uint16(b)]
-	ok := c != nil && now.Before(c.ends)
+	c := a.channels[number]
+	ok = c != nil && now.Before(c.ends)
 	a.mu.RUnlock()
 	if ok {
-		a.toPeer(data[channelHeader:headroom+channelHeader+n], c.peer, now)
+		a.toPeer(data[stunmsg.ChannelHeader:headroom+stunmsg.ChannelHeader+len(b)], c.peer, now)
 	}
 }
 
@@ -315,7 +314,7 @@ func (a *allocation) fromPeer(data []byte, from netip.AddrPort, now time.Time) {
 	}
 	var b []byte
 	if channel {
-		b = data[headroom-channelHeader:]
+		b = data[headroom-stunmsg.ChannelHeader:]
 		binary.BigEndian.PutUint16(b, c.number)
 		binary.BigEndian.PutUint16(b[2:], uint16(n))
 	} else {
@@ -339,17 +338,15 @@ func dataIndication(data []byte, from netip.AddrPort) []byte {
 		size = 16
 	}
 	n := len(data) - headroom
-	at := headroom - (headerBytes + 8 + size + 4)
+	at := headroom - (stunmsg.HeaderBytes + 8 + size + 4)
 	b := data[at:]
-	binary.BigEndian.PutUint16(b, methodData|classIndication)
-	binary.BigEndian.PutUint16(b[2:], uint16(8+size+4+(n+3)&^3))
-	binary.BigEndian.PutUint32(b[4:], magicCookie)
-	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
-	binary.BigEndian.PutUint32(b[16:], rand.Uint32())
-	binary.BigEndian.PutUint16(b[20:], attrPeerAddress)
-	binary.BigEndian.PutUint16(b[22:], uint16(4+size))
-	appendXORAddress(b[24:24], from, b[4:20])
-	binary.BigEndian.PutUint16(b[28+size:], attrData)
-	binary.BigEndian.PutUint16(b[30+size:], uint16(n))
+	var id stunmsg.ID
+	binary.BigEndian.PutUint64(id[:], rand.Uint64())
+	binary.BigEndian.PutUint32(id[8:], rand.Uint32())
+	h := stunmsg.AppendHeader(b[:0], methodData|classIndication, id)
+	h = stunmsg.AppendXORAddress(h, attrPeerAddress, from, id)
+	h = binary.BigEndian.AppendUint16(h, attrData)
+	binary.BigEndian.AppendUint16(h, uint16(n))
+	binary.BigEndian.PutUint16(b[2:], uint16(8+size+4+(n+3)&^3)) // the padding counts too
 	return b
 }

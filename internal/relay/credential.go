@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"adit/internal/stunmsg"
 )
 
 const (
@@ -54,7 +56,7 @@ func longTermKey(username, realm, password string) (key [keyBytes]byte) {
 func integrity(key *[keyBytes]byte, b []byte, at int) (mac [sha1.Size]byte) {
 	h := hmac.New(sha1.New, key[:])
 	var size [2]byte
-	binary.BigEndian.PutUint16(size[:], uint16(at-headerBytes+4+sha1.Size))
+	binary.BigEndian.PutUint16(size[:], uint16(at-stunmsg.HeaderBytes+4+sha1.Size))
 	h.Write(b[:2])
 	h.Write(size[:])
 	h.Write(b[4:at])

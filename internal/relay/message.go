@@ -3,9 +3,10 @@ package relay
 import (
 	"crypto/sha1"
 	"encoding/binary"
-	"hash/crc32"
 	"net/netip"
 	"time"
+
+	"adit/internal/stunmsg"
 )
 
 // Methods and classes (RFC 8656 section 17, RFC 8489 section 5): together the type of a message.
@@ -24,23 +25,17 @@ const (
 	classBits       = 0x110
 )
 
-// Attributes (RFC 8656 section 18, RFC 8489 section 18.3).
+// Attributes of TURN (RFC 8656 section 18); those of STUN are in package stunmsg.
 const (
-	attrUsername          = 0x0006
-	attrIntegrity         = 0x0008
-	attrChannelNumber     = 0x000C
-	attrLifetime          = 0x000D
-	attrPeerAddress       = 0x0012
-	attrData              = 0x0013
-	attrRealm             = 0x0014
-	attrNonce             = 0x0015
-	attrRelayedAddress    = 0x0016
-	attrRequestedFamily   = 0x0017
-	attrEvenPort          = 0x0018
-	attrTransport         = 0x0019
-	attrIntegritySHA256   = 0x001C
-	attrPasswordAlgorithm = 0x001D
-	attrReservation       = 0x0022
+	attrChannelNumber   = 0x000C
+	attrLifetime        = 0x000D
+	attrPeerAddress     = 0x0012
+	attrData            = 0x0013
+	attrRelayedAddress  = 0x0016
+	attrRequestedFamily = 0x0017
+	attrEvenPort        = 0x0018
+	attrTransport       = 0x0019
+	attrReservation     = 0x0022
 )
 
 // Error codes.
@@ -60,23 +55,16 @@ const (
 )
 
 const (
-	family4 = 1
-	family6 = 2
-
 	protocolUDP = 17
 
 	maxPeerAttrs = 16 // addresses in one CreatePermission request
-
-	channelHeader = 4
-	minChannel    = 0x4000
-	maxChannel    = 0x7FFE // of RFC 5766, as coturn's client uses; RFC 8656 has 0x4FFF
 )
 
 // A message is a request or an indication of a client. The slices are parts of the packet.
 type message struct {
 	method uint16
 	class  uint16
-	id     []byte // bytes 4 to 20: the cookie and the transaction id
+	id     stunmsg.ID
 
 	username, realm, nonce []byte // nil if missing
 	integrityAt            int    // where MESSAGE-INTEGRITY begins, 0 if it is missing
@@ -101,36 +89,24 @@ type message struct {
 // parse reads a STUN message that fills b. What comes after MESSAGE-INTEGRITY does not count, for nobody
 // vouches for it.
 func parse(b []byte, m *message) bool {
-	if len(b) < headerBytes || len(b)%4 != 0 || b[0] > 3 ||
-		int(binary.BigEndian.Uint16(b[2:])) != len(b)-headerBytes || binary.BigEndian.Uint32(b[4:]) != magicCookie {
+	kind, id, ok := stunmsg.Parse(b)
+	if !ok {
 		return false
 	}
-	kind := binary.BigEndian.Uint16(b)
-	*m = message{method: kind &^ classBits, class: kind & classBits, id: b[4:headerBytes]}
-	for at := headerBytes; at < len(b); {
-		if len(b)-at < 4 {
-			return false
-		}
-		attr := binary.BigEndian.Uint16(b[at:])
-		size := int(binary.BigEndian.Uint16(b[at+2:]))
-		end := at + 4 + (size+3)&^3
-		if end > len(b) {
-			return false
-		}
-		v := b[at+4 : at+4+size]
+	*m = message{method: kind &^ classBits, class: kind & classBits, id: id}
+	for a := range stunmsg.Attrs(b) {
 		switch {
-		case attr == fingerprint:
-			if size != 4 || end != len(b) || binary.BigEndian.Uint32(v) != crc32.ChecksumIEEE(b[:at])^fingerprintXOR {
+		case a.Type == stunmsg.Fingerprint:
+			if !stunmsg.Fingerprinted(b, a) {
 				return false
 			}
 		case m.integrityAt != 0:
-		case attr == attrIntegrity:
-			m.bad = m.bad || size != sha1.Size
-			m.integrityAt = at
+		case a.Type == stunmsg.MessageIntegrity:
+			m.bad = m.bad || len(a.Value) != sha1.Size
+			m.integrityAt = a.At
 		default:
-			m.attribute(attr, v)
+			m.attribute(a.Type, a.Value)
 		}
-		at = end
 	}
 	return true
 }
@@ -141,11 +117,11 @@ func (m *message) attribute(attr uint16, v []byte) {
 		return len(v) == n
 	}
 	switch attr {
-	case attrUsername:
+	case stunmsg.Username:
 		m.username = v
-	case attrRealm:
+	case stunmsg.Realm:
 		m.realm = v
-	case attrNonce:
+	case stunmsg.Nonce:
 		m.nonce = v
 	case attrLifetime:
 		if fits(4) {
@@ -173,7 +149,7 @@ func (m *message) attribute(attr uint16, v []byte) {
 	case attrReservation:
 		m.reserve = true
 	case attrPeerAddress:
-		peer, ok := xorAddress(v, m.id)
+		peer, ok := stunmsg.XORAddress(v, m.id)
 		if !ok || m.npeers == len(m.peers) {
 			m.bad = true
 			return
@@ -182,67 +158,33 @@ func (m *message) attribute(attr uint16, v []byte) {
 		m.npeers++
 	case attrData:
 		m.data, m.hasData = v, true
-	case attrIntegritySHA256, attrPasswordAlgorithm:
+	case stunmsg.MessageIntegritySHA256, stunmsg.PasswordAlgorithm:
 		// Our nonces do not offer them (RFC 8489 section 9.2.1): a client that uses them gets no further.
 	default:
-		if attr < comprehension && m.nunknown < maxUnknown {
+		if attr < stunmsg.Optional && m.nunknown < maxUnknown {
 			m.unknown[m.nunknown] = attr
 			m.nunknown++
 		}
 	}
 }
 
-// xorAddress reads an address that is masked with the cookie and the transaction id.
-func xorAddress(v, id []byte) (netip.AddrPort, bool) {
-	if len(v) < 4 {
-		return netip.AddrPort{}, false
-	}
-	port := binary.BigEndian.Uint16(v[2:]) ^ magicCookie>>16
-	raw := v[4:]
-	switch {
-	case v[1] == family4 && len(raw) == 4:
-		var a [4]byte
-		for i := range a {
-			a[i] = raw[i] ^ id[i]
-		}
-		return netip.AddrPortFrom(netip.AddrFrom4(a), port), true
-	case v[1] == family6 && len(raw) == 16:
-		var a [16]byte
-		for i := range a {
-			a[i] = raw[i] ^ id[i]
-		}
-		return netip.AddrPortFrom(netip.AddrFrom16(a), port), true
-	}
-	return netip.AddrPort{}, false
-}
-
 // A reply is a message being written.
-type reply struct{ b []byte }
+type reply struct {
+	b  []byte
+	id stunmsg.ID
+}
 
 // answer begins the response to m in dst[:0].
 func answer(dst []byte, m *message, class uint16) reply {
-	b := binary.BigEndian.AppendUint16(dst[:0], m.method|class)
-	b = append(b, 0, 0)
-	return reply{append(b, m.id...)}
+	return reply{stunmsg.AppendHeader(dst[:0], m.method|class, m.id), m.id}
 }
 
-func (r *reply) attr(attr uint16, v []byte) {
-	r.b = binary.BigEndian.AppendUint16(r.b, attr)
-	r.b = binary.BigEndian.AppendUint16(r.b, uint16(len(v)))
-	r.b = append(r.b, v...)
-	for len(r.b)%4 != 0 {
-		r.b = append(r.b, 0)
-	}
-}
+func (r *reply) attr(attr uint16, v []byte) { r.b = stunmsg.AppendAttr(r.b, attr, v) }
 
-func (r *reply) uint32(attr uint16, v uint32) {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], v)
-	r.attr(attr, b[:])
-}
+func (r *reply) uint32(attr uint16, v uint32) { r.b = stunmsg.AppendUint32(r.b, attr, v) }
 
 func (r *reply) fail(code int) {
-	r.attr(errorCode, []byte{0, 0, byte(code / 100), byte(code % 100)})
+	r.attr(stunmsg.ErrorCode, []byte{0, 0, byte(code / 100), byte(code % 100)})
 }
 
 func (r *reply) unknown(attrs []uint16) {
@@ -250,31 +192,11 @@ func (r *reply) unknown(attrs []uint16) {
 	for i, a := range attrs {
 		binary.BigEndian.PutUint16(v[2*i:], a)
 	}
-	r.attr(unknownAttrs, v[:2*len(attrs)])
+	r.attr(stunmsg.UnknownAttributes, v[:2*len(attrs)])
 }
 
 func (r *reply) address(attr uint16, a netip.AddrPort) {
-	var v [20]byte
-	r.attr(attr, appendXORAddress(v[:0], a, r.b[4:headerBytes]))
-}
-
-func appendXORAddress(dst []byte, a netip.AddrPort, id []byte) []byte {
-	ip := a.Addr().Unmap()
-	port := a.Port() ^ magicCookie>>16
-	if ip.Is4() {
-		dst = append(dst, 0, family4, byte(port>>8), byte(port))
-		raw := ip.As4()
-		for i, b := range raw {
-			dst = append(dst, b^id[i])
-		}
-		return dst
-	}
-	dst = append(dst, 0, family6, byte(port>>8), byte(port))
-	raw := ip.As16()
-	for i, b := range raw {
-		dst = append(dst, b^id[i])
-	}
-	return dst
+	r.b = stunmsg.AppendXORAddress(r.b, attr, a, r.id)
 }
 
 // done returns the message, with MESSAGE-INTEGRITY if there is a key.
@@ -282,8 +204,7 @@ func (r *reply) done(key *[keyBytes]byte) []byte {
 	if key != nil {
 		at := len(r.b)
 		mac := integrity(key, r.b, at)
-		r.attr(attrIntegrity, mac[:])
+		r.attr(stunmsg.MessageIntegrity, mac[:])
 	}
-	binary.BigEndian.PutUint16(r.b[2:], uint16(len(r.b)-headerBytes))
-	return r.b
+	return stunmsg.Finish(r.b)
 }

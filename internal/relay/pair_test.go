@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/pion/stun"
+
+	"adit/internal/stunmsg"
 )
 
 // TestPair: what a client asks for with CHANGE-REQUEST, and where the answer comes from.
@@ -14,7 +16,7 @@ func TestPair(t *testing.T) {
 	a, b := start(t, "127.0.0.1:0", Config{}), start(t, "127.0.0.1:0", Config{})
 	Pair(a, b)
 	lone := start(t, "127.0.0.1:0", Config{})
-	padding := stun.RawAttribute{Type: 0x0026, Value: make([]byte, 1472-headerBytes-4-8)}
+	padding := stun.RawAttribute{Type: 0x0026, Value: make([]byte, 1472-stunmsg.HeaderBytes-4-8)}
 	for _, c := range []struct {
 		name string
 		ask  *STUN

@@ -3,14 +3,13 @@ package relay
 import (
 	"bufio"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"time"
 
 	"adit/internal/outbox"
+	"adit/internal/stunmsg"
 )
 
 const (
@@ -120,7 +119,7 @@ func (t *TURN) stream(s *stream, c *client) {
 	allocated, answers := false, 0
 	_ = s.conn.SetReadDeadline(time.Now().Add(streamGrace)) // fails only when closed
 	for {
-		n, err := readFrame(r, buf[headroom:headroom+maxDatagram])
+		n, err := stunmsg.ReadFrame(r, buf[headroom:headroom+maxDatagram])
 		if err != nil {
 			return
 		}
@@ -148,34 +147,6 @@ func (t *TURN) stream(s *stream, c *client) {
 	}
 }
 
-var errFrame = errors.New("neither STUN nor ChannelData")
-
-// readFrame reads the next message of a stream into buf. One that is too long ends the stream: what a
-// client may send fits.
-func readFrame(r *bufio.Reader, buf []byte) (int, error) {
-	head, err := r.Peek(channelHeader)
-	if err != nil {
-		return 0, err
-	}
-	size := frameSize(head)
-	if size == 0 || size > len(buf) {
-		return 0, errFrame
-	}
-	return io.ReadFull(r, buf[:size])
-}
-
-// frameSize returns how long the message is that begins with head, padding included; 0 if none does.
-func frameSize(head []byte) int {
-	size := int(binary.BigEndian.Uint16(head[2:]))
-	switch {
-	case isChannelData(head):
-		return (channelHeader + size + 3) &^ 3
-	case head[0] <= 3 && size%4 == 0:
-		return headerBytes + size
-	}
-	return 0
-}
-
 // write queues a message, whole or not at all.
 func (s *stream) write(b []byte) { _, _ = s.out.Write(b) }
 
@@ -185,7 +156,7 @@ func (s *stream) flush(b []byte) error {
 	for len(b) > 0 {
 		n := len(b)
 		if s.transport == "tls" {
-			n = frameSize(b)
+			n = stunmsg.FrameBytes(b)
 		}
 		if _, err := s.conn.Write(b[:n]); err != nil {
 			return err

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"adit/internal/stunmsg"
 )
 
 // What a TURN server allows if its TURNConfig does not say.
@@ -244,7 +246,7 @@ func (t *TURN) find(k fiveTuple) *allocation {
 func (t *TURN) packet(c *client, data, out []byte, limit *limiter) []byte {
 	b := data[headroom:]
 	now := t.now()
-	if isChannelData(b) {
+	if stunmsg.IsChannelData(b) {
 		if a := t.find(c.key()); a != nil {
 			a.channelData(data, now)
 		}
@@ -280,8 +282,8 @@ func (t *TURN) packet(c *client, data, out []byte, limit *limiter) []byte {
 		r.fail(refusal)
 		if refusal == codeUnauthorized || refusal == codeStaleNonce {
 			nonce := t.nonces.make(c.addr, now)
-			r.attr(attrRealm, []byte(realm))
-			r.attr(attrNonce, nonce[:])
+			r.attr(stunmsg.Realm, []byte(realm))
+			r.attr(stunmsg.Nonce, nonce[:])
 		}
 		return r.done(nil)
 	}

@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"github.com/pion/stun"
 	pion "github.com/pion/turn/v2"
 
+	"adit/internal/stunmsg"
 	"adit/internal/turn"
 )
 
@@ -282,16 +284,15 @@ func transportUDP(b *reply) { b.uint32(attrTransport, protocolUDP<<24) }
 func (r *raw) ask(method uint16, signed bool, attrs ...func(*reply)) *stun.Message {
 	r.t.Helper()
 	id := stun.NewTransactionID()
-	m := message{method: method, id: append([]byte{0x21, 0x12, 0xA4, 0x42}, id[:]...)}
-	b := answer(nil, &m, classRequest)
+	b := answer(nil, &message{method: method, id: id}, classRequest)
 	for _, f := range attrs {
 		f(&b)
 	}
 	var packet []byte
 	if signed {
-		b.attr(attrUsername, []byte(r.user))
-		b.attr(attrRealm, []byte(realm))
-		b.attr(attrNonce, r.nonce)
+		b.attr(stunmsg.Username, []byte(r.user))
+		b.attr(stunmsg.Realm, []byte(realm))
+		b.attr(stunmsg.Nonce, r.nonce)
 		key := longTermKey(r.user, realm, r.pass)
 		packet = b.done(&key)
 	} else {
@@ -332,10 +333,11 @@ func peerAttr(a netip.AddrPort) func(*reply) {
 			b.address(attrPeerAddress, a)
 			return
 		}
-		v := []byte{0, family6, byte(a.Port()>>8) ^ 0x21, byte(a.Port()) ^ 0x12}
-		ip := a.Addr().As16()
-		for i, x := range ip {
-			v = append(v, x^b.b[4+i])
+		mask := binary.BigEndian.AppendUint32(nil, stunmsg.Cookie)
+		mask = append(mask, b.id[:]...)
+		v := binary.BigEndian.AppendUint16([]byte{0, stunmsg.IPv6}, a.Port()^binary.BigEndian.Uint16(mask))
+		for i, x := range a.Addr().As16() {
+			v = append(v, x^mask[i])
 		}
 		b.attr(attrPeerAddress, v)
 	}
@@ -390,7 +392,7 @@ func TestForbidden(t *testing.T) {
 		if m := r.ask(methodCreatePermission, true, peerAttr(peer)); code(m) != codeForbidden {
 			t.Errorf("permission for %v: got %d, want 403", peer, code(m))
 		}
-		if m := r.ask(methodChannelBind, true, number(uint16(minChannel+i)), peerAttr(peer)); code(m) != codeForbidden {
+		if m := r.ask(methodChannelBind, true, number(uint16(stunmsg.MinChannel+i)), peerAttr(peer)); code(m) != codeForbidden {
 			t.Errorf("channel to %v: got %d, want 403", peer, code(m))
 		}
 		// One good one does not make up for it.
@@ -433,11 +435,10 @@ func TestOwnPorts(t *testing.T) {
 	if m := r.ask(methodCreatePermission, true, peerAttr(peer)); code(m) != 0 {
 		t.Fatalf("permission: got %d", code(m))
 	}
-	if m := r.ask(methodChannelBind, true, number(minChannel), peerAttr(peer)); code(m) != 0 {
+	if m := r.ask(methodChannelBind, true, number(stunmsg.MinChannel), peerAttr(peer)); code(m) != 0 {
 		t.Fatalf("channel: got %d", code(m))
 	}
-	id := [16]byte{0x21, 0x12, 0xA4, 0x42}
-	b := answer(nil, &message{method: methodSend, id: id[:]}, classIndication)
+	b := answer(nil, &message{method: methodSend}, classIndication)
 	b.address(attrPeerAddress, peer)
 	b.attr(attrData, []byte("secret"))
 	for _, packet := range [][]byte{b.done(nil), {0x40, 0, 0, 2, 'h', 'i'}} {
@@ -517,7 +518,7 @@ func TestCredentials(t *testing.T) {
 			for method, attrs := range map[uint16][]func(*reply){
 				methodRefresh:          {lifetimeAttr(0)},
 				methodCreatePermission: {peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))},
-				methodChannelBind:      {peerAttr(netip.MustParseAddrPort("9.9.9.9:9")), number(minChannel)},
+				methodChannelBind:      {peerAttr(netip.MustParseAddrPort("9.9.9.9:9")), number(stunmsg.MinChannel)},
 			} {
 				if m := r.ask(method, true, attrs...); code(m) != codeWrongCredentials {
 					t.Errorf("method %d with another's credentials: got %d, want 441", method, code(m))
@@ -580,14 +581,14 @@ func TestRefusedRequests(t *testing.T) {
 		{"allocate", methodAllocate, []func(*reply){transportUDP}, 0},
 		{"again", methodAllocate, []func(*reply){transportUDP}, codeMismatch},
 		{"permission for nobody", methodCreatePermission, nil, codeBadRequest},
-		{"channel without a peer", methodChannelBind, []func(*reply){number(minChannel)}, codeBadRequest},
+		{"channel without a peer", methodChannelBind, []func(*reply){number(stunmsg.MinChannel)}, codeBadRequest},
 		{"channel number", methodChannelBind, []func(*reply){number(0x3fff), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, codeBadRequest},
 		{"channel number", methodChannelBind, []func(*reply){number(0x7fff), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, codeBadRequest},
-		{"channel to no port", methodChannelBind, []func(*reply){number(minChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:0"))}, codeBadRequest},
-		{"channel", methodChannelBind, []func(*reply){number(minChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, 0},
-		{"channel again", methodChannelBind, []func(*reply){number(minChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, 0},
-		{"its number for another", methodChannelBind, []func(*reply){number(minChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:8"))}, codeBadRequest},
-		{"another number", methodChannelBind, []func(*reply){number(minChannel + 1), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, codeBadRequest},
+		{"channel to no port", methodChannelBind, []func(*reply){number(stunmsg.MinChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:0"))}, codeBadRequest},
+		{"channel", methodChannelBind, []func(*reply){number(stunmsg.MinChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, 0},
+		{"channel again", methodChannelBind, []func(*reply){number(stunmsg.MinChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, 0},
+		{"its number for another", methodChannelBind, []func(*reply){number(stunmsg.MinChannel), peerAttr(netip.MustParseAddrPort("9.9.9.9:8"))}, codeBadRequest},
+		{"another number", methodChannelBind, []func(*reply){number(stunmsg.MinChannel + 1), peerAttr(netip.MustParseAddrPort("9.9.9.9:9"))}, codeBadRequest},
 		{"refresh of another family", methodRefresh, []func(*reply){attr(attrRequestedFamily, 2, 0, 0, 0)}, codePeerFamily},
 		{"give back", methodRefresh, []func(*reply){lifetimeAttr(0)}, 0},
 	} {
@@ -621,7 +622,7 @@ func TestQuotas(t *testing.T) {
 	refused := 0
 	for i := range maxPeers + 5 {
 		peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, 9, 9, byte(i)}), 9)
-		if m := p.ask(methodChannelBind, true, number(minChannel+uint16(i)), peerAttr(peer)); code(m) == codeCapacity {
+		if m := p.ask(methodChannelBind, true, number(stunmsg.MinChannel+uint16(i)), peerAttr(peer)); code(m) == codeCapacity {
 			refused++
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/pion/stun"
+
+	"adit/internal/stunmsg"
 )
 
 // Config says which server to use, and how. Server is required.
@@ -62,7 +64,7 @@ func Allocate(ctx context.Context, cfg Config) (*Allocation, error) {
 		return nil, err
 	}
 	a := &Allocation{
-		c: c, transport: t, log: cfg.Logger, done: make(chan struct{}), next: leastChannel,
+		c: c, transport: t, log: cfg.Logger, done: make(chan struct{}), next: stunmsg.MinChannel,
 		peers: make(map[netip.AddrPort]*peer), channels: make(map[uint16]*peer), allowed: make(map[netip.Addr]time.Time),
 	}
 	if a.log == nil {
@@ -169,7 +171,7 @@ func (a *Allocation) end(err error) {
 
 // receive takes in one message of the server.
 func (a *Allocation) receive(b []byte) {
-	if channel, data, ok := parseChannelData(b); ok {
+	if channel, data, ok := stunmsg.ChannelData(b); ok {
 		a.mu.Lock()
 		p := a.channels[channel]
 		a.mu.Unlock()
@@ -178,7 +180,7 @@ func (a *Allocation) receive(b []byte) {
 		}
 		return
 	}
-	if !isSTUN(b) {
+	if !stunmsg.Is(b) {
 		return
 	}
 	m := &stun.Message{Raw: append([]byte(nil), b...)}

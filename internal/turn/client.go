@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"adit/internal/outbox"
+	"adit/internal/stunmsg"
 
 	"github.com/pion/stun"
 )
@@ -91,7 +92,7 @@ func (c *client) read(got func(b []byte)) error {
 	if c.stream {
 		r := bufio.NewReaderSize(c.conn, 64<<10)
 		for {
-			n, err := readFrame(r, buf)
+			n, err := stunmsg.ReadFrame(r, buf)
 			if err != nil {
 				return err
 			}

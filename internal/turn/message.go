@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/pion/stun"
+
+	"adit/internal/stunmsg"
 )
 
 // attribute is a raw attribute of a message.
@@ -66,9 +68,9 @@ var requestedUDP = attribute{stun.AttrRequestedTransport, []byte{17, 0, 0, 0}}
 
 // requestedFamily asks for an address of a family (RFC 8656 §18.6).
 func requestedFamily(v6 bool) stun.Setter {
-	f := byte(1)
+	f := byte(stunmsg.IPv4)
 	if v6 {
-		f = 2
+		f = stunmsg.IPv6
 	}
 	return attribute{stun.AttrRequestedAddressFamily, []byte{f, 0, 0, 0}}
 }

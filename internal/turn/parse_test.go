@@ -4,9 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"io"
 	"strings"
 	"testing"
+
+	"adit/internal/stunmsg"
 )
 
 func TestParseURL(t *testing.T) {
@@ -36,50 +37,17 @@ func TestParseURL(t *testing.T) {
 	}
 }
 
-func TestFrames(t *testing.T) {
-	var stream []byte
-	want := []string{"", "a", "abcd", strings.Repeat("x", 1500)}
-	for i, s := range want {
-		stream = appendChannelData(stream, leastChannel+uint16(i), []byte(s), true)
-	}
-	stun := append([]byte{0, 1, 0, 4, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 16)...)
-	stream = append(stream, stun...)
-	r := bufio.NewReader(bytes.NewReader(stream))
-	buf := make([]byte, maxMessage)
-	for i, s := range want {
-		n, err := readFrame(r, buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		channel, data, ok := parseChannelData(buf[:n])
-		if !ok || channel != leastChannel+uint16(i) || string(data) != s {
-			t.Fatalf("frame %d: channel %#x, %d bytes, %v", i, channel, len(data), ok)
-		}
-	}
-	if n, err := readFrame(r, buf); err != nil || !bytes.Equal(buf[:n], stun) {
-		t.Fatalf("STUN message: %x, %v", buf[:n], err)
-	}
-	if _, err := readFrame(r, buf); err != io.EOF {
-		t.Errorf("at the end: %v", err)
-	}
-	for _, bad := range [][]byte{{0x80, 0, 0, 0}, {0x40, 0, 0xff, 0xff}, {0, 1, 0xff, 0xfc}, {0, 1, 0, 3}} {
-		if _, err := readFrame(bufio.NewReader(bytes.NewReader(append(bad, make([]byte, 100)...))), buf); err != errFrame {
-			t.Errorf("% x: %v, want errFrame", bad, err)
-		}
-	}
-}
-
 func FuzzReceive(f *testing.F) {
 	f.Add([]byte{0x40, 0, 0, 1, 'x'})
 	f.Add(append([]byte{0, 0x17, 0, 0, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 12)...))
 	f.Add(append([]byte{1, 0x13, 0, 8, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 20)...))
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		a := &Allocation{c: &client{}, channels: map[uint16]*peer{leastChannel: {}}}
+		a := &Allocation{c: &client{}, channels: map[uint16]*peer{stunmsg.MinChannel: {}}}
 		a.receive(b)
 		r := bufio.NewReader(bytes.NewReader(b))
 		buf := make([]byte, maxMessage)
 		for {
-			n, err := readFrame(r, buf)
+			n, err := stunmsg.ReadFrame(r, buf)
 			if err != nil {
 				break
 			}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/pion/stun"
+
+	"adit/internal/stunmsg"
 )
 
 // A peer is an address that the relay sends to through a channel. Guarded by Allocation.mu.
@@ -86,7 +88,7 @@ func (a *Allocation) sendChannel(channel uint16, b []byte, segment int) error {
 	for len(b) > 0 {
 		d := b[:min(segment, len(b))]
 		b = b[len(d):]
-		out = appendChannelData(out, channel, d, a.c.stream)
+		out = stunmsg.AppendChannelData(out, channel, d, a.c.stream)
 		if a.c.stream && len(b) > 0 && len(out) < 32<<10 {
 			continue // several leave in one write
 		}
@@ -106,7 +108,7 @@ func (a *Allocation) peerLocked(to netip.AddrPort) (*peer, error) {
 	}
 	p := a.peers[to]
 	if p == nil {
-		if len(a.peers) >= maxPeers || a.next > mostChannel {
+		if len(a.peers) >= maxPeers || a.next > stunmsg.MaxChannel {
 			return nil, ErrPeers
 		}
 		p = &peer{addr: to, channel: a.next}

@@ -143,6 +143,7 @@ const (
 	maxPeers       = 64
 	maxWaiting     = 16 // datagrams that wait for a channel
 	maxDatagram    = 1600
+	maxMessage     = 2048 // of the server's STUN messages that matter, a datagram in a Data indication included
 	firstRTO       = 250 * time.Millisecond
 	maxTries       = 6 // 250 ms doubling: 15.75 s
 	allowance      = 10 * time.Second
