@@ -272,20 +272,15 @@ func tomlValue(key string, k kind, values []string) string {
 	if strings.HasSuffix(key, "password") && len(values) > 0 {
 		return `"(not shown)"`
 	}
-	quote := func(s string) string { b, _ := json.Marshal(s); return string(b) } // a text never fails
 	switch {
 	case k == kindList:
-		quoted := make([]string, 0, len(values))
-		for _, v := range values {
-			quoted = append(quoted, quote(v))
-		}
-		return "[" + strings.Join(quoted, ", ") + "]"
+		return identity.QuoteList(values)
 	case len(values) == 0:
 		return `""`
 	case k == kindBool || k == kindInt:
 		return values[0]
 	}
-	return quote(strings.Trim(values[0], `"`))
+	return identity.Quote(strings.Trim(values[0], `"`))
 }
 
 // configText writes what is in force in the form of a config file, each line with its source.
@@ -304,25 +299,8 @@ func configText(settings []inForce, peers []shownPeer, forwards []shownForward) 
 		fmt.Fprintf(&b, "%s = %s  # %s\n", key, s.Value, s.From)
 	}
 	for _, p := range peers {
-		fmt.Fprintf(&b, "\n[%s.%s]  # %s\n", peersTable, p.Name, p.From)
-		if p.Key != nil {
-			fmt.Fprintf(&b, "key = %q\n", p.Key)
-		}
-		list := func(key string, texts []string) {
-			if texts != nil {
-				fmt.Fprintf(&b, "%s = %s\n", key, tomlValue(key, kindList, texts))
-			}
-		}
-		list("signal", p.Signal)
-		list("allow", p.Allow)
-		if p.Local != nil {
-			fmt.Fprintf(&b, "local = %v\n", *p.Local)
-		}
-		list("remote", p.Remote)
-		list("dynamic", p.Dynamic)
-		if p.Streams != nil {
-			fmt.Fprintf(&b, "streams = %d\n", *p.Streams)
-		}
+		head, rest, _ := strings.Cut(p.peer.Table(), "\n")
+		fmt.Fprintf(&b, "\n%s  # %s\n%s", head, p.From, rest)
 	}
 	for _, f := range forwards {
 		fmt.Fprintf(&b, "\n[[%s]]  # %s\npeer = %q\n", forwardTable, f.From, f.Peer)
@@ -331,7 +309,7 @@ func configText(settings []inForce, peers []shownPeer, forwards []shownForward) 
 			texts []string
 		}{{"local", f.Local}, {"remote", f.Remote}, {"dynamic", f.Dynamic}} {
 			if l.texts != nil {
-				fmt.Fprintf(&b, "%s = %s\n", l.key, tomlValue(l.key, kindList, l.texts))
+				fmt.Fprintf(&b, "%s = %s\n", l.key, identity.QuoteList(l.texts))
 			}
 		}
 	}

@@ -154,10 +154,12 @@ type shownPeer struct {
 	Dynamic     []string            `json:"dynamic,omitempty"`
 	Streams     *int                `json:"streams,omitempty"`
 	From        string              `json:"from,omitempty"` // the file or files; of "adit config check"
+
+	peer identity.Peer
 }
 
 func showPeer(p identity.Peer) shownPeer {
-	shown := shownPeer{Name: p.Name, Signal: p.Signal, Allow: p.Allow, Local: p.Local, Remote: p.Remote, Dynamic: p.Dynamic, Streams: p.Streams}
+	shown := shownPeer{peer: p, Name: p.Name, Signal: p.Signal, Allow: p.Allow, Local: p.Local, Remote: p.Remote, Dynamic: p.Dynamic, Streams: p.Streams}
 	if !p.Key.IsZero() {
 		shown.Key, shown.Fingerprint = &p.Key, p.Key.Fingerprint()
 	}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -105,7 +104,7 @@ func Add(path string, p Peer) (added bool, err error) {
 		case !strings.HasSuffix(text, "\n"):
 			text += "\n"
 		}
-		return text + "\n" + block(p), append(now.All(), p), nil
+		return text + "\n" + p.Table(), append(now.All(), p), nil
 	})
 	return added && err == nil, err
 }
@@ -230,50 +229,4 @@ func change(path string, edit func(text string, now *Peers) (string, []Peer, err
 		return fmt.Errorf("save the known peers: %w", err)
 	}
 	return nil
-}
-
-// block returns the table of a peer.
-func block(p Peer) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "[%s.%s]\nkey = %q\n", table, p.Name, p.Key)
-	list := func(key string, texts []string) {
-		if texts == nil {
-			return
-		}
-		quoted := make([]string, 0, len(texts))
-		for _, s := range texts {
-			quoted = append(quoted, quote(s))
-		}
-		fmt.Fprintf(&b, "%s = [%s]\n", key, strings.Join(quoted, ", "))
-	}
-	list("signal", p.Signal)
-	list("allow", p.Allow)
-	if p.Local != nil {
-		fmt.Fprintf(&b, "local = %v\n", *p.Local)
-	}
-	list("remote", p.Remote)
-	list("dynamic", p.Dynamic)
-	if p.Streams != nil {
-		fmt.Fprintf(&b, "streams = %d\n", *p.Streams)
-	}
-	return b.String()
-}
-
-// quote returns s as a TOML basic string.
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range strings.ToValidUTF8(s, "\uFFFD") {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r < ' ' || r == 0x7f:
-			b.WriteString(`\u00` + strconv.FormatInt(int64(r)+0x100, 16)[1:])
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }
