@@ -2,23 +2,13 @@
 
 package control
 
-import (
-	"net"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// clientUID asks the kernel for the user at the other end (LOCAL_PEERCRED, unix(4)).
-func clientUID(c *net.UnixConn) (uid int, known bool) {
-	raw, err := c.SyscallConn()
+// socketUID returns the user at the other end (LOCAL_PEERCRED, unix(4)).
+func socketUID(fd int) (int, error) {
+	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
-	var cred *unix.Xucred
-	if cerr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
-	}); cerr != nil || err != nil {
-		return -1, true // nobody who may
-	}
-	return int(cred.Uid), true
+	return int(cred.Uid), nil
 }

@@ -1,22 +1,12 @@
 package control
 
-import (
-	"net"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// clientUID asks the kernel for the user at the other end (SO_PEERCRED, unix(7)).
-func clientUID(c *net.UnixConn) (uid int, known bool) {
-	raw, err := c.SyscallConn()
+// socketUID returns the user at the other end (SO_PEERCRED, unix(7)).
+func socketUID(fd int) (int, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
-	var cred *unix.Ucred
-	if cerr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); cerr != nil || err != nil {
-		return -1, true // nobody who may
-	}
-	return int(cred.Uid), true
+	return int(cred.Uid), nil
 }
