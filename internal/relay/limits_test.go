@@ -2,36 +2,17 @@ package relay
 
 import (
 	"bytes"
-	"crypto/tls"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
-	"runtime"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/pion/stun"
 
 	"adit/internal/stunmsg"
-	"adit/internal/turn"
 )
-
-// hands is a clock that tests set.
-type hands struct{ ahead atomic.Int64 }
-
-func (h *hands) now() time.Time { return time.Now().Add(time.Duration(h.ahead.Load())) }
-
-func lifetimeIn(m *stun.Message) time.Duration {
-	v, err := m.Get(stun.AttrLifetime)
-	if err != nil || len(v) != 4 {
-		return -1
-	}
-	return time.Duration(binary.BigEndian.Uint32(v)) * time.Second
-}
 
 // An allocation ends with its time, or if it relays nothing; and goes on beyond its credential.
 func TestLifetime(t *testing.T) {
@@ -164,12 +145,6 @@ func TestRate(t *testing.T) {
 	}
 }
 
-func (s *server) at(a netip.AddrPort) *allocation {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.relayed[a]
-}
-
 func TestRelayAllocatesNothing(t *testing.T) {
 	s := startTURN(t, TURNConfig{Allow: loopbackOpen, Rate: 1 << 30, TotalRate: 1 << 30})
 	peer, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
@@ -279,134 +254,6 @@ func TestStreamAbuse(t *testing.T) {
 	}
 }
 
-// One port serves HTTPS and TURN over TLS; who says nothing keeps nobody waiting.
-func TestShare(t *testing.T) {
-	t.Parallel()
-	s := startTURN(t, TURNConfig{})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	shared := Share(l, &tls.Config{Certificates: s.certificates, NextProtos: []string{"http/1.1"}}, s.TURN)
-	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b, _ := io.ReadAll(r.Body)
-		fmt.Fprintf(w, "got %s", b)
-	})}
-	done := make(chan error, 1)
-	go func() { done <- web.Serve(shared) }()
-	silent, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	half, err := tls.Dial("tcp", l.Addr().String(), s.roots)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer half.Close()
-	transport := &http.Transport{TLSClientConfig: s.roots}
-	defer transport.CloseIdleConnections()
-	for range 3 {
-		r, err := (&http.Client{Transport: transport}).Post("https://"+l.Addr().String(), "text/plain", bytes.NewReader([]byte("hello")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if b, err := io.ReadAll(r.Body); err != nil || string(b) != "got hello" {
-			t.Errorf("got %q, %v", b, err)
-		}
-		r.Body.Close()
-	}
-	for _, protocols := range [][]string{nil, {"stun.turn"}} {
-		cfg := s.access("tls", "x")
-		cfg.Server.URL = fmt.Sprintf("turns:%v?transport=tcp", l.Addr())
-		cfg.TLS = s.roots.Clone()
-		cfg.TLS.NextProtos = protocols
-		a, err := turn.Allocate(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.Close()
-	}
-	if err := web.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-done; err != http.ErrServerClosed {
-		t.Error(err)
-	}
-	if err := shared.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestIPv6(t *testing.T) {
-	t.Parallel()
-	l, err := net.ListenPacket("udp6", "[::1]:0")
-	if err != nil {
-		t.Skipf("no IPv6 here: %v", err)
-	}
-	defer l.Close()
-	s := startTURN(t, TURNConfig{Addrs: []netip.Addr{netip.MustParseAddr("::1")}, Allow: loopbackOpen})
-	cfg := s.access("udp", "x")
-	cfg.IPv6 = true
-	a, got := allocateOn(t, cfg)
-	if a.Relayed().Addr() != netip.MustParseAddr("::1") {
-		t.Fatalf("relayed address %v", a.Relayed())
-	}
-	to := l.LocalAddr().(*net.UDPAddr).AddrPort()
-	if err := a.Permit(t.Context(), to.Addr()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.WriteTo([]byte("in"), net.UDPAddrFromAddrPort(a.Relayed())); err != nil {
-		t.Fatal(err)
-	}
-	if m, want := receive(t, "a packet over IPv6", got), to.String()+" in"; m != want {
-		t.Errorf("got %q, want %q", m, want)
-	}
-	if err := a.Send([]byte("out"), 3, to); err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 10)
-	_ = l.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if n, from, err := l.ReadFrom(b); err != nil || string(b[:n]) != "out" || from.String() != a.Relayed().String() {
-		t.Errorf("got %q from %v, %v", b[:n], from, err)
-	}
-	if err := a.Permit(t.Context(), netip.MustParseAddr("9.9.9.9")); err == nil {
-		t.Error("an IPv6 address relays to IPv4")
-	}
-}
-
-// On a machine with several addresses, all that a client gets comes from the one that it asked.
-func TestSecondAddress(t *testing.T) {
-	t.Parallel()
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux has all of 127.0.0.0/8 by itself")
-	}
-	s := startTURN(t, TURNConfig{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
-	udp, err := ListenSTUN(":0", Config{TURN: s.TURN})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer udp.Close()
-	peer, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	cfg := s.access("udp", "x")
-	cfg.Server.URL = fmt.Sprintf("turn:127.0.0.2:%d", udp.Addr().Port())
-	a, got := allocateOn(t, cfg) // its socket is connected
-	if a.Relayed().Addr() != netip.MustParseAddr("127.0.0.2") {
-		t.Errorf("relayed address %v", a.Relayed())
-	}
-	if err := a.Permit(t.Context(), netip.MustParseAddr("127.0.0.1")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := peer.WriteToUDPAddrPort([]byte("in"), a.Relayed()); err != nil {
-		t.Fatal(err)
-	}
-	receive(t, "what a peer sent", got)
-}
-
 // Requests of strangers leave nothing behind.
 func TestNothingIsKept(t *testing.T) {
 	t.Parallel()
@@ -428,67 +275,4 @@ func TestNothingIsKept(t *testing.T) {
 	if answered == 0 || answered > perSecond*2 || len(limit.known) > maxSources {
 		t.Errorf("%d answers, %d addresses", answered, len(limit.known))
 	}
-}
-
-func FuzzMessage(f *testing.F) {
-	key := longTermKey("u", realm, "p")
-	for _, method := range []uint16{methodAllocate, methodRefresh, methodSend, methodCreatePermission, methodChannelBind} {
-		for _, class := range []uint16{classRequest, classIndication, classSuccess} {
-			b := answer(nil, &message{method: method}, class)
-			transportUDP(&b)
-			number(stunmsg.MinChannel)(&b)
-			peerAttr(netip.MustParseAddrPort("127.0.0.1:9"))(&b)
-			peerAttr(netip.MustParseAddrPort("[2001:db8::1]:9"))(&b)
-			b.attr(attrData, []byte("hello"))
-			b.attr(stunmsg.Username, []byte("1:x"))
-			b.attr(attrEvenPort, []byte{0x80})
-			f.Add(b.done(&key))
-		}
-	}
-	f.Add([]byte{0x40, 0, 0, 2, 'h', 'i'})
-	f.Fuzz(func(t *testing.T, packet []byte) {
-		var m message
-		if parse(packet, &m) {
-			other := &stun.Message{Raw: bytes.Clone(packet)}
-			if err := other.Decode(); err != nil {
-				t.Fatalf("%x: another reader says %v", packet, err)
-			}
-			if m.integrityAt != 0 && !m.bad {
-				// Both must find the same MAC over the same bytes.
-				mac := integrity(&key, packet, m.integrityAt)
-				ours := bytes.Equal(mac[:], packet[m.integrityAt+4:m.integrityAt+24])
-				if theirs := stun.MessageIntegrity(key[:]).Check(other) == nil; ours != theirs {
-					t.Fatalf("%x: integrity %v, another reader says %v", packet, ours, theirs)
-				}
-			}
-		}
-		// The server survives it, from somebody who holds an allocation too.
-		s, err := NewTURN(TURNConfig{Secret: secret})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		c := client{addr: netip.MustParseAddrPort("192.0.2.1:5"), local: netip.MustParseAddr("127.0.0.1"), sock: new(socket)}
-		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		a := newAllocation(s, &c, "1:x", conn, conn.LocalAddr().(*net.UDPAddr).AddrPort(), time.Now())
-		s.mu.Lock()
-		s.allocations[c.key()] = a
-		s.mu.Unlock()
-		data := append(make([]byte, headroom, headroom+len(packet)+padding), packet...)
-		var out [maxAnswer]byte
-		if r := s.packet(&c, data, out[:], nil); len(r) > 0 && (&stun.Message{Raw: r}).Decode() != nil {
-			t.Fatalf("%x is answered with %x", packet, r)
-		}
-		if parse(packet, &m) { // as if it were signed
-			r := answer(out[:], &m, classSuccess)
-			s.serve(&c, &m, "1:x", time.Now(), &r)
-		}
-		s.mu.Lock()
-		delete(s.allocations, c.key())
-		s.mu.Unlock()
-	})
 }
