@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"adit/internal/identity"
-	"adit/signal"
+	"adit/internal/turn"
 	"adit/tunnel"
 
 	"github.com/urfave/cli/v2"
@@ -241,7 +241,7 @@ func checkValue(key string, values []string) error {
 		_, err := stunList(values)
 		return err
 	case "ice.turn":
-		return each(signal.CheckTURNURL)
+		return each(turn.CheckURL)
 	case "ice.path":
 		if !slices.Contains([]string{"auto", "direct", "relay"}, values[0]) {
 			return usagef("use auto, direct or relay", "%q is no choice", values[0])

@@ -11,6 +11,7 @@ import (
 	"adit/internal/history"
 	"adit/internal/identity"
 	"adit/internal/peer"
+	"adit/internal/turn"
 	"adit/signal"
 
 	"github.com/urfave/cli/v2"
@@ -79,7 +80,7 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 		return cfg, usagef("use auto, direct or relay", "--path %q is no choice", p)
 	}
 	for _, s := range c.StringSlice("turn") {
-		if err := signal.CheckTURNURL(s); err != nil {
+		if err := turn.CheckURL(s); err != nil {
 			return cfg, usagef("for example --turn turn:relay.example.org:3478?transport=udp", "--turn: %v", err)
 		}
 		cfg.TURN = append(cfg.TURN, signal.TURNServer{URL: s, Username: c.String("turn-user"), Password: c.String("turn-password")})

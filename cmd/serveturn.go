@@ -14,7 +14,7 @@ import (
 
 	"adit/internal/event"
 	"adit/internal/relay"
-	"adit/signal"
+	"adit/internal/turn"
 	"adit/signal/rendezvous"
 
 	"github.com/urfave/cli/v2"
@@ -69,7 +69,7 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 	r := &relays{}
 	t := cfg.turn
 	for _, s := range t.urls {
-		if err := signal.CheckTURNURL(s); err != nil {
+		if err := turn.CheckURL(s); err != nil {
 			return nil, usagef("for example --turn-url turn:relay.example.org:3478?transport=udp", "--turn-url: %v", err)
 		}
 		r.urls = append(r.urls, s)

@@ -95,18 +95,3 @@ func plain(s string) bool {
 	}
 	return s != "" && len(s) <= maxTURNText
 }
-
-// CheckTURNURL returns an error if s cannot be the URL of a relay (RFC 7065).
-func CheckTURNURL(s string) error {
-	scheme, rest, _ := strings.Cut(s, ":")
-	host, query, _ := strings.Cut(rest, "?")
-	switch {
-	case scheme != "turn" && scheme != "turns":
-		return fmt.Errorf("%q is not the URL of a relay, turn:HOST or turns:HOST", s)
-	case !plain(s) || host == "" || strings.ContainsAny(host, "/@?"):
-		return fmt.Errorf("%q names no host", s)
-	case query != "" && query != "transport=tcp" && (query != "transport=udp" || scheme == "turns"):
-		return fmt.Errorf("%q has a transport that is none", s)
-	}
-	return nil
-}
