@@ -34,7 +34,7 @@ func book(t *testing.T, config, peers string) (*rulebook, string, *strings.Build
 	}
 	u, _, said := screen(func(*ui) {})
 	r, err := newRulebook(u, c, func(configFile) (tunnel.Policy, error) {
-		return tunnel.PolicyFor(tunnel.Target{Host: "localhost", Port: 22}), nil
+		return tunnel.Policy{Targets: []tunnel.Rule{tunnel.RuleOf(tunnel.Target{Host: "localhost", Port: 22})}}, nil
 	})
 	if err != nil {
 		t.Fatal(err)

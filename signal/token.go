@@ -86,19 +86,10 @@ func tokenSum(prefix string, b []byte) uint32 {
 	return crc32.Update(crc32.Checksum([]byte(prefix), castagn), castagn, b)
 }
 
-// ParseToken finds the first whole token in s, which may be a line, several, or a piece of chat: it
-// skips what stands before and after the token, and inside it line breaks, spaces, quote marks,
-// backticks, asterisks, invisible characters, and the name or the time that a chat puts in front of
-// each line. Whether the token has expired is the caller's to judge. The error is a *TokenError.
-func ParseToken(s string) (Message, error) {
-	ms, err := scanTokens(s)
-	if len(ms) > 0 {
-		return ms[0], nil
-	}
-	return Message{}, err
-}
-
-// scanTokens returns every whole token in s and, if there is none, what is wrong with the last.
+// scanTokens returns every whole token in s, which may be a line, several, or a piece of chat, and, if
+// there is none, what is wrong with the last. It skips what stands before and after a token, and inside it
+// line breaks, spaces, quote marks, backticks, asterisks, invisible characters, and the name or the time
+// that a chat puts in front of each line. Whether a token has expired is the caller's to judge.
 func scanTokens(s string) ([]Message, *TokenError) {
 	text := clean(s)
 	var found []Message

@@ -17,6 +17,15 @@ func sampleMessage(k Kind) Message {
 	return Message{Kind: k, Expires: inTime, Body: body}
 }
 
+// parseToken returns the first whole token in s.
+func parseToken(s string) (Message, error) {
+	ms, err := scanTokens(s)
+	if len(ms) > 0 {
+		return ms[0], nil
+	}
+	return Message{}, err
+}
+
 func token(t testing.TB, m Message) string {
 	t.Helper()
 	s, err := m.Token()
@@ -29,7 +38,7 @@ func token(t testing.TB, m Message) string {
 // problem returns the TokenError that reading s gives.
 func problem(t *testing.T, s string) *TokenError {
 	t.Helper()
-	m, err := ParseToken(s)
+	m, err := parseToken(s)
 	var e *TokenError
 	if !errors.As(err, &e) {
 		t.Fatalf("got %v, %v, want a *TokenError", m, err)
@@ -61,7 +70,7 @@ func TestToken(t *testing.T) {
 		if len(s) > MaxToken || strings.ContainsAny(s, " \n\r") {
 			t.Errorf("token %q of %d characters", s, len(s))
 		}
-		got, err := ParseToken(s)
+		got, err := parseToken(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +162,7 @@ func TestTokenThroughChat(t *testing.T) {
 		{"one of another version before", "adit2o.AAAA " + s},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := ParseToken(c.text)
+			got, err := parseToken(c.text)
 			if err != nil {
 				t.Fatalf("%v, reading %q", err, c.text)
 			}
@@ -236,7 +245,7 @@ func FuzzToken(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		m, err := ParseToken(s)
+		m, err := parseToken(s)
 		if err != nil {
 			var e *TokenError
 			if !errors.As(err, &e) || e.Problem == "" || e.Hint == "" {
@@ -244,7 +253,7 @@ func FuzzToken(f *testing.F) {
 			}
 			return
 		}
-		again, err := ParseToken(token(t, m))
+		again, err := parseToken(token(t, m))
 		if err != nil || !reflect.DeepEqual(again, m) {
 			t.Errorf("%+v came back as %+v, %v", m, again, err)
 		}

@@ -67,11 +67,6 @@ func Pipe(ctx context.Context, s Session, opener bool, in io.Reader, out io.Writ
 	return pipe(ctx, st, true, in, out)
 }
 
-// PipeStream is the accepting side of Pipe for a stream that a Policy's Pipe function was given.
-func PipeStream(ctx context.Context, st Stream, in io.Reader, out io.Writer) error {
-	return pipe(ctx, st, false, in, out)
-}
-
 // A piping is one side of a pipe.
 type piping struct {
 	st Stream

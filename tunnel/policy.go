@@ -40,15 +40,6 @@ type Policy struct {
 // Any is the rule that allows everything, "*".
 var Any = Rule{text: "*", all: true, any: true, hi: maxPort}
 
-// PolicyFor returns the policy that offers these targets and nothing else.
-func PolicyFor(targets ...Target) Policy {
-	var p Policy
-	for _, t := range targets {
-		p.Targets = append(p.Targets, RuleOf(t))
-	}
-	return p
-}
-
 // Default returns the target of a stream, or of datagrams, that name none; ok is false if there is no
 // such target.
 func (p *Policy) Default(udp bool) (t Target, ok bool) {

@@ -24,7 +24,11 @@ func rules(t testing.TB, texts ...string) []Rule {
 
 // offering offers these targets, to a peer without a name.
 func offering(targets ...Target) Offer {
-	return Offer{Gate: NewGate("", PolicyFor(targets...), nil)}
+	var p Policy
+	for _, t := range targets {
+		p.Targets = append(p.Targets, RuleOf(t))
+	}
+	return Offer{Gate: NewGate("", p, nil)}
 }
 
 // offeringAll offers what this machine reaches.

@@ -29,10 +29,6 @@ type Offer struct {
 	// Gate says which targets the peer may reach. It may be nil.
 	Gate *Gate
 
-	// Pipe, if set, serves streams of kind pipe. It owns the stream, has to accept or refuse it, and
-	// returns when ctx is done.
-	Pipe func(ctx context.Context, st Stream)
-
 	// Bench, if set, serves streams that measure the path, with the request of their opener. It owns
 	// the stream, has to accept or refuse it, and returns when ctx is done.
 	Bench func(ctx context.Context, st Stream, request []byte)
@@ -98,10 +94,6 @@ func Serve(ctx context.Context, s Session, o Offer, opts Options) error {
 		h, err := parseHeader(st.Header())
 		if err != nil {
 			refuse(st, StreamEvent{}, &RefusedError{CodeUsage, err.Error()}, &opts)
-			continue
-		}
-		if h.kind == kindPipe && o.Pipe != nil {
-			wg.Go(func() { o.Pipe(ctx, st) })
 			continue
 		}
 		e := StreamEvent{Target: h.target.String()}

@@ -266,23 +266,3 @@ func TestPipeFails(t *testing.T) {
 		}
 	})
 }
-
-func TestServePipe(t *testing.T) {
-	a, b := newSessions(t)
-	got := make(chan string, 1)
-	serving(t, b, Offer{Pipe: func(ctx context.Context, st Stream) {
-		var out bytes.Buffer
-		err := PipeStream(ctx, st, strings.NewReader("from the policy"), &out)
-		if err != nil {
-			out.WriteString(err.Error())
-		}
-		got <- out.String()
-	}}, Options{})
-	var out bytes.Buffer
-	if err := Pipe(t.Context(), a, true, strings.NewReader("to the policy"), &out); err != nil || out.String() != "from the policy" {
-		t.Errorf("%q, %v", out.String(), err)
-	}
-	if s := <-got; s != "to the policy" {
-		t.Errorf("the policy got %q", s)
-	}
-}
