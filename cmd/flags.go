@@ -35,7 +35,7 @@ func commonFlags(categories ...string) []cli.Flag {
 			&cli.StringFlag{Name: "turn-password", Usage: "its password; better in the variable or the config file, out of sight", Hidden: true},
 			&cli.BoolFlag{Name: "no-port-mapping", Usage: "do not ask the router to forward the port (PCP, NAT-PMP, UPnP)"},
 			&cli.DurationFlag{Name: "timeout", Usage: "give up if there is no path after `D`, say 30s", DefaultText: "wait for the peer"},
-			&cli.DurationFlag{Name: "resume-timeout", Usage: "end the session if the peer stays away for `D`", DefaultText: "10m"},
+			&cli.DurationFlag{Name: "resume-timeout", Usage: "end the session if the peer stays away for `D`", DefaultText: "24h for a peer that is met by key, else 10m"},
 			&cli.BoolFlag{Name: "loopback", Usage: "both peers are on this machine", Hidden: true},
 		},
 		outputFlags: {

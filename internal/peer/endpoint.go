@@ -201,7 +201,7 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 		Socket: e.board, Relayed: e.onRelay, LocalIndex: e.index, RemoteIndex: remote.Index,
 		SendKey: keys.Send, RecvKey: keys.Recv, AES: keys.Suite == handshake.AES256GCM,
 		ReceiveBuffer: e.host.ReceiveBuffer(), DontFragment: e.host.DontFragment(),
-		DeadAfter: e.cfg.ResumeTimeout,
+		DeadAfter: e.cfg.resumeTimeout(),
 		OnControl: e.control, OnState: e.state, OnMove: e.pathMoved, OnRekey: e.rekeyed, Logger: e.cfg.Logger,
 	})
 	if err != nil {

@@ -46,6 +46,10 @@ const (
 	// path that has not shown itself by then does not exist.
 	checkFor = 30 * time.Second
 
+	// resumeKnown and resumeOthers are how long a session outlives its peer's silence where nobody says.
+	resumeKnown  = 24 * time.Hour
+	resumeOthers = 10 * time.Minute
+
 	// agentLinger is how long the ICE agent goes on answering after this side is up, so that the
 	// peer's checks can end too. Data does not need it.
 	agentLinger = 10 * time.Second
@@ -70,7 +74,8 @@ type Config struct {
 	TLS         *tls.Config         // for relays; nil trusts the system's roots
 	Loopback    bool                // use loopback candidates too: both peers on one machine
 	Timeout     time.Duration       // for the whole meeting; 0 waits for a person, and checkFor for checks
-	// ResumeTimeout is how long a session outlives its peer's silence; 0 is 10 minutes.
+	// ResumeTimeout is how long a session outlives its peer's silence; 0 is 24 hours for a peer that is met by
+	// its key, and 10 minutes otherwise.
 	ResumeTimeout time.Duration
 
 	// Admit says, for Listen, whether the peer with a public key may have a session, and what it is called.
@@ -89,6 +94,18 @@ type Config struct {
 	Who    string           // what tells the peer from others there, if it is known: its public key
 
 	base *base // whose sockets to use; nil opens some
+}
+
+// resumeTimeout returns ResumeTimeout or its default. A peer that is known comes back to the same machine the
+// next morning; one that was met by a code or a pasted line is most likely gone for good.
+func (c *Config) resumeTimeout() time.Duration {
+	switch {
+	case c.ResumeTimeout > 0:
+		return c.ResumeTimeout
+	case c.Who != "":
+		return resumeKnown
+	}
+	return resumeOthers
 }
 
 var discard = slog.New(slog.DiscardHandler)
