@@ -15,6 +15,11 @@ var (
 	gateway6 = netip.MustParseAddr("2001:db8::1")
 )
 
+// bridgeMAC is the address of every router in its LAN, and of the internet. A bridge that was given none takes
+// the lowest of its ports': it changes when a host moves in, and others cannot reach their router until their
+// ARP entries have expired, which takes up to a minute.
+const bridgeMAC = "02:00:00:00:00:01"
+
 func inet4(host int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(host)}) }
 func inet6(host int) netip.Addr { return addr6(0, host) }
 
@@ -55,7 +60,7 @@ func (l *Lab) internet() string {
 	if l.inet == "" {
 		l.inet = l.router("inet")
 		l.sysctl(l.inet, "ipv4/conf/all/send_redirects", "0")
-		l.ip("-n", l.inet, "link", "add", "name", "br0", "type", "bridge")
+		l.ip("-n", l.inet, "link", "add", "name", "br0", "address", bridgeMAC, "type", "bridge")
 		l.up(end{ns: l.inet, dev: "br0", addrs: []netip.Prefix{netip.PrefixFrom(gateway4, 24), netip.PrefixFrom(gateway6, 64)}})
 	}
 	return l.inet
@@ -137,7 +142,7 @@ func (l *Lab) Host(kind NAT, opts HostOptions) *Host {
 // lan gives a router its inner side.
 func (l *Lab) lan(router string, addrs []netip.Prefix) {
 	l.t.Helper()
-	l.ip("-n", router, "link", "add", "name", "lan", "type", "bridge")
+	l.ip("-n", router, "link", "add", "name", "lan", "address", bridgeMAC, "type", "bridge")
 	l.up(end{ns: router, dev: "lan", addrs: addrs})
 }
 
