@@ -4,6 +4,7 @@ package cmd
 
 import "adit/internal/peer"
 
-func onTerminal() bool { return true } // SIGHUP stands for the closing of the console
+// terminalInUse returns what reports that the terminal is gone: SIGHUP stands for the closing of the console.
+func terminalInUse() (gone func() bool) { return func() bool { return true } }
 
 func recoverOnHangup(*peer.Session) (stop func()) { return func() {} }

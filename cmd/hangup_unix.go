@@ -7,26 +7,36 @@ import (
 	"os/signal"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"adit/internal/peer"
 )
 
-// onTerminal reports whether this process has a controlling terminal. Without one, as a service, SIGHUP
-// asks for another look at the network; with one it says that the terminal is gone.
-func onTerminal() bool {
-	f, err := os.OpenFile("/dev/tty", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
+// terminalInUse finds the terminal that this process is used at: that of its standard files. gone reports
+// whether it is there no more, as after SIGHUP from a window that was closed. A process whose standard files all
+// go elsewhere, as a service's do, is used at none, and nothing is ever gone.
+func terminalInUse() (gone func() bool) {
+	var files []*os.File
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if isTerminal(f) {
+			files = append(files, f)
+		}
+	}
+	return func() bool {
+		for _, f := range files {
+			p := []unix.PollFd{{Fd: int32(f.Fd())}} // a hangup is always told
+			n, err := unix.Poll(p, 0)
+			if !isTerminal(f) || err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
+				return true
+			}
+		}
 		return false
 	}
-	_ = f.Close() // nothing was written
-	return true
 }
 
-// recoverOnHangup makes s look for another path whenever a service is sent SIGHUP, until the returned
-// function is called.
+// recoverOnHangup makes s look for another path whenever this process is sent SIGHUP, until the returned
+// function is called. Where the terminal is gone that does no harm: the session ends.
 func recoverOnHangup(s *peer.Session) (stop func()) {
-	if onTerminal() {
-		return func() {}
-	}
 	ch := make(chan os.Signal, 1) // one says it all
 	signal.Notify(ch, syscall.SIGHUP)
 	quit, done := make(chan struct{}), make(chan struct{})

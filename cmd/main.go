@@ -13,9 +13,14 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
+
+// hangupAfter is when the terminal is looked at again after a SIGHUP that found it there: what stands between
+// it and adit may pass on the signal before it closes its own.
+const hangupAfter = 500 * time.Millisecond
 
 // Main runs adit with the given arguments, the program's name first, and returns its exit code.
 func Main(args []string) int {
@@ -94,8 +99,9 @@ func action(u *ui, do func(ctx context.Context, c *cli.Context) error) cli.Actio
 }
 
 // interruptible returns a context that the first Ctrl-C, or a polite request to end, cancels with
-// errInterrupted. The second ends the process at once. SIGHUP says that the terminal is gone; where
-// there was none it asks for another look at everything: at the files here, at the network elsewhere.
+// errInterrupted. The second ends the process at once. SIGHUP is such
+// a request where the terminal that adit is used at is gone; else it asks for another look at everything: at the
+// files here, at the network elsewhere.
 func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	// The runtime kills a process that writes to a closed pipe on its standard output, unless it asks
@@ -103,7 +109,8 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, syscall.SIGPIPE)
 	ch := make(chan os.Signal, 2) // both Ctrl-C, should they come at once
-	attached := onTerminal()
+	terminalGone := terminalInUse()
+	var again <-chan time.Time // nil until a SIGHUP
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(s) { // as under nohup
 			signal.Notify(ch, s)
@@ -116,8 +123,14 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 			select {
 			case <-quit:
 				return
+			case <-again:
+				again = nil
+				if terminalGone() {
+					cancel(errInterrupted)
+				}
 			case sig := <-ch:
-				if sig == syscall.SIGHUP && !attached {
+				if sig == syscall.SIGHUP && !terminalGone() {
+					again = time.After(hangupAfter)
 					u.reload()
 					continue
 				}

@@ -17,7 +17,7 @@ type reloads struct {
 	list []*func() error
 }
 
-// onReload has do called at each SIGHUP that is no terminal's, until the returned function is called.
+// onReload has do called at each SIGHUP that is not the end of the terminal, until the returned function is called.
 func (u *ui) onReload(do func() error) (remove func()) {
 	u.reloads.mu.Lock()
 	defer u.reloads.mu.Unlock()
