@@ -3,7 +3,6 @@
 package acceptance
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -57,8 +56,16 @@ type copying struct {
 	typed    atomic.Int64
 	echoed   count
 	stop     chan struct{}
-	sums     chan [2][32]byte
-	typist   chan error
+	sums     chan [2][32]byte // of what was sent and what came, capacity 1
+	typist   chan error       // capacity 1
+	endsFor  time.Duration    // how long what was sent may take to come in at the end
+}
+
+func newCopying(t testing.TB) *copying {
+	return &copying{
+		t: t, received: newCount(), echoed: newCount(),
+		stop: make(chan struct{}), sums: make(chan [2][32]byte, 1), typist: make(chan error, 1), endsFor: patience,
+	}
 }
 
 // Bytes that the sender writes at once, and how often: 3 MB/s, so that the machine has time for the rest.
@@ -77,10 +84,7 @@ func (w *world) copyThrough(left, right *netlab.Host, flags ...string) (c *copyi
 // copyAt is copyThrough with another time between portions; 0 is as fast as it goes.
 func (w *world) copyAt(left, right *netlab.Host, every time.Duration, flags ...string) (c *copying, exposer, connecter *process) {
 	w.t.Helper()
-	c = &copying{
-		t: w.t, received: newCount(), echoed: newCount(),
-		stop: make(chan struct{}), sums: make(chan [2][32]byte, 1), typist: make(chan error, 1),
-	}
+	c = newCopying(w.t)
 	sum := make(chan [32]byte, 1)
 	sink := listen(w.t, left, func(conn net.Conn) {
 		h := sha256.New()
@@ -215,8 +219,13 @@ func (c *copying) rate(d time.Duration) float64 {
 func (c *copying) ends() {
 	c.t.Helper()
 	close(c.stop)
-	if s := <-c.sums; !bytes.Equal(s[0][:], s[1][:]) {
-		c.t.Errorf("the receiver got something else than was sent")
+	select {
+	case s := <-c.sums:
+		if s[0] != s[1] {
+			c.t.Errorf("the receiver got something else than was sent")
+		}
+	case <-time.After(c.endsFor):
+		c.t.Errorf("the copy does not end")
 	}
 	select {
 	case err := <-c.typist:

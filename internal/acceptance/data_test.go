@@ -40,11 +40,17 @@ func sumFile(t testing.TB, path string) [sha256.Size]byte {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	sum, err := sumOf(f)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	return sum
+}
+
+func sumOf(r io.Reader) (sum [sha256.Size]byte, err error) {
+	h := sha256.New()
+	_, err = io.Copy(h, r)
+	return [sha256.Size]byte(h.Sum(nil)), err
 }
 
 // pattern is what the bulk tests send over and over: cheap to make and to compare, because both ends

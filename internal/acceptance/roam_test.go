@@ -59,9 +59,20 @@ func newRoaming(w *world, kind netlab.NAT) *roaming {
 	return &roaming{world: w, left: nat(), right: nat(), other: nat(), another: nat()}
 }
 
+// start begins a session with a copy and somebody who types. In the long form these are scp and ssh.
 func (r *roaming) start(flags ...string) {
 	r.t.Helper()
+	if long {
+		r.startSSH(scpSize, flags...)
+		return
+	}
 	r.copying, r.exposer, r.connecter = r.copyThrough(r.left, r.right, append(flags, "-v")...)
+}
+
+// startSSH is start with scp and ssh in any form. So many bytes are copied.
+func (r *roaming) startSSH(size int64, flags ...string) {
+	r.t.Helper()
+	r.copying, r.exposer, r.connecter = r.copyBySSH(r.left, r.right, size, scpLimit, append(flags, "-v")...)
 }
 
 // back checks that everything flows again within the limit.
@@ -144,6 +155,17 @@ func TestRoam(t *testing.T) {
 			r.end()
 		})
 	}
+}
+
+// TestRoamSSH is one row for those who have no time for the long form: both sides move while scp and ssh go on.
+func TestRoamSSH(t *testing.T) {
+	t.Parallel()
+	r := newRoaming(newWorld(t), netlab.PortRestricted)
+	r.startSSH(24 << 20)
+	r.left.Move(r.other)
+	r.right.Move(r.another)
+	r.back(6 * time.Second)
+	r.end()
 }
 
 // TestRoamNarrow: a path begins to swallow packets of more than 1,250 bytes.
@@ -256,7 +278,11 @@ func TestRoamLoss(t *testing.T) {
 				t.Skip("one of the two is enough: set ADIT_LONG, or not")
 			}
 			r := newRoaming(newWorld(t, netlab.WithUplink(netlab.LinkConfig{RateBits: 40e6, Delay: 5 * time.Millisecond})), netlab.PortRestricted)
-			r.copying, r.exposer, r.connecter = r.copyAt(r.left, r.right, 0, "-v")
+			if long {
+				r.copying, r.exposer, r.connecter = r.copyBySSH(r.left, r.right, 2*scpSize, 0, "-v") // more than the time is enough for
+			} else {
+				r.copying, r.exposer, r.connecter = r.copyAt(r.left, r.right, 0, "-v")
+			}
 			time.Sleep(2 * time.Second)
 			before := r.copying.rate(2 * time.Second)
 			drop(t, r.left, "numgen", "random", "mod", "100", "<", "30")
@@ -285,7 +311,7 @@ func TestRoamLoss(t *testing.T) {
 func TestGoodbyeByLetter(t *testing.T) {
 	t.Parallel()
 	r := newRoaming(newWorld(t), netlab.PortRestricted)
-	r.start()
+	r.copying, r.exposer, r.connecter = r.copyThrough(r.left, r.right, "-v")
 	drop(t, r.left, "meta", "l4proto", "udp")
 	r.connecter.await("interrupted")
 	r.exposer.await("interrupted")

@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,11 +30,17 @@ func newTerminal(t testing.TB) *terminal {
 		t.Skipf("needs pseudo terminals: %v", err)
 	}
 	t.Cleanup(func() { _ = keys.Close() }) // the test may have closed it
-	if err := unix.IoctlSetPointerInt(int(keys.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+	raw, err := keys.SyscallConn()         // Fd would make it one whose reads cannot be ended
+	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := unix.IoctlGetInt(int(keys.Fd()), unix.TIOCGPTN)
-	if err != nil {
+	n, failed := 0, error(nil)
+	err = raw.Control(func(fd uintptr) {
+		if failed = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); failed == nil {
+			n, failed = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
 		t.Fatal(err)
 	}
 	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -42,6 +49,11 @@ func newTerminal(t testing.TB) *terminal {
 	}
 	t.Cleanup(func() { _ = tty.Close() })
 	return &terminal{keys, tty}
+}
+
+// window shows what a process writes in the terminal.
+func (x *terminal) window() setting {
+	return func(c *exec.Cmd) { c.Stdout, c.Stderr = x.tty, x.tty }
 }
 
 // attach makes the terminal the controlling one of a process, and its standard input too if it is used there.
