@@ -2,7 +2,7 @@
 //
 //	routing socket ── something changed ──┐ 250 ms of quiet
 //	every 10 s ───────────────────────────┴─> read addresses and default routes, compare ──> Changed
-//	every 2 s ── both clocks, and how late it is ─────────────────────────────────────────> Resumed
+//	every 2 s ── all clocks, and how late it is ──────────────────────────────────────────> Resumed
 //
 // What the system says is only a hint to look: a snapshot that equals the last one is no change. Where
 // there is no such hint (systems other than Linux and the BSDs, sandboxes) looking every ten seconds has to do.
@@ -24,7 +24,7 @@ const (
 	clockEvery = 2 * time.Second
 	quiet      = 250 * time.Millisecond // addresses and routes change one after the other
 	quietMost  = time.Second            // whatever still changes
-	jumpLeast  = 5 * time.Second        // of the wall clock against the other, or of a tick against its time
+	jumpLeast  = 5 * time.Second        // of one clock against another, or of a tick against its time
 )
 
 // An Event says what happened.
@@ -61,7 +61,7 @@ func Open(log *slog.Logger, tell func(Event)) *Monitor {
 	ctx, m.cancel = context.WithCancel(context.Background())
 	hints := make(chan struct{}, 1) // one that waits says it all
 	m.wg.Go(func() { watch(ctx, log, hints) })
-	m.wg.Go(func() { m.run(ctx, hints, snapshot) })
+	m.wg.Go(func() { m.run(ctx, hints, snapshot, readClocks) })
 	return m
 }
 
@@ -72,8 +72,8 @@ func (m *Monitor) Close() error {
 	return nil
 }
 
-// run is the monitor's one state machine. look describes the network.
-func (m *Monitor) run(ctx context.Context, hints <-chan struct{}, look func() string) {
+// run is the monitor's one state machine. look describes the network, read reads the clocks.
+func (m *Monitor) run(ctx context.Context, hints <-chan struct{}, look func() string, read func() reading) {
 	was := look()
 	compare := func() {
 		is := look()
@@ -88,7 +88,7 @@ func (m *Monitor) run(ctx context.Context, hints <-chan struct{}, look func() st
 	defer poll.Stop()
 	ticks := time.NewTicker(clockEvery)
 	defer ticks.Stop()
-	clock := newClock(time.Now())
+	clock := clock{read()}
 	settle := time.NewTimer(time.Hour)
 	settle.Stop()
 	defer settle.Stop()
@@ -109,30 +109,13 @@ func (m *Monitor) run(ctx context.Context, hints <-chan struct{}, look func() st
 		case <-poll.C:
 			compare()
 		case <-ticks.C:
-			if gap := clock.tick(time.Now()); gap > 0 {
+			if gap := clock.tick(read()); gap > 0 {
 				m.log.Info("the machine slept, or the clock was set", "for", gap)
 				m.tell(Resumed)
 				compare()
 			}
 		}
 	}
-}
-
-// A clock compares the wall clock with the one that only goes forward, which stands still while the
-// machine sleeps on some systems, and both with when a tick was due.
-type clock struct{ last time.Time }
-
-func newClock(now time.Time) *clock { return &clock{now} }
-
-// tick returns by how much one of the clocks jumped forward since the last tick, or 0.
-func (c *clock) tick(now time.Time) time.Duration {
-	steady := now.Sub(c.last)
-	wall := now.Round(0).Sub(c.last.Round(0))
-	c.last = now
-	if gap := max(steady, wall) - clockEvery; gap >= jumpLeast {
-		return gap
-	}
-	return 0
 }
 
 // snapshot describes the network as far as paths depend on it: the addresses of interfaces that are up,
