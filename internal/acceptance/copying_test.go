@@ -58,13 +58,14 @@ type copying struct {
 	stop     chan struct{}
 	sums     chan [2][32]byte // of what was sent and what came, capacity 1
 	typist   chan error       // capacity 1
+	more     int64            // bytes: far more than are under way
 	endsFor  time.Duration    // how long what was sent may take to come in at the end
 }
 
 func newCopying(t testing.TB) *copying {
 	return &copying{
 		t: t, received: newCount(), echoed: newCount(),
-		stop: make(chan struct{}), sums: make(chan [2][32]byte, 1), typist: make(chan error, 1), endsFor: patience,
+		stop: make(chan struct{}), sums: make(chan [2][32]byte, 1), typist: make(chan error, 1), more: 512 << 10, endsFor: patience,
 	}
 }
 
@@ -197,8 +198,7 @@ func (c *copying) flows(limit time.Duration) time.Duration {
 	c.t.Helper()
 	began := time.Now()
 	deadline := time.After(limit)
-	// What was under way may still come in: half a megabyte is more than that.
-	bytes, typed := c.received.n.Load()+512<<10, c.typed.Load()+1
+	bytes, typed := c.received.n.Load()+c.more, c.typed.Load()+1 // what was under way may still come in
 	if !c.received.reaches(bytes, deadline) {
 		c.t.Fatalf("nothing of the copy comes through %v later", limit)
 	}

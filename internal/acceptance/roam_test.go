@@ -63,16 +63,16 @@ func newRoaming(w *world, kind netlab.NAT) *roaming {
 func (r *roaming) start(flags ...string) {
 	r.t.Helper()
 	if long {
-		r.startSSH(scpSize, flags...)
+		r.startSSH(scpSize, scpLimit, flags...)
 		return
 	}
 	r.copying, r.exposer, r.connecter = r.copyThrough(r.left, r.right, append(flags, "-v")...)
 }
 
-// startSSH is start with scp and ssh in any form. So many bytes are copied.
-func (r *roaming) startSSH(size int64, flags ...string) {
+// startSSH is start with scp and ssh in any form. So many bytes are copied, with so many kbit/s.
+func (r *roaming) startSSH(size int64, limit int, flags ...string) {
 	r.t.Helper()
-	r.copying, r.exposer, r.connecter = r.copyBySSH(r.left, r.right, size, scpLimit, append(flags, "-v")...)
+	r.copying, r.exposer, r.connecter = r.copyBySSH(r.left, r.right, size, limit, append(flags, "-v")...)
 }
 
 // back checks that everything flows again within the limit.
@@ -119,27 +119,28 @@ func TestRoam(t *testing.T) {
 		name   string
 		long   bool
 		limit  time.Duration
+		slow   bool    // the path works for long after the copy began
 		faults []fault // one after the other
 	}{
-		{"mapping lost at the sender", false, time.Second, []fault{func(r *roaming) { flush(r.t, r.right) }}},
-		{"mapping lost at the receiver", false, time.Second, []fault{func(r *roaming) { flush(r.t, r.left) }}},
-		{"mappings lost at both", false, time.Second, []fault{func(r *roaming) { flush(r.t, r.left); flush(r.t, r.right) }}},
-		{"another address of the sender", false, 2 * time.Second, []fault{func(r *roaming) { r.right.Readdress() }}},
-		{"another address of the receiver", false, 2 * time.Second, []fault{func(r *roaming) { r.left.Readdress() }}},
-		{"another NAT of the sender", false, 2 * time.Second, []fault{func(r *roaming) { r.right.Move(r.other) }}},
-		{"another NAT of the receiver", false, 2 * time.Second, []fault{func(r *roaming) { r.left.Move(r.other) }}},
-		{"other NATs of both", false, 6 * time.Second, []fault{func(r *roaming) { r.left.Move(r.other); r.right.Move(r.another) }}},
-		{"another default route and back", false, 2 * time.Second, []fault{
+		{"mapping lost at the sender", false, time.Second, false, []fault{func(r *roaming) { flush(r.t, r.right) }}},
+		{"mapping lost at the receiver", false, time.Second, false, []fault{func(r *roaming) { flush(r.t, r.left) }}},
+		{"mappings lost at both", false, time.Second, false, []fault{func(r *roaming) { flush(r.t, r.left); flush(r.t, r.right) }}},
+		{"another address of the sender", false, 2 * time.Second, false, []fault{func(r *roaming) { r.right.Readdress() }}},
+		{"another address of the receiver", false, 2 * time.Second, false, []fault{func(r *roaming) { r.left.Readdress() }}},
+		{"another NAT of the sender", false, 2 * time.Second, false, []fault{func(r *roaming) { r.right.Move(r.other) }}},
+		{"another NAT of the receiver", false, 2 * time.Second, false, []fault{func(r *roaming) { r.left.Move(r.other) }}},
+		{"other NATs of both", false, 6 * time.Second, false, []fault{func(r *roaming) { r.left.Move(r.other); r.right.Move(r.another) }}},
+		{"another default route and back", false, 2 * time.Second, false, []fault{
 			func(r *roaming) { r.right.Join(r.other); r.right.RouteBy(r.other) },
 			func(r *roaming) { r.right.RouteBy(r.right) },
 		}},
-		{"link down for 5 s", false, 2 * time.Second, []fault{func(r *roaming) { cut(r.t, r.left, 5*time.Second) }}},
-		{"link down for 60 s", true, 2 * time.Second, []fault{func(r *roaming) { cut(r.t, r.left, time.Minute) }}},
-		{"link down for 10 min", true, 2 * time.Second, []fault{func(r *roaming) { cut(r.t, r.left, 10*time.Minute) }}},
-		{"both stopped for 8 s", false, 3 * time.Second, []fault{func(r *roaming) { r.stopBoth(8 * time.Second) }}},
-		{"both stopped for 120 s", true, 3 * time.Second, []fault{func(r *roaming) { r.stopBoth(2 * time.Minute) }}},
-		{"rendezvous away for 5 s", false, 5 * time.Second, []fault{func(r *roaming) { r.withoutRendezvous(5 * time.Second) }}},
-		{"rendezvous away for 10 min", true, 5 * time.Second, []fault{func(r *roaming) { r.withoutRendezvous(10 * time.Minute) }}},
+		{"link down for 5 s", false, 2 * time.Second, false, []fault{func(r *roaming) { cut(r.t, r.left, 5*time.Second) }}},
+		{"link down for 60 s", true, 2 * time.Second, false, []fault{func(r *roaming) { cut(r.t, r.left, time.Minute) }}},
+		{"link down for 10 min", true, 2 * time.Second, false, []fault{func(r *roaming) { cut(r.t, r.left, 10*time.Minute) }}},
+		{"both stopped for 8 s", false, 3 * time.Second, false, []fault{func(r *roaming) { r.stopBoth(8 * time.Second) }}},
+		{"both stopped for 120 s", true, 3 * time.Second, false, []fault{func(r *roaming) { r.stopBoth(2 * time.Minute) }}},
+		{"rendezvous away for 5 s", false, 5 * time.Second, false, []fault{func(r *roaming) { r.withoutRendezvous(5 * time.Second) }}},
+		{"rendezvous away for 10 min", true, 5 * time.Second, true, []fault{func(r *roaming) { r.withoutRendezvous(10 * time.Minute) }}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.long && !long {
@@ -147,7 +148,11 @@ func TestRoam(t *testing.T) {
 			}
 			t.Parallel()
 			r := newRoaming(newWorld(t), netlab.PortRestricted)
-			r.start("--resume-timeout=15m")
+			if c.slow {
+				r.startSSH(scpSize, scpSlow, "--resume-timeout=15m")
+			} else {
+				r.start("--resume-timeout=15m")
+			}
 			for _, fault := range c.faults {
 				fault(r)
 				r.back(c.limit)
@@ -161,7 +166,7 @@ func TestRoam(t *testing.T) {
 func TestRoamSSH(t *testing.T) {
 	t.Parallel()
 	r := newRoaming(newWorld(t), netlab.PortRestricted)
-	r.startSSH(24 << 20)
+	r.startSSH(24<<20, scpLimit)
 	r.left.Move(r.other)
 	r.right.Move(r.another)
 	r.back(6 * time.Second)

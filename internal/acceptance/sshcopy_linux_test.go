@@ -15,6 +15,7 @@ import (
 const (
 	scpSize  = 200 << 20
 	scpLimit = 24000 // kbit/s: 3 MB/s, as the tests' own copy
+	scpSlow  = 2000  // a quarter of an hour for scpSize
 	scpEvery = 10 * time.Millisecond
 )
 
@@ -24,7 +25,10 @@ const (
 func (w *world) copyBySSH(left, right *netlab.Host, size int64, limit int, flags ...string) (c *copying, exposer, connecter *process) {
 	w.t.Helper()
 	c = newCopying(w.t)
-	c.endsFor = 10 * time.Minute // the file is copied to its end
+	c.endsFor = 20 * time.Minute // the file is copied to its end
+	if limit > 0 {
+		c.more = max(int64(limit)*1000/8/6, 64<<10)
+	}
 	server := newSSHServer(w.t, left)
 	exposer, code := w.expose(left, append(flags, fmt.Sprint(sshPort))...)
 	connecter, port := w.forward(right, code, flags...)

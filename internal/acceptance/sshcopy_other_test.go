@@ -7,6 +7,7 @@ import "adit/internal/netlab"
 const (
 	scpSize  = 0
 	scpLimit = 0
+	scpSlow  = 0
 )
 
 func (w *world) copyBySSH(left, right *netlab.Host, size int64, limit int, flags ...string) (c *copying, exposer, connecter *process) {
