@@ -31,6 +31,7 @@ type packet struct {
 	typ        byte
 	state      packetState
 	at         [2]uint64     // the counters under which it left last, the older one first; 0: none
+	mates      [2]*packet    // others that left under the same counters
 	sentAt     time.Duration // when it left under at[1]; of a fresh one when it was queued
 	fresh      bool          // dropped if it waits for too long
 	b          [mostMTU]byte
@@ -247,7 +248,7 @@ func (s *scheduler) release(p *packet) {
 	if p.key != 0 {
 		p.flow.pending.remove(p)
 	}
-	p.flow, p.prev, p.next, p.at, p.fresh = nil, nil, nil, [2]uint64{}, false
+	p.flow, p.prev, p.next, p.at, p.mates, p.fresh = nil, nil, nil, [2]uint64{}, [2]*packet{}, false
 	if s.frees < freePackets {
 		p.next, s.free = s.free, p
 		s.frees++

@@ -59,7 +59,7 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 		l.from = from
 	}
 	typ := packetType(p)
-	if typ == typeData || typ == typeFragment || typ == typeControl && len(plain) > 0 && plain[0] == kindMessage {
+	if typ == typeData || typ == typeBundle || typ == typeFragment || typ == typeControl && len(plain) > 0 && plain[0] == kindMessage {
 		l.report.add(packetCounter(p), len(p), now)
 		l.dataAt.Store(int64(now))
 	}
@@ -84,6 +84,8 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 		if f := l.handler.Load(); f != nil {
 			(*f)(plain)
 		}
+	case typ == typeBundle:
+		l.receiveBundle(plain)
 	case typ == typeFragment:
 		l.receiveFragment(plain, now)
 	case typ == typeControl:

@@ -18,7 +18,7 @@ type record struct {
 	firstAt     time.Duration // when the packet was sent whose arrival made the sampling point
 	size        uint16        // bytes
 	limited     bool          // the sender had little to send
-	packet      *packet       // kept until the peer reports it; nil: not, or no more
+	packet      *packet       // what it carries and the peer has not reported, linked by mate
 }
 
 // records is a ring of records by counter, large enough for what is in flight.
@@ -51,6 +51,14 @@ func (s *records) add(counter uint64, size int, acked uint64, r record) (old rec
 	old = s.ring[s.slot(counter)]
 	s.ring[s.slot(counter)] = r
 	return old
+}
+
+// grow makes the packet that was added last larger.
+func (s *records) grow(counter uint64, by int) {
+	s.bytes += uint64(by)
+	r := s.at(counter)
+	r.bytes += uint64(by)
+	r.size += uint16(by)
 }
 
 func (s *records) slot(counter uint64) int { return int(counter & uint64(len(s.ring)-1)) }

@@ -106,17 +106,34 @@ type repairs struct {
 func (l *Link) flyLocked(p *packet, now time.Duration) {
 	r := &l.repairs
 	l.detachLocked(p, p.at[0])
+	rec := l.cc.sent.at(l.seal.counter)
 	p.at[0], p.at[1] = p.at[1], l.seal.counter
+	p.mates[0], p.mates[1] = p.mates[1], rec.packet
 	p.sentAt, p.state = now, stateFlying
-	l.cc.sent.at(p.at[1]).packet = p
+	rec.packet = p
 	r.flying.add(p)
 }
 
 // detachLocked makes a packet's record forget it.
 func (l *Link) detachLocked(p *packet, counter uint64) {
-	if rec := l.cc.sent.at(counter); rec != nil && rec.packet == p {
-		rec.packet = nil
+	rec := l.cc.sent.at(counter)
+	if rec == nil {
+		return
 	}
+	for at := &rec.packet; *at != nil; at = (*at).mate(counter) {
+		if *at == p {
+			*at = *p.mate(counter)
+			return
+		}
+	}
+}
+
+// mate is the link to the next of the packets that left under a counter, which must be one of p's.
+func (p *packet) mate(counter uint64) **packet {
+	if p.at[1] == counter {
+		return &p.mates[1]
+	}
+	return &p.mates[0]
 }
 
 // resolveLocked ends a packet that was sent: the peer has it, or nobody wants it.
@@ -203,7 +220,7 @@ func (l *Link) reportLocked(f *feedback, acked uint64, now time.Duration) bool {
 			break
 		}
 		for c := max(s.first, acked+1); c <= s.last; c++ {
-			if rec := sent.at(c); rec != nil && rec.packet != nil {
+			for rec := sent.at(c); rec != nil && rec.packet != nil; {
 				l.resolveLocked(rec.packet)
 			}
 		}

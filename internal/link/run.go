@@ -21,10 +21,11 @@ const (
 
 // A batch is packets side by side, ready to be sealed in place.
 type batch struct {
-	n   int
-	end [batchPackets + 1]int // one more: the last packet may be one of two fragments
-	to  [batchPackets + 1]netip.AddrPort
-	buf [batchBytes + mostPacket]byte
+	n    int
+	open int                   // the packet that others' payloads may join (bundle.go); -1: none
+	end  [batchPackets + 1]int // one more: the last packet may be one of two fragments
+	to   [batchPackets + 1]netip.AddrPort
+	buf  [batchBytes + mostPacket]byte
 }
 
 // fits reports whether n more packets do, of whatever size.
@@ -52,7 +53,7 @@ func (l *Link) run() {
 	for {
 		l.mu.Lock()
 		b := l.mux.batch.Get().(*batch)
-		b.n = 0
+		b.n, b.open = 0, -1
 		now := l.now()
 		wait := l.fillLocked(b, now)
 		states, moved, err := l.states, l.moved, l.err
@@ -144,7 +145,7 @@ func (l *Link) sayClose(t *time.Timer) {
 			t.Reset(closeGap)
 			<-t.C
 		}
-		b.n = 0
+		b.n, b.open = 0, -1
 		l.mu.Lock()
 		now := l.now()
 		copy(l.addLocked(b, typeClose, len(l.live.reason), to, now, false), l.live.reason)
@@ -167,8 +168,12 @@ func (l *Link) addLocked(b *batch, typ byte, n int, to netip.AddrPort, now time.
 	if feedback {
 		l.pmtu.sent(l.seal.counter, end-start, l.cc.acked, now)
 		old := l.cc.onSend(l.seal.counter, end-start, now)
-		if p := old.packet; p != nil && p.state == stateFlying && p.at[1] == old.counter {
-			l.loseLocked(p, now) // a report of it would not be understood any more
+		for p := old.packet; p != nil; {
+			next := *p.mate(old.counter)
+			if p.state == stateFlying && p.at[1] == old.counter {
+				l.loseLocked(p, now) // a report of it would not be understood any more
+			}
+			p = next
 		}
 	}
 	if l.live.begun {
@@ -389,8 +394,13 @@ func (l *Link) addDataLocked(b *batch, p *packet, to netip.AddrPort, now time.Du
 		l.addDataLocked(b, p, to, now)
 		p = second
 	}
-	copy(l.addLocked(b, p.typ, p.n, to, now, true), p.b[:p.n])
-	l.tokens -= float64(p.n + overheadBytes)
+	if !l.bundleLocked(b, p, to) {
+		copy(l.addLocked(b, p.typ, p.n, to, now, true), p.b[:p.n])
+		l.tokens -= float64(p.n + overheadBytes)
+		if p.typ == typeData {
+			b.open = b.n - 1
+		}
+	}
 	if p.key == 0 {
 		l.sched.release(p)
 		return

@@ -434,7 +434,7 @@ func FuzzDeliver(f *testing.F) {
 		defer l.Close("")
 		l.Use(addrB)
 		s := sealer{aes: true, key: newEpochKey(key(2), true)}
-		for _, typ := range []byte{typeData, typeControl, 2, 15, typeClose} {
+		for _, typ := range []byte{typeData, typeControl, typeFragment, typeBundle, 15, typeClose} {
 			p := make([]byte, overheadBytes+len(b))
 			s.counter++
 			putHeader(p, typ, 0, index, s.counter)
@@ -442,8 +442,8 @@ func FuzzDeliver(f *testing.F) {
 			s.seal(p)
 			m.Deliver(p, len(p), addrB)
 		}
-		if s := l.Stats(); s.ReceivedPackets != 5 || l.Err() == nil {
-			t.Errorf("%+v, %v, want five packets and a close", s, l.Err())
+		if s := l.Stats(); s.ReceivedPackets != 6 || l.Err() == nil {
+			t.Errorf("%+v, %v, want six packets and a close", s, l.Err())
 		}
 	})
 }

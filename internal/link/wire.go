@@ -34,6 +34,7 @@ const (
 	typeControl  = 1
 	typeFragment = 2 // see putFragment
 	typeClose    = 3
+	typeBundle   = 5 // see sizeBytes
 )
 
 // The first byte of a control packet's plaintext.
