@@ -22,7 +22,7 @@ const (
 
 // saveFlag is that of the commands that may end a code meeting with a peer that they know.
 func saveFlag() cli.Flag {
-	return &cli.StringFlag{Name: "save", Usage: "after a meeting by code know the peer as `NAME` from then on; the other side has to say --save too"}
+	return &cli.StringFlag{Name: "save", Usage: "after a meeting by code keep the peer as `NAME`; the other side has to say --save too"}
 }
 
 // rendezvousOf returns the rendezvous of a --signal value, which may name several with commas between.

@@ -19,7 +19,7 @@ import (
 func configCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "config",
-		Usage:     "check the config file, and show what is in force and where it comes from",
+		Usage:     "check the config file, and show what is in force",
 		ArgsUsage: "check [FILE]",
 		Description: `Read the config file, the variables and the file of known peers as every command does, and print
 what differs from the defaults, with its source: the variable, or the file and line. A command's

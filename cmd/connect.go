@@ -22,19 +22,19 @@ func connectCommand(u *ui) *cli.Command {
 local ports to what it offers. Without -L and -W everything it offers gets a local port, the
 same one where that is free.
 
-  adit connect -L 2222                          paste; local 2222 to what is exposed
-  adit connect CODE -L 8080:localhost:80        by code; ssh's grammar
-  adit connect NAME -L 2222                     a known peer (adit peers list), met again and again
-  adit connect CODE -L 0                        any free port; it is printed
-  adit connect CODE -L 5353:localhost:53/udp    datagrams
-  adit connect CODE -R 8080:localhost:80        the other side's 8080 to this side's web server
-  adit connect CODE -D 1080                     SOCKS 5: whatever its clients ask for
+  adit connect -L 2222                        paste; 2222 to what is exposed
+  adit connect CODE -L 8080:localhost:80      by code; ssh's grammar
+  adit connect NAME -L 2222                   a known peer, again and again
+  adit connect CODE -L 0                      any free port; it is printed
+  adit connect CODE -L 5353:localhost:53/udp  datagrams
+  adit connect CODE -R 8080:localhost:80      their port 8080 to a server here
+  adit connect CODE -D 1080                   SOCKS 5: what its clients ask for
   ssh -o ProxyCommand='adit connect CODE -W localhost:22' host
 
 With -W it uses the session of another connect with the same CODE or --share NAME, if one of
 yours is running, and is there at once.`,
 		Flags: append(ownFlags("connect", append(slices.Concat(forwardFlags(), allowFlags(), shareFlags(), attendFlags()),
-			&cli.StringFlag{Name: "stdio", Aliases: []string{"W"}, Usage: "join standard input and output to `HOST:PORT` at the peer"},
+			&cli.StringFlag{Name: "stdio", Aliases: []string{"W"}, Usage: "join standard input and output to `HOST:PORT` there"},
 			saveFlag(),
 		)...), commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {

@@ -23,7 +23,7 @@ rendezvous and relays get through, what the router and the system offer. It take
 seconds and ends with a verdict; the exit code is 4 if no tunnel is possible.
 
   adit doctor --signal https://meet.example.org
-  adit doctor --redact                           for a bug report: no addresses, no names of servers`,
+  adit doctor --redact           no addresses or names, for a bug report`,
 		Flags: append(append(ownFlags("doctor",
 			&cli.BoolFlag{Name: "redact", Usage: "put labels in the place of addresses and names of servers"},
 		), someFlags(commonFlags(meetingFlags), "signal", "stun", "port", "turn", "turn-user", "turn-password", "no-port-mapping", "loopback")...),

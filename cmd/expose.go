@@ -19,18 +19,19 @@ func exposeCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "expose",
 		Usage:     "offer services of this machine to one peer, or to all known ones",
-		ArgsUsage: "TARGET…",
+		ArgsUsage: "[TARGET…]",
 		Description: `Offer services of this machine, or of others that it reaches, to one peer, and print how to
 connect. It ends when the peer does. The peer reaches the targets and nothing else; the first
-one is what a plain "-L 2222" means. A target may have many: 8000-8010, 10.0.0.0/8:80, *.lan:443, *.
+one is what a plain "-L 2222" means. A target may stand for many: 8000-8010, 10.0.0.0/8:80,
+*.lan:443, or * for everything.
 
   adit expose 22                            port 22 of this machine
   adit expose 22 db.lan:5432 /run/app.sock  several: ports, hosts, unix sockets
   adit expose 53/udp 10.0.0.0/8:80          datagrams; a network
-  adit expose --allow-remote 8080-8090      where the peer may have this side listen (-R)
-  adit expose --allow-dynamic '*'           whatever the peer asks for by SOCKS (-D)
-  adit expose 22 --signal https://meet.example.org
-  adit expose 22 --listen --signal https://meet.example.org     to all known peers, until stopped
+  adit expose --allow-remote 8080-8090      where the peer may listen here (-R)
+  adit expose --allow-dynamic '*'           what it asks for by SOCKS (-D)
+  adit expose 22 --signal URL               by a code instead of pasted lines
+  adit expose 22 --listen --signal URL      to all known peers, until stopped
   adit expose --allow-bench                 nothing but "adit bench"`,
 		Flags: append(own, commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {

@@ -26,14 +26,14 @@ var iceFlags = []string{"stun", "port", "path", "turn", "turn-user", "turn-passw
 func commonFlags(categories ...string) []cli.Flag {
 	all := map[string][]cli.Flag{
 		meetingFlags: {
-			&cli.StringFlag{Name: "signal", Usage: "`HOW` the two find each other: paste, the URL of a rendezvous (adit serve), or exec:CMD", DefaultText: "paste"},
+			&cli.StringFlag{Name: "signal", Usage: "`HOW` the two find each other: paste, the URL of a rendezvous, or exec:CMD", DefaultText: "paste"},
 			&cli.StringSliceFlag{Name: "stun", Usage: "`HOST:PORT` of a STUN server, several times if you like, or none", DefaultText: "the rendezvous' own, else public ones"},
 			&cli.IntFlag{Name: "port", Usage: "fixed UDP port `N`", DefaultText: "any"},
-			&cli.StringFlag{Name: "path", Usage: "`WHICH` paths to use: auto, direct, or relay, which hides this machine's addresses from the peer", DefaultText: "auto: direct, and a relay until there is a direct one"},
-			&cli.StringSliceFlag{Name: "turn", Usage: "`URL` of a relay, turn:HOST:PORT?transport=udp, tcp, or turns: for TLS; several times if you like", DefaultText: "those of the rendezvous"},
+			&cli.StringFlag{Name: "path", Usage: "`WHICH` paths to use: auto, direct, or relay, which hides this machine's addresses", DefaultText: "auto: a relay until there is a direct one"},
+			&cli.StringSliceFlag{Name: "turn", Usage: "`URL` of a relay, turn:HOST:PORT?transport=udp or tcp, turns: for TLS; several times if you like", DefaultText: "those of the rendezvous"},
 			&cli.StringFlag{Name: "turn-user", Usage: "`NAME` to log in with there"},
 			&cli.StringFlag{Name: "turn-password", Usage: "its password; better in the variable or the config file, out of sight", Hidden: true},
-			&cli.BoolFlag{Name: "no-port-mapping", Usage: "do not ask the router to forward the port (PCP, NAT-PMP, UPnP)"},
+			&cli.BoolFlag{Name: "no-port-mapping", Usage: "ask no router for a port (PCP, NAT-PMP, UPnP)"},
 			&cli.DurationFlag{Name: "timeout", Usage: "give up if there is no path after `D`, say 30s", DefaultText: "wait for the peer"},
 			&cli.DurationFlag{Name: "resume-timeout", Usage: "end the session if the peer stays away for `D`", DefaultText: "24h for a peer that is met by key, else 10m"},
 			&cli.BoolFlag{Name: "loopback", Usage: "both peers are on this machine", Hidden: true},
@@ -42,7 +42,7 @@ func commonFlags(categories ...string) []cli.Flag {
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object a line instead of words"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "say more"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but what was asked for, and errors"},
-			&cli.StringFlag{Name: "log", Usage: "write log records to standard error: `HOW` is text or json", DefaultText: "words for a person; text under systemd"},
+			&cli.StringFlag{Name: "log", Usage: "write log records, `HOW`: text or json", DefaultText: "words for a person; text under systemd"},
 			&cli.StringFlag{Name: "config", Usage: "read `FILE` instead of " + defaultConfigName, TakesFile: true},
 		},
 	}
@@ -195,7 +195,11 @@ func splitCommand(app *cli.App, args []string) (*cli.Command, []string, error) {
 				before = append(before, args[i])
 			}
 		case a == "help" && i+1 < len(args):
-			return app.Command(args[i+1]), []string{"--help"}, nil
+			c := app.Command(args[i+1])
+			if c == nil {
+				return nil, nil, unknownCommand(app, args[i+1])
+			}
+			return c, []string{"--help"}, nil
 		case a == "help":
 			return nil, []string{"--help"}, nil
 		default:

@@ -38,7 +38,7 @@ func forwardFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "local", Aliases: []string{"L"}, Usage: "`FORWARD` a port to the peer: [BIND:]PORT[:HOST:HOSTPORT][/udp], as in ssh; several times if you like"},
 		&cli.StringSliceFlag{Name: "remote", Aliases: []string{"R"}, Usage: "have the peer listen and `FORWARD` to this side: [BIND:]PORT:HOST:HOSTPORT[/udp]"},
-		&cli.StringSliceFlag{Name: "dynamic", Aliases: []string{"D"}, Usage: "serve SOCKS 5 at `[BIND:]PORT`: what its clients ask for, the peer connects to"},
+		&cli.StringSliceFlag{Name: "dynamic", Aliases: []string{"D"}, Usage: "serve SOCKS 5 at `[BIND:]PORT`; the peer connects to what its clients ask for"},
 	}
 }
 
@@ -93,10 +93,10 @@ func parseForwards(texts []string, check func(tunnel.Forward) error) ([]tunnel.F
 // allowFlags say what the peer may do here.
 func allowFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "allow", Usage: "let the peer connect to what `RULE` names: host:port-port, 10.0.0.0/8:port, *.lan:443, unix:/path, any with /udp; several times if you like"},
+		&cli.StringSliceFlag{Name: "allow", Usage: "let the peer connect to `RULE`: [HOST:]PORT[-PORT], 10.0.0.0/8:PORT, *.lan:PORT, unix:/path, with /udp for datagrams; several times if you like"},
 		&cli.StringSliceFlag{Name: "allow-remote", Usage: "let the peer have this side listen (-R) where `RULE` says: PORT[-PORT] of localhost, BIND:PORT, unix:/path; port 0 is any"},
 		&cli.StringSliceFlag{Name: "allow-dynamic", Usage: "let the peer reach by SOCKS (-D) what `RULE` names, '*' for everything"},
-		&cli.IntFlag{Name: "max-streams", Usage: "let the peer have `N` streams at once", DefaultText: "as many as a session holds"},
+		&cli.IntFlag{Name: "max-streams", Usage: "let the peer have `N` streams at once", DefaultText: "what a session holds"},
 	}
 }
 

@@ -8,10 +8,11 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-const appHelp = `adit joins two machines behind NATs by a direct, encrypted path and forwards ports over it.
+const appHelp = `adit joins two machines behind NATs by a direct, encrypted path and forwards
+ports over it.
 
-  adit expose 22           offer this machine's port 22, and print how to connect
-  adit connect -L 2222     join, and forward local port 2222 to it
+  adit expose 22         offer this machine's port 22, and print how to connect
+  adit connect -L 2222   join, and forward local port 2222 to it
 
 Commands:
 {{range .VisibleCommands}}  {{printf "%-12s" .Name}}{{.Usage}}
@@ -19,25 +20,61 @@ Commands:
 "adit COMMAND --help" shows a command's flags and examples.
 `
 
+const (
+	helpColumns = 80
+	flagColumns = 29 // in front of what a flag does
+)
+
 // helpOf writes a command's help: what it does, examples, flags. It is fixed text, no template.
 func helpOf(c *cli.Command) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\nUsage: adit %s", c.Description, c.Name)
+	b.WriteString(filled(c.Description))
+	usage := "Usage: adit " + c.Name
 	if c.ArgsUsage != "" {
-		b.WriteString(" " + c.ArgsUsage)
+		usage += " " + c.ArgsUsage
 	}
-	if flags := c.VisibleFlags(); len(flags) > 0 {
-		b.WriteString(" [flags]\n\nFlags:\n")
-		for _, f := range flags {
-			left, usage := flagHelp(f)
-			fmt.Fprintf(&b, "  %-26s %s\n", left, usage)
-		}
-		if !deed(c.Name) {
-			fmt.Fprintf(&b, "\nEach flag has a variable, --port for example %s, and a key in the config file.\n", variable("", "port"))
-		}
-	} else {
-		b.WriteString("\n")
+	flags := c.VisibleFlags()
+	if len(flags) > 0 {
+		usage += " [flags]"
 	}
+	fmt.Fprintf(&b, "\n%s\n", wrap(usage, "            ", helpColumns))
+	if len(flags) == 0 {
+		return b.String()
+	}
+	b.WriteString("\nFlags:\n")
+	for _, f := range flags {
+		left, usage := flagHelp(f)
+		line := fmt.Sprintf("  %-*s %s", flagColumns-3, left, usage)
+		b.WriteString(wrap(line, strings.Repeat(" ", flagColumns), helpColumns) + "\n")
+	}
+	if !deed(c.Name) {
+		f := flags[0]
+		fmt.Fprintf(&b, "\n%s\n", wrap(fmt.Sprintf("Each flag has a variable, as --%s has %s, and all but --config a key in the config file.",
+			f.Names()[0], f.(cli.DocGenerationFlag).GetEnvVars()[0]), "", helpColumns))
+	}
+	return b.String()
+}
+
+// filled breaks the paragraphs of a text into lines. Examples, which are indented, stay as they are.
+func filled(text string) string {
+	var b strings.Builder
+	var words []string
+	end := func() {
+		if len(words) > 0 {
+			b.WriteString(wrap(strings.Join(words, " "), "", helpColumns) + "\n")
+			words = nil
+		}
+	}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if line != "" && line[0] != ' ' {
+			words = append(words, line)
+			continue
+		}
+		end()
+		b.WriteString(line + "\n")
+	}
+	end()
 	return b.String()
 }
 

@@ -20,8 +20,8 @@ func keyCommand(u *ui) *cli.Command {
 		Description: `Print the public key by which peers know this machine; the key pair is made on first use. The
 fingerprint, its first 16 letters, is for comparing by eye or over the phone.
 
-  adit key                  on the other machine: adit peers add NAME KEY
-  adit key --rotate         make a new pair; peers refuse this machine until they have the new key`,
+  adit key           then, on the other machine: adit peers add NAME KEY
+  adit key --rotate  a new pair; peers refuse it until they have the new key`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "rotate", Usage: "replace the key pair by a new one"},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},

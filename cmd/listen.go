@@ -17,8 +17,8 @@ import (
 // listenFlags are those of expose that serve known peers.
 func listenFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "listen", Usage: "serve the peers that are known by key (adit peers list), any number, until stopped"},
-		&cli.BoolFlag{Name: "code", Usage: "with --listen, print a code for one who is not known as well, and the next when it was used"},
+		&cli.BoolFlag{Name: "listen", Usage: "serve all known peers (adit peers), until stopped"},
+		&cli.BoolFlag{Name: "code", Usage: "with --listen, print codes for new peers, too"},
 		saveFlag(),
 	}
 }

@@ -22,10 +22,10 @@ func peersCommand(u *ui) *cli.Command {
 		Description: `The peers that this machine knows by name and key. A known peer meets this machine without a code,
 and may do what its rules say; without rules, what "adit expose" was given.
 
-  adit peers                              list them
-  adit peers add home KEY                 KEY is what "adit key" prints over there, - reads it from input
+  adit peers                          list them
+  adit peers add home KEY             what "adit key" prints there; - reads it
   adit peers add bob KEY --allow 22 --allow 10.0.0.0/8:80-443
-  adit peers add home KEY --replace       home has rotated its key
+  adit peers add home KEY --replace   home has rotated its key
   adit peers rename bob robert
   adit peers remove robert`,
 		Flags: append([]cli.Flag{
@@ -34,7 +34,7 @@ and may do what its rules say; without rules, what "adit expose" was given.
 			&cli.BoolFlag{Name: "no-local", Usage: "add: it may not connect to anything here (-L, -W)"},
 			&cli.StringSliceFlag{Name: "remote", Usage: "add: it may have this machine listen at `RULE`, [BIND:]PORT[-PORT] (-R)"},
 			&cli.StringSliceFlag{Name: "dynamic", Usage: "add: it may reach `RULE` by SOCKS (-D), * for everything"},
-			&cli.IntFlag{Name: "streams", Usage: "add: it may have `N` streams at once", DefaultText: "as many as a session holds"},
+			&cli.IntFlag{Name: "streams", Usage: "add: it may have `N` streams at once", DefaultText: "what a session holds"},
 			&cli.BoolFlag{Name: "replace", Usage: "add: take the new key of a peer that is known"},
 		}, commonFlags(outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {

@@ -27,7 +27,7 @@ has been written. A terminal counts as an empty input where the output is none.
 
   tar c photos | adit pipe        on one machine
   adit pipe CODE | tar x          on the other
-  adit pipe --join | tar x        the same with pasted lines, typed at the terminal`,
+  adit pipe --join | tar x        the same with pasted lines`,
 		Flags: append(ownFlags("pipe",
 			&cli.BoolFlag{Name: "join", Usage: "join with a pasted line, or by a command: the other side runs adit pipe without it"},
 		), commonFlags(meetingFlags, outputFlags)...),

@@ -33,7 +33,8 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 --turn also a relay, which carries the encrypted packets of peers that find no path of their own.
 
   adit serve --http :8080 --stun :3478
-  adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --stun :3478 --external-ip 203.0.113.7
+  adit serve --http :443 --tls-cert cert.pem --tls-key key.pem
+  adit serve --external-ip 203.0.113.7              behind a NAT of its own
   adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --turn`,
 		Flags: append(append(ownFlags("serve",
 			&cli.StringFlag{Name: "http", Usage: "`ADDR` the rendezvous listens at", Value: ":8080"},
