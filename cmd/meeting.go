@@ -44,6 +44,7 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 	}
 	if dir, err := identity.StateDir(); err == nil {
 		cfg.Worked = history.Open(filepath.Join(dir, "paths.json"))
+		cfg.Tombstones = peer.OpenTombstones(filepath.Join(dir, "sessions"))
 	}
 	if byCode(cfg.Signal) {
 		cfg.Signals = rendezvousOf(cfg.Signal)

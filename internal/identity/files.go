@@ -127,3 +127,22 @@ func replace(path string, data []byte, mode fs.FileMode) (err error) {
 	}
 	return syncDir(filepath.Dir(path))
 }
+
+// TryLock takes the lock of the file at path, which it makes if need be. ok is false if another process, or another
+// caller, has it. The lock ends with release, which leaves the file, or with the process, however that ends.
+func TryLock(path string) (release func(), ok bool, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, false, err
+	}
+	switch err := tryLock(f); {
+	case err == nil:
+		return func() { _ = f.Close() }, true, nil // which gives the lock back
+	case errors.Is(err, errLocked):
+		_ = f.Close() // nothing was written
+		return nil, false, nil
+	default:
+		_ = f.Close() // nothing was written
+		return nil, false, fmt.Errorf("lock %s: %w", path, err)
+	}
+}

@@ -23,6 +23,8 @@ const (
 
 	controlRekey   = 6 // number u32, then the first message of a rekeying, see rekeyer
 	controlRekeyed = 7 // number u32, then the second
+
+	controlDied = 8 // in letters only: its sender's process has died, see Tombstones
 )
 
 // control takes in a control message of the peer.

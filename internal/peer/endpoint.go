@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"adit/internal/event"
@@ -42,6 +43,8 @@ type endpoint struct {
 	revealed    chan []byte         // capacity 1
 	chosen      chan netip.AddrPort // capacity 1: where the controlling side's choice came from
 	searched    chan struct{}       // closed when no direct path is looked for any more
+
+	died atomic.Bool // the peer's process has, and this side has closed the link for that
 
 	gathered chan struct{} // closed when no further candidate will come but of the router
 	nat      *natTalk

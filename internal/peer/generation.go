@@ -33,7 +33,7 @@ const (
 //	| kind   | number u32   | description ...
 //	+--------+--------------+----------------
 type offer struct {
-	kind   byte // controlOffer or controlBye
+	kind   byte // controlOffer, controlBye or controlDied
 	number uint32
 	d      signal.Description
 }
@@ -41,7 +41,7 @@ type offer struct {
 func (o offer) append(dst []byte) []byte {
 	dst = append(dst, o.kind)
 	dst = binary.BigEndian.AppendUint32(dst, o.number)
-	if o.kind == controlBye {
+	if o.kind != controlOffer {
 		return dst
 	}
 	return append(dst, marshal(o.d)...)
@@ -56,7 +56,7 @@ func parseOffer(b []byte) (offer, error) {
 	}
 	o := offer{kind: b[0], number: binary.BigEndian.Uint32(b[1:])}
 	switch o.kind {
-	case controlBye:
+	case controlBye, controlDied:
 		if len(b) > offerBytes {
 			return offer{}, errOffer
 		}

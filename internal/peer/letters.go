@@ -85,6 +85,13 @@ func (l *letters) seal(o offer) letter {
 	return l.sealLocked(o, l.sent)
 }
 
+// tombstone returns the letter that says that this process has died: none comes after it.
+func (l *letters) tombstone() letter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sealLocked(offer{kind: controlDied}, tombstoneNumber)
+}
+
 func (l *letters) sealLocked(o offer, number uint64) letter {
 	nonce := make([]byte, chacha20poly1305.NonceSize)
 	binary.BigEndian.PutUint64(nonce[4:], number)

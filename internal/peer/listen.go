@@ -112,6 +112,7 @@ func Listen(cfg Config) (*Listener, error) {
 		l.cancel(failf(ClassAuth, "let only one process listen with a key: stop the other, or give this machine a key of its own", ErrListening, "another process listens with this key since"))
 	})
 	l.wg.Go(l.rotate)
+	l.wg.Go(func() { cfg.Tombstones.Bury(l.ctx, cfg.Logger) })
 	l.wg.Go(func() {
 		monitor := netmon.Open(l.cfg.Logger, func(netmon.Event) { l.fresh.changed() })
 		<-l.ctx.Done()

@@ -15,7 +15,6 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"adit/internal/event"
@@ -91,7 +90,11 @@ type Config struct {
 	Logger  *slog.Logger // nil is silent
 
 	Worked *history.History // what worked before; nil remembers nothing
-	Who    string           // what tells the peer from others there, if it is known: its public key
+
+	// Tombstones tell the peers of this process that it has died, should it; nil leaves them waiting.
+	Tombstones *Tombstones
+
+	Who string // what tells the peer from others there, if it is known: its public key
 
 	base *base // whose sockets to use; nil opens some
 }
@@ -119,10 +122,9 @@ type Session struct {
 	stop    context.CancelFunc
 	began   time.Time
 
-	name      string
-	key       [32]byte
-	kept      bool
-	restarted atomic.Bool // watch has ended it
+	name string
+	key  [32]byte
+	kept bool
 }
 
 // Dial meets the peer and returns when the path is up. It reports what happens to cfg.Events, and
@@ -136,11 +138,33 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, cfg.Timeout, errTimeout)
 		defer cancel()
 	}
+	buried, stop := cfg.bury()
 	s, err := meet(ctx, cfg)
 	if err != nil {
+		stop()
+		<-buried
 		return nil, classify(ctx, err)
 	}
+	s.end.wg.Go(func() {
+		select {
+		case <-buried:
+		case <-s.end.ctx.Done():
+		}
+		stop()
+		<-buried
+	})
 	return s, nil
+}
+
+// bury tells the peers of processes that have died, in the background, until stop is called.
+func (cfg Config) bury() (done <-chan struct{}, stop context.CancelFunc) {
+	ctx, stop := context.WithCancel(context.Background())
+	c := make(chan struct{})
+	go func() {
+		defer close(c)
+		cfg.Tombstones.Bury(ctx, cfg.Logger)
+	}()
+	return c, stop
 }
 
 // Streams returns the session's streams. They end when the session does.
@@ -184,7 +208,11 @@ func start(end *endpoint, p path, remote signal.Description, cfg Config, client 
 	end.wg.Go(func() {
 		select {
 		case <-s.link.Done():
-			s.streams.CloseWithError(ended(s.link.Err()))
+			err := s.gone()
+			if err == nil {
+				err = ended(s.link.Err())
+			}
+			s.streams.CloseWithError(err)
 		case <-ctx.Done():
 		}
 		cfg.Events.Emit(event.Event{Name: event.Closed})

@@ -62,7 +62,8 @@ type roamer struct {
 	now         time.Time
 	was         link.State
 	rekey       *rekeyer
-	begun       bool // the first path is noted
+	stone       *tombstone // nil if there is none
+	begun       bool       // the first path is noted
 	gen         *generation
 	left        bool // the peer is gone, and said so by letter
 	number      uint32
@@ -130,6 +131,11 @@ func (e *endpoint) offered(o offer) {
 
 // run works until the link ends.
 func (r *roamer) run() {
+	if r.letters != nil {
+		r.stone = r.e.cfg.Tombstones.raise(r.e.cfg.Logger)
+		r.stone.write(r.letters)
+		defer r.stone.remove()
+	}
 	defer r.sayBye()
 	defer r.closePost()
 	defer r.endGeneration()
@@ -182,6 +188,9 @@ func (r *roamer) step() {
 	}
 	for _, b := range rekeys {
 		r.rekey.heed(r.now, b)
+	}
+	if turned || len(rekeys) > 0 {
+		r.stone.write(r.letters)
 	}
 	if network {
 		r.e.link.Nudge()
@@ -253,6 +262,13 @@ func (r *roamer) enter(s link.State) {
 
 // heed takes in an offer of the peer.
 func (r *roamer) heed(o offer) {
+	if o.kind == controlDied {
+		r.e.cfg.Logger.Info("the peer's process has died, and another one there says so")
+		r.left = true
+		r.e.died.Store(true)
+		r.e.wg.Go(func() { r.e.link.Close("") })
+		return
+	}
 	if o.kind == controlBye {
 		r.e.cfg.Logger.Info("the peer has closed the session while there was no path")
 		r.left = true
