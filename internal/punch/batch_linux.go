@@ -50,6 +50,8 @@ type batch struct {
 
 	gso, gro, mmsg atomic.Bool // in use
 
+	watching atomic.Int32 // refused_linux.go
+
 	testOnlyGSO  atomic.Int32 // errno that the kernel is made to answer to UDP_SEGMENT
 	testOnlyMmsg atomic.Int32 // and to sendmmsg and recvmmsg
 }

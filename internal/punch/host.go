@@ -54,6 +54,8 @@ type Host struct {
 
 	handler atomic.Pointer[func(b []byte, segment int, from netip.AddrPort)]
 
+	refusals refusals
+
 	mu          sync.Mutex
 	closed      bool
 	stun        []string // servers to ask

@@ -29,6 +29,7 @@ type sendOp struct {
 	conn   *net.UDPConn
 	err    error
 	waited bool
+	retry  bool // an error may be that of a datagram before
 
 	sa4     unix.SockaddrInet4
 	sa6     unix.SockaddrInet6
@@ -86,7 +87,7 @@ func (op *sendOp) injected(errno *atomic.Int32) error {
 func (op *sendOp) send(fd uintptr) bool {
 	for {
 		_, op.err = unix.SendmsgN(int(fd), op.b, op.oob, op.to, 0)
-		if op.err != unix.EINTR {
+		if op.err != unix.EINTR && !op.pending() {
 			return op.done()
 		}
 	}
@@ -97,7 +98,9 @@ func (op *sendOp) sendMany(fd uintptr) bool {
 	if op.err = op.injected(m.errno); op.err != nil {
 		return true
 	}
-	m.sent, op.err = sendmmsg(fd, m.msgs[:m.count])
+	if m.sent, op.err = sendmmsg(fd, m.msgs[:m.count]); op.pending() {
+		m.sent, op.err = sendmmsg(fd, m.msgs[:m.count])
+	}
 	return op.done()
 }
 
@@ -115,7 +118,7 @@ func (op *sendOp) done() bool {
 
 func (b *batch) open(to netip.AddrPort) *sendOp {
 	op := b.ops.Get().(*sendOp)
-	op.conn = b.conn
+	op.conn, op.retry = b.conn, b.watching.Load() > 0
 	if a := to.Addr(); a.Is4() {
 		op.sa4.Addr, op.sa4.Port = a.As4(), int(to.Port())
 		op.to = &op.sa4
