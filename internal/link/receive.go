@@ -192,3 +192,15 @@ func (l *Link) feedbackLocked(f *feedback, now time.Duration) bool {
 	more := l.reportLocked(f, acked, now)
 	return l.parked == blocked || l.parked == idle && (more || l.seal.free)
 }
+
+// Wrote reports whether head is how a packet begins that this link has sent, of the last thousands: who sends that
+// back has seen one.
+func (l *Link) Wrote(head []byte) bool {
+	if len(head) < headerBytes || head[0]&0xc0 != 0x80 || packetIndex(head) != l.cfg.RemoteIndex {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := packetCounter(head)
+	return c > 0 && c <= l.seal.counter && l.seal.counter-c < replayPackets
+}

@@ -305,3 +305,32 @@ func TestRekeyErrors(t *testing.T) {
 		}
 	})
 }
+
+func TestWrote(t *testing.T) {
+	l := &Link{cfg: Config{RemoteIndex: 77}}
+	l.seal.counter = 10_000
+	head := func(typ byte, index uint32, counter uint64) []byte {
+		b := make([]byte, headerBytes+5)
+		putHeader(b, typ, 1, index, counter)
+		return b
+	}
+	for name, test := range map[string]struct {
+		head []byte
+		want bool
+	}{
+		"the last":        {head(typeControl, 77, 10_000), true},
+		"one before":      {head(typeData, 77, 9_000), true},
+		"the header only": {head(typeData, 77, 9_000)[:headerBytes], true},
+		"cut":             {head(typeData, 77, 9_000)[:headerBytes-1], false},
+		"the next":        {head(typeData, 77, 10_001), false},
+		"an old one":      {head(typeData, 77, 1_000), false},
+		"none":            {head(typeData, 77, 0), false},
+		"another's":       {head(typeData, 78, 10_000), false},
+		"no packet":       {append([]byte{0}, head(typeData, 77, 10_000)[1:]...), false},
+		"empty":           {nil, false},
+	} {
+		if got := l.Wrote(test.head); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}

@@ -271,7 +271,7 @@ func (s *Session) watch(ctx context.Context, cfg Config, process [processBytes]b
 		}
 		if cfg.elsewhere(ctx, process) {
 			cfg.Logger.Info("the peer was started again")
-			s.end.died.Store(true)
+			s.end.died.Store(errRestarted())
 			s.link.Close("")
 			return
 		}
@@ -316,10 +316,14 @@ func (s *Session) Name() string { return s.name }
 // known by later.
 func (s *Session) Key() (key [32]byte, kept bool) { return s.key, s.kept }
 
-// gone is the reason of a session that ended because the peer's process is another one now; nil of others.
+// gone is the reason of a session that this side has ended because the peer's process is not there any more; nil of others.
 func (s *Session) gone() error {
-	if !s.end.died.Load() || !errors.Is(s.link.Err(), link.ErrClosed) {
-		return nil
+	if why := s.end.died.Load(); why != nil && errors.Is(s.link.Err(), link.ErrClosed) {
+		return why
 	}
+	return nil
+}
+
+func errRestarted() *Error {
 	return failf(ClassGone, "connect again", ErrRestarted, "the peer was started again, and knows nothing of this session")
 }

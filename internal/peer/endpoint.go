@@ -44,7 +44,7 @@ type endpoint struct {
 	chosen      chan netip.AddrPort // capacity 1: where the controlling side's choice came from
 	searched    chan struct{}       // closed when no direct path is looked for any more
 
-	died atomic.Bool // the peer's process has, and this side has closed the link for that
+	died atomic.Pointer[Error] // not nil: the peer's process has, and this side has closed the link for that
 
 	gathered chan struct{} // closed when no further candidate will come but of the router
 	nat      *natTalk
@@ -53,6 +53,7 @@ type endpoint struct {
 	mu         sync.Mutex
 	candidates []punch.Candidate
 	remote     []punch.Candidate     // the peer's
+	hosts      []netip.AddrPort      // addresses of the peer's own
 	onCand     func(punch.Candidate) // told of each candidate from now on
 	agent      *punch.Agent
 	link       *link.Link
@@ -244,6 +245,7 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 func (e *endpoint) remoteCandidates(cs []signal.Candidate) {
 	for _, c := range cs {
 		e.nat.see(c)
+		e.knowHost(c)
 		e.mu.Lock()
 		e.remote = append(e.remote, toPunch(c))
 		a := e.agent

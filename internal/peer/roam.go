@@ -9,6 +9,7 @@ import (
 
 	"adit/internal/handshake"
 	"adit/internal/link"
+	"adit/internal/punch"
 	"adit/signal"
 )
 
@@ -63,7 +64,9 @@ type roamer struct {
 	was         link.State
 	rekey       *rekeyer
 	stone       *tombstone // nil if there is none
-	begun       bool       // the first path is noted
+	vigil       vigil
+	refusals    *punch.Refusals // nil while no vigil is kept
+	begun       bool            // the first path is noted
 	gen         *generation
 	left        bool // the peer is gone, and said so by letter
 	number      uint32
@@ -140,6 +143,7 @@ func (r *roamer) run() {
 	defer r.closePost()
 	defer r.endGeneration()
 	defer r.endRelays()
+	defer r.endVigil()
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
@@ -193,6 +197,7 @@ func (r *roamer) step() {
 		r.stone.write(r.letters)
 	}
 	if network {
+		r.endVigil() // somebody else may have the peer's address here
 		r.e.link.Nudge()
 		r.e.forgetNetwork()
 		r.closePost() // its connections are of the old network
@@ -202,6 +207,7 @@ func (r *roamer) step() {
 		r.begin(r.number + 1)
 	}
 	if moved {
+		r.endVigil()
 		r.followPath()
 		if r.begun {
 			r.rekey.want()
@@ -216,6 +222,7 @@ func (r *roamer) step() {
 	r.relayStep(state)
 	r.directStep(state)
 	r.rekey.step(r.now, state == link.Up)
+	r.vigilStep(state)
 	if r.stopPost != nil && state != link.Up && r.e.relayRefused() && !r.now.Before(r.renewAt) {
 		r.renewAt = r.now.Add(renewAgain)
 		r.renew()
@@ -234,11 +241,15 @@ func (r *roamer) enter(s link.State) {
 	r.was = s
 	switch s {
 	case link.Suspect:
+		if was == link.Up {
+			r.beginVigil()
+		}
 		r.openPost()
 		r.relayAt = r.now.Add(relayGrace)
 		r.probeRelays()
 	case link.Interrupted:
 		if was == link.Up {
+			r.beginVigil()
 			r.openPost()
 			r.probeRelays()
 		}
@@ -264,9 +275,7 @@ func (r *roamer) enter(s link.State) {
 func (r *roamer) heed(o offer) {
 	if o.kind == controlDied {
 		r.e.cfg.Logger.Info("the peer's process has died, and another one there says so")
-		r.left = true
-		r.e.died.Store(true)
-		r.e.wg.Go(func() { r.e.link.Close("") })
+		r.endSession(errRestarted())
 		return
 	}
 	if o.kind == controlBye {
@@ -286,17 +295,20 @@ func (r *roamer) heed(o offer) {
 		return
 	}
 	r.seen = o.d.Seed
+	r.endVigil() // it lives
 	g := r.gen
 	if g.answered.IsZero() {
 		g.answered, g.peerSeed = r.now, o.d.Seed
 		r.e.nat.describe(o.d.NAT)
 		r.e.forgetPeerRelays()
+		r.e.forgetHosts()
 	} else if g.peerSeed != o.d.Seed {
 		return
 	}
 	r.e.cfg.Logger.Debug("the peer's half", "generation", o.number, "candidates", o.d.Candidates)
 	for _, c := range o.d.Candidates {
 		r.e.nat.see(c)
+		r.e.knowHost(c)
 		r.e.relayCandidate(c)
 	}
 	select {
@@ -464,6 +476,9 @@ func (r *roamer) sleep() time.Duration {
 	}
 	if r.was == link.Up {
 		soonest(r.rekey.at())
+	}
+	if r.refusals != nil {
+		soonest(r.now.Add(goneEvery))
 	}
 	if r.was == link.Up && !r.directAt.IsZero() {
 		soonest(r.directAt)
