@@ -50,6 +50,9 @@ func (r *roster) begin(key [32]byte) (giveWay *Session, ok bool) {
 		giveWay = k.sessions[lost]
 		r.dropLocked(key, giveWay)
 	}
+	for _, s := range k.sessions {
+		s.link.Nudge() // the peer may have been started again: if that one is dead, the sooner it shows
+	}
 	r.known[key] = k
 	r.meetings++
 	k.meetings++
