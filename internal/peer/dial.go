@@ -28,6 +28,10 @@ const (
 	watchEvery = 8 * time.Second
 	watchFor   = 3 * time.Second
 
+	// buriedFor is how long an offer waits for the peer to be told of a process of this machine that has died: what it
+	// held over there is free then.
+	buriedFor = time.Second
+
 	processBytes = 8 // of a challenge: which process of the peer's it is, see handshake.Guard
 )
 
@@ -212,6 +216,14 @@ func (c *caller) try(ctx context.Context, client *signal.Client, door *signal.Ke
 	offer, err := noise.Offer(marshal(end.description(c.late.add)))
 	if err != nil {
 		return a, failf(ClassAuth, "check the peer's key", err, "%v", err)
+	}
+	if c.cfg.buried != nil {
+		select {
+		case <-c.cfg.buried:
+		case <-time.After(buriedFor):
+		case <-ctx.Done():
+			return a, context.Cause(ctx)
+		}
 	}
 	c.cfg.Events.Emit(event.Event{Name: event.Calling})
 	began := time.Now()

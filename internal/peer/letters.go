@@ -3,12 +3,14 @@ package peer
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"sync"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"adit/internal/handshake"
+	"adit/internal/link"
 	"adit/signal"
 )
 
@@ -187,5 +189,23 @@ func (l *letters) post(ctx context.Context, e *endpoint, out <-chan letter, got 
 			}
 			cancel()
 		}
+	}
+}
+
+// sayBye leaves word that this side has closed the session, where the link could not say so.
+func (r *roamer) sayBye() {
+	if r.letters == nil || r.left || r.was == link.Up || !errors.Is(r.e.link.Err(), link.ErrClosed) {
+		return
+	}
+	box, err := r.client.Mailbox(r.letters.id, r.letters.side)
+	if err != nil {
+		return
+	}
+	defer box.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), byeFor)
+	defer cancel()
+	bye := r.letters.seal(offer{kind: controlBye, number: r.number})
+	if err := box.Put(ctx, bye.number(), bye); err != nil {
+		r.e.cfg.Logger.Info("letter not left", "err", err) // the peer waits for as long as it is told to
 	}
 }

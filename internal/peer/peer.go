@@ -96,7 +96,8 @@ type Config struct {
 
 	Who string // what tells the peer from others there, if it is known: its public key
 
-	base *base // whose sockets to use; nil opens some
+	base   *base           // whose sockets to use; nil opens some
+	buried <-chan struct{} // closed when peers of processes that have died were told; nil: nobody is told
 }
 
 // resumeTimeout returns ResumeTimeout or its default. A peer that is known comes back to the same machine the
@@ -139,6 +140,7 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 		defer cancel()
 	}
 	buried, stop := cfg.bury()
+	cfg.buried = buried
 	s, err := meet(ctx, cfg)
 	if err != nil {
 		stop()

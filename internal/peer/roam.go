@@ -58,6 +58,7 @@ type roamer struct {
 	moved   bool
 	rekeys  [][]byte
 	turned  bool // the peer seals with fresh keys
+	look    bool // for letters, whatever the link's state
 
 	// Owned by run.
 	now         time.Time
@@ -163,29 +164,11 @@ func (r *roamer) run() {
 	}
 }
 
-// sayBye leaves word that this side has closed the session, where the link could not say so.
-func (r *roamer) sayBye() {
-	if r.letters == nil || r.left || r.was == link.Up || !errors.Is(r.e.link.Err(), link.ErrClosed) {
-		return
-	}
-	box, err := r.client.Mailbox(r.letters.id, r.letters.side)
-	if err != nil {
-		return
-	}
-	defer box.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), byeFor)
-	defer cancel()
-	bye := r.letters.seal(offer{kind: controlBye, number: r.number})
-	if err := box.Put(ctx, bye.number(), bye); err != nil {
-		r.e.cfg.Logger.Info("letter not left", "err", err) // the peer waits for as long as it is told to
-	}
-}
-
 // step takes in what happened and does what is due.
 func (r *roamer) step() {
 	r.mu.Lock()
-	state, network, moved, offers, rekeys, turned := r.state, r.network, r.moved, r.offers, r.rekeys, r.turned
-	r.network, r.moved, r.offers, r.rekeys, r.turned = false, false, nil, nil, false
+	state, network, moved, look, offers, rekeys, turned := r.state, r.network, r.moved, r.look, r.offers, r.rekeys, r.turned
+	r.network, r.moved, r.look, r.offers, r.rekeys, r.turned = false, false, false, nil, nil, false
 	r.mu.Unlock()
 	if turned {
 		r.rekey.turned(r.now)
@@ -214,6 +197,9 @@ func (r *roamer) step() {
 		}
 	}
 	r.begun = true
+	if look {
+		r.openPost()
+	}
 	r.enter(state)
 	for _, o := range offers {
 		r.heed(o)

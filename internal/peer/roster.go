@@ -52,6 +52,7 @@ func (r *roster) begin(key [32]byte) (giveWay *Session, ok bool) {
 	}
 	for _, s := range k.sessions {
 		s.link.Nudge() // the peer may have been started again: if that one is dead, the sooner it shows
+		s.end.tell(func(r *roamer) { r.look = true })
 	}
 	r.known[key] = k
 	r.meetings++
