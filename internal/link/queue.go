@@ -10,6 +10,7 @@ const (
 	quantumBytes = 2 * mostMTU // of a flow's turn, or what the pacer lets out in turnTime if that is more
 	turnTime     = 200 * time.Microsecond
 	freePackets  = 8192 // kept for reuse; the rest goes back to the garbage collector
+	sparePart    = 32   // of those that an epoch had no use for, as much goes: half in five seconds
 
 	// freshPackets is how many fresh payloads a flow may queue, or its window if that is more. At 50 Mbit/s it is
 	// three times what a link over 40 ms needs to find out that the path carries them.
@@ -113,6 +114,7 @@ type scheduler struct {
 	epochEnd time.Duration
 	free     *packet
 	frees    int
+	spare    int // the least that frees was in this epoch
 	dropped  uint64
 }
 
@@ -194,7 +196,18 @@ func (s *scheduler) take() *packet {
 	}
 	s.free, k.next = k.next, nil
 	s.frees--
+	s.spare = min(s.spare, s.frees)
 	return k
+}
+
+// trim gives up some of the packets that an epoch had no use for. What an outage piled up would be kept for
+// as long as the link lives.
+func (s *scheduler) trim() {
+	for range (s.spare + sparePart - 1) / sparePart {
+		s.free, s.free.next = s.free.next, nil
+		s.frees--
+	}
+	s.spare = s.frees
 }
 
 // pop takes the next packet, or nil. Fresh ones that have waited for too long are dropped on the way.
@@ -289,6 +302,7 @@ func (s *scheduler) tick(now time.Duration) time.Duration {
 		s.epochEnd = now + epochTime
 	case now >= s.epochEnd:
 		s.epochEnd = now + epochTime
+		s.trim()
 		if s.bytes == 0 {
 			s.pop(now) // no flow needs a turn
 		}
@@ -303,7 +317,7 @@ func (s *scheduler) tick(now time.Duration) time.Duration {
 			f.sent = 0
 		}
 		if len(s.flows) == 0 {
-			s.flows, s.free, s.frees = nil, nil, 0 // an idle link holds nothing
+			s.flows, s.free, s.frees, s.spare = nil, nil, 0, 0 // an idle link holds nothing
 			if s.urgent.pending.n == 0 {
 				s.urgent.pending.ring = nil
 			}
