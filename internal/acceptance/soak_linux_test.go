@@ -230,9 +230,15 @@ func TestSoak(t *testing.T) {
 	}
 	took := make(map[string][]time.Duration)
 	var halfway [2]int64 // what queues grew to in outages the runtime keeps for a while: it must not go on growing
+	tenths := 0
 	for began := time.Now(); time.Since(began) < length; {
-		if halfway[0] == 0 && time.Since(began) > length/2 {
-			halfway = [2]int64{s.exposer.memory(), s.connecter.memory()}
+		if time.Since(began) >= time.Duration(tenths)*length/10 {
+			e, c := s.exposer.holds(), s.connecter.holds()
+			t.Logf("%7.1f s: expose: %.1f MiB, %d descriptors; connect: %.1f MiB, %d descriptors", time.Since(began).Seconds(),
+				float64(e.memory)/(1<<20), e.files, float64(c.memory)/(1<<20), c.files)
+			if tenths++; tenths <= 6 {
+				halfway = [2]int64{max(halfway[0], e.memory), max(halfway[1], c.memory)}
+			}
 		}
 		f := faults[rng.IntN(len(faults))]
 		t.Logf("%7.1f s: %s", time.Since(began).Seconds(), f.name)
@@ -253,7 +259,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("%d MB in %d streams", total/1e6, soakStreams)
 	for i, p := range []*process{s.exposer, s.connecter} {
 		g := p.goroutines()
-		t.Logf("%s: %.1f MiB, %.1f halfway, then %.1f; %d descriptors, then %d; %d goroutines, %d without faults", p.label,
+		t.Logf("%s: %.1f MiB, %.1f at most in the first half, then %.1f; %d descriptors, then %d; %d goroutines, %d without faults", p.label,
 			float64(before[i].memory)/(1<<20), float64(halfway[i])/(1<<20), float64(after[i].memory)/(1<<20), before[i].files, after[i].files, g, undisturbed[i])
 		// A connection to the rendezvous, and the post, may be there now that were not before.
 		if after[i].files > before[i].files+4 || g > undisturbed[i]+12 || after[i].memory > max(before[i].memory, halfway[i])+24<<20 {
