@@ -15,12 +15,11 @@ const (
 	suspectAfter     = 700 * time.Millisecond
 	interruptedAfter = 3 * time.Second
 	consentFor       = 30 * time.Second // after that nothing leaves but PINGs (RFC 7675 §5.1)
-	patientFor       = 10 * time.Minute
+	patientFor       = time.Hour
 	deadAfter        = 10 * time.Minute
 
 	pingSuspect     = 250 * time.Millisecond // between PINGs, by how long the silence lasts
-	pingInterrupted = time.Second
-	pingQuiet       = 1500 * time.Millisecond
+	pingInterrupted = time.Second            // one of either side's finds the path that is there again
 	pingPatient     = 5 * time.Second
 
 	// A receiver does not know whether the sender has ended or cannot reach it any more: it asks, once.
@@ -71,10 +70,8 @@ func (v *liveness) between(silence time.Duration) time.Duration {
 	switch {
 	case silence < interruptedAfter:
 		return pingSuspect
-	case silence < consentFor:
-		return pingInterrupted
 	case silence < patientFor:
-		return pingQuiet
+		return pingInterrupted
 	}
 	return pingPatient
 }
