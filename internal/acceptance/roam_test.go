@@ -282,9 +282,9 @@ func TestRoamLoss(t *testing.T) {
 			if c.long != long {
 				t.Skip("one of the two is enough: set ADIT_LONG, or not")
 			}
-			r := newRoaming(newWorld(t, netlab.WithUplink(netlab.LinkConfig{RateBits: 40e6, Delay: 5 * time.Millisecond})), netlab.PortRestricted)
+			r := newRoaming(newWorld(t, netlab.WithUplink(netlab.LinkConfig{RateBits: 10e6, Delay: 5 * time.Millisecond})), netlab.PortRestricted)
 			if long {
-				r.copying, r.exposer, r.connecter = r.copyBySSH(r.left, r.right, 2*scpSize, 0, "-v") // more than the time is enough for
+				r.copying, r.exposer, r.connecter = r.copyBySSH(r.left, r.right, scpSize, 0, "-v")
 			} else {
 				r.copying, r.exposer, r.connecter = r.copyAt(r.left, r.right, 0, "-v")
 			}
