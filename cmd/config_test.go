@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,6 +55,65 @@ func TestExampleConfig(t *testing.T) {
 	}
 	if f.peer != p.Name || f.local == nil || f.remote == nil || f.dynamic == nil {
 		t.Errorf("the forward of the example lacks a key: %+v", f)
+	}
+}
+
+// TestExampleDefaults: a value of the example is the default, or the comment above says what that is.
+func TestExampleDefaults(t *testing.T) {
+	b, err := os.ReadFile("../config.example.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(`(?m)^#([a-z_]+ = |\[)`).ReplaceAllString(string(b), "$1")
+	app := testApp(t)
+	file, err := parseConfig(text, configKeys(app))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(text, "\n")
+	seen := map[string]bool{}
+	for _, c := range app.Commands {
+		for _, f := range settings(c) {
+			key := keyOf(c.Name, f.Names()[0])
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			d := f.(cli.DocGenerationFlag)
+			s := file.settings[key]
+			named, _, _ := strings.Cut(d.GetDefaultText(), ":") // behind it is what that means
+			if v := strings.Join(s.values, ","); v == named || v == d.GetValue() || v == strings.Trim(d.GetDefaultText(), `"`) {
+				continue
+			}
+			said := false
+			for at := s.line - 2; at >= 0 && lines[at] != "" && !strings.HasPrefix(lines[at], "["); at-- {
+				said = said || strings.Contains(lines[at], "Default: ")
+			}
+			if !said {
+				t.Errorf("%s = %v: nothing says what the default is", key, s.values)
+			}
+		}
+	}
+}
+
+// TestGuide: the guide has a place for each command, and names each of its flags there or among the common ones.
+func TestGuide(t *testing.T) {
+	b, err := os.ReadFile("../docs/guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range testApp(t).Commands {
+		if !regexp.MustCompile(`(?m)^### .*\b` + c.Name + `\b`).Match(b) {
+			t.Errorf("the guide has no heading for %s", c.Name)
+		}
+		for _, f := range c.VisibleFlags() {
+			named := func(name string) bool {
+				return regexp.MustCompile("[`( ]--?" + name + "([`, =]|$)").Match(b)
+			}
+			if !slices.ContainsFunc(f.Names(), named) {
+				t.Errorf("the guide does not name --%s of %s", f.Names()[0], c.Name)
+			}
+		}
 	}
 }
 
