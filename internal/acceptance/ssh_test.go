@@ -17,7 +17,7 @@ import (
 
 const sshPort = 22 // on the loopback of a namespace it is always free
 
-// An sshServer is Debian's sshd with throw-away keys, on the loopback of one host.
+// An sshServer is Debian's sshd with throw-away keys, on all addresses of one host.
 type sshServer struct {
 	t    testing.TB
 	dir  string // keys and known_hosts
@@ -41,7 +41,7 @@ func newSSHServer(t testing.TB, h *netlab.Host) *sshServer {
 	}
 	s.write("known_hosts", "exposed "+string(public))
 	// PAM and its session would want more of the system than a container has.
-	s.write("sshd_config", fmt.Sprintf(`ListenAddress 127.0.0.1
+	s.write("sshd_config", fmt.Sprintf(`ListenAddress 0.0.0.0
 Port %d
 HostKey %s
 AuthorizedKeysFile %s

@@ -1,0 +1,56 @@
+//go:build unix
+
+package acceptance
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"adit/internal/netlab"
+)
+
+// TestPrompt: how long ssh takes to run a command, at 20 ms each way: to the server itself, through a session that
+// runs, and over one connection of ssh's own that runs through that session, as the guide has it.
+func TestPrompt(t *testing.T) {
+	const trip, runs = 2 * oneWay, 7
+	l := netlab.New(t)
+	left, right := l.Link(netlab.LinkConfig{RateBits: 100e6, Delay: oneWay})
+	w := &world{t: t, adit: adit(t), lab: l}
+	w.serve(left)
+	s := newSSHServer(t, left)
+	config := s.config(w.adit)
+	exposer, code := w.expose(left, fmt.Sprint(sshPort))
+	connecter, port := w.forward(right, code, "--share", "home")
+
+	ssh := append([]string{"ssh"}, s.options()...)
+	master := []string{"ssh", "-F", config, "-o", "ControlMaster=auto", "-o", "ControlPath=" + s.file("%C"), "-o", "ControlPersist=10m", "home.adit"}
+	command(t, right, append(slices.Clone(master), "true"))
+	best := [4]time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}
+	for range runs { // in turns, so that all see the same machine
+		for i, args := range [][]string{
+			append(slices.Clone(ssh), s.user+"@"+left.Addr().String()),
+			append(slices.Clone(ssh), "-p", fmt.Sprint(port.Port()), s.user+"@"+port.Addr().String()),
+			{"ssh", "-F", config, "home.adit"},
+			master,
+		} {
+			began := time.Now()
+			if out := command(t, right, append(slices.Clone(args), "echo out of $((6*7))")); out != "out of 42\n" {
+				t.Errorf("ssh printed %q", out)
+			}
+			best[i] = min(best[i], time.Since(began).Round(time.Millisecond))
+		}
+	}
+	command(t, right, append(slices.Clone(master[:len(master)-1]), "-O", "exit", "home.adit"))
+	direct, forwarded, running, shared := best[0], best[1], best[2], best[3]
+	t.Logf("ssh runs a command, %v a round trip: to the server itself %v, through a forwarded port %v, by a running session %v, over a connection of ssh's own through it %v",
+		trip, direct, forwarded, running, shared)
+	if long && running > direct+trip {
+		t.Errorf("through a running session ssh takes %v, to the server itself %v", running, direct)
+	}
+	if long && shared > 150*time.Millisecond {
+		t.Errorf("over a connection of its own ssh takes %v, want 150 ms", shared)
+	}
+	ends(connecter, exposer)
+}
