@@ -168,7 +168,7 @@ func watchStatus(ctx context.Context, u *ui) error {
 			printStatusJSON(u, all)
 		case live:
 			w, h := terminalSize(os.Stdout)
-			fmt.Fprint(u.out, redrawn(statusLines(all, w, time.Now()), h))
+			fmt.Fprint(u.out, redrawn(fitted(all, w, max(h-1, 1), time.Now())))
 		default:
 			if !first {
 				u.answer("")
@@ -185,11 +185,8 @@ func watchStatus(ctx context.Context, u *ui) error {
 	}
 }
 
-// redrawn draws a terminal of that height in place, without a flicker.
-func redrawn(lines []string, height int) string {
-	if height > 1 && len(lines) > height-1 {
-		lines = append(lines[:max(height-2, 0):max(height-2, 0)], "…")
-	}
+// redrawn draws a terminal in place, without a flicker.
+func redrawn(lines []string) string {
 	return "\x1b[H" + strings.Join(lines, "\x1b[K\r\n") + "\x1b[K\x1b[J"
 }
 

@@ -66,13 +66,30 @@ func TestStatusNarrow(t *testing.T) {
 	}
 }
 
-// TestRedrawn: a screen that is too low shows what fits and says that there is more.
-func TestRedrawn(t *testing.T) {
-	got := redrawn([]string{"a", "b", "c", "d"}, 4)
-	if want := "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n…\x1b[K\x1b[J"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+// TestStatusFitted: a screen that is low shows less of each session, then counts the lines that are left out.
+func TestStatusFitted(t *testing.T) {
+	now := time.Now()
+	full := statusLines(sample(now), 80, now)
+	for _, test := range []struct {
+		height, lines int
+		want, not     string
+	}{
+		{len(full), len(full), "candidates here", "more"},
+		{len(full) - 1, len(full) - 2, "round trip 12 ms", "candidates"},
+		{8, 7, "  home · direct · interrupted 1 min 30 s · 12 ms · 2 streams ·\n    ↑ 3.21 Mbit/s ↓ 999 bit/s", "round trip"},
+		{4, 4, "connect 4711", "home"},
+		{1, 1, "… 7 lines more", "serve"},
+	} {
+		lines := fitted(sample(now), 80, test.height, now)
+		got := strings.Join(lines, "\n")
+		if len(lines) != test.lines || !strings.Contains(got, test.want) || strings.Contains(got, test.not) {
+			t.Errorf("%d lines high, want %d with %q and without %q:\n%s", test.height, test.lines, test.want, test.not, got)
+		}
 	}
-	if got := redrawn([]string{"a"}, 4); strings.Contains(got, "…") {
-		t.Errorf("got %q", got)
+}
+
+func TestRedrawn(t *testing.T) {
+	if got, want := redrawn([]string{"a", "b"}), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"adit/internal/control"
 
@@ -38,24 +39,46 @@ func terminalWidth(f *os.File) int {
 //	    candidates here: host …, srflx …
 //	    candidates there: …
 func statusLines(all []control.Status, width int, now time.Time) []string {
-	if len(all) == 0 {
-		return strings.Split(wrapTo(nothingRuns, "", width), "\n")
+	return (&view{width: width, detail: everything}).all(all, now)
+}
+
+// fitted is statusLines for a terminal: the most that fits its height, and what does not fit even so is counted.
+func fitted(all []control.Status, width, height int, now time.Time) []string {
+	var lines []string
+	for detail := everything; detail >= oneLine; detail-- {
+		if lines = (&view{width: width, detail: detail}).all(all, now); len(lines) <= height {
+			return lines
+		}
 	}
-	var v view
-	v.width = width
+	shown := max(height-1, 0)
+	return append(lines[:shown:shown], fmt.Sprintf("… %s more", counted(uint64(len(lines)-shown), "line")))
+}
+
+// How much a view tells of each session.
+const (
+	oneLine = iota
+	noCandidates
+	everything
+)
+
+// A view is lines in the making.
+type view struct {
+	width  int
+	detail int
+	lines  []string
+}
+
+func (v *view) all(all []control.Status, now time.Time) []string {
+	if len(all) == 0 {
+		return strings.Split(wrapTo(nothingRuns, "", v.width), "\n")
+	}
 	for i, s := range all {
-		if i > 0 {
+		if i > 0 && v.detail > oneLine {
 			v.lines = append(v.lines, "")
 		}
 		v.process(s, now)
 	}
 	return v.lines
-}
-
-// A view is lines in the making.
-type view struct {
-	width int
-	lines []string
 }
 
 // line adds the parts that are not empty, with dots in between, broken where they do not fit.
@@ -69,8 +92,28 @@ func (v *view) line(indent int, parts ...string) {
 	if len(some) == 0 {
 		return
 	}
+	// A part stays whole if it fits a line.
 	space := strings.Repeat(" ", indent)
-	v.lines = append(v.lines, strings.Split(wrapTo(space+strings.Join(some, " · "), space+"  ", v.width), "\n")...)
+	text := space
+	for i, p := range some {
+		if i < len(some)-1 {
+			p += " ·"
+		}
+		switch {
+		case i == 0:
+			text += p
+		case v.width > 0 && utf8.RuneCountInString(text+" "+p) > v.width:
+			v.wrapped(text, space+"  ")
+			text = space + "  " + p
+		default:
+			text += " " + p
+		}
+	}
+	v.wrapped(text, space+"  ")
+}
+
+func (v *view) wrapped(text, indent string) {
+	v.lines = append(v.lines, strings.Split(wrapTo(text, indent, v.width), "\n")...)
 }
 
 func wrapTo(s, indent string, width int) string {
@@ -105,11 +148,18 @@ func (v *view) session(s control.Session, now time.Time) {
 	if s.Peer != "" {
 		who = fmt.Sprintf("%s (by %s)", s.Peer, s.Met)
 	}
-	v.line(2, who, s.State, since(s.Since, now))
 	path := s.Path.Kind
 	if s.Path.Transport != "" {
 		path += " over " + s.Path.Transport
 	}
+	if v.detail == oneLine {
+		if s.Peer != "" {
+			who = s.Peer
+		}
+		v.line(2, who, path, s.State+" "+age(now.Sub(s.Since)), milliseconds(s.RTT), counted(uint64(s.Streams), "stream"), "↑ "+bits(s.SendRate)+" ↓ "+bits(s.RecvRate))
+		return
+	}
+	v.line(2, who, s.State, since(s.Since, now))
 	v.line(4, fmt.Sprintf("%s: %s ↔ %s", path, s.Path.Local, s.Path.Remote))
 	if s.Path.To != "" && !strings.HasSuffix(s.Path.Remote, " "+s.Path.To) && s.Path.Kind == "direct" {
 		v.line(4, "packets go to "+s.Path.To+" now")
@@ -124,6 +174,9 @@ func (v *view) session(s control.Session, now time.Time) {
 	}
 	v.line(4, fmt.Sprintf("lost %s of %s (%s %%)", thousands(s.Lost), counted(s.SentPkts, "packet"), digits(share)),
 		fmt.Sprintf("sent again %s, %s of it in vain", thousands(s.Resent), thousands(s.Spurious)))
+	if v.detail < everything {
+		return
+	}
 	if len(s.Local) > 0 {
 		v.line(4, "candidates here: "+strings.Join(s.Local, ", "))
 	}
