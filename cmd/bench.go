@@ -19,14 +19,15 @@ func benchCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "bench",
 		Usage:     "measure throughput, round trips and loss to a peer that allows it",
-		ArgsUsage: "[CODE]",
+		ArgsUsage: "[CODE or NAME]",
 		Description: `Meet a peer that runs "adit expose --allow-bench" and measure the encrypted path: round trips
 while idle, then data to this side, then data to the peer, with round trips beside them. What is
 found is printed as a table. The session ends with it.
 
   adit expose --allow-bench          on one machine
   adit bench CODE                    on the other: about 13 seconds
-  adit bench CODE --time 30s --json  longer, for a script`,
+  adit bench CODE --time 30s --json  longer, for a script
+  adit bench home                    a peer that is known by its key`,
 		Flags: append(ownFlags("bench",
 			&cli.DurationFlag{Name: "time", Usage: "send data for `D` each way, at most 60s", Value: bench.DefaultDuration},
 			&cli.IntFlag{Name: "parallel", Aliases: []string{"P"}, Usage: fmt.Sprintf("send over `N` streams at the same time, at most %d", bench.MaxParallel), Value: 1},

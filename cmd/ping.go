@@ -25,13 +25,14 @@ func pingCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "ping",
 		Usage:     "measure the round trip to a peer",
-		ArgsUsage: "[CODE]",
+		ArgsUsage: "[CODE or NAME]",
 		Description: `Meet a peer that runs "adit expose" and measure the round trip over the encrypted path until
 Ctrl-C. The other side need not allow it: every session answers. Its session ends with it.
 
   adit ping CODE                     one each second, a summary at the end
   adit ping CODE -c 20 -i 0.2        twenty, five a second
-  adit ping CODE -q -c 20            the summary alone`,
+  adit ping CODE -q -c 20            the summary alone
+  adit ping home                     a peer that is known by its key`,
 		Flags: append(ownFlags("ping",
 			&cli.IntFlag{Name: "count", Aliases: []string{"c"}, Usage: "stop after `N`", DefaultText: "go on until Ctrl-C"},
 			&cli.StringFlag{Name: "interval", Aliases: []string{"i"}, Usage: "`SECONDS` between two, 0.1 or more", Value: "1"},
@@ -60,9 +61,13 @@ func measured(u *ui, c *cli.Context, command string) (peer.Config, error) {
 		return cfg, err
 	}
 	if c.NArg() > 1 {
-		return cfg, usagef("for example: adit "+command+" CODE", "%s takes one code, not %d arguments", command, c.NArg())
+		return cfg, usagef("for example: adit "+command+" CODE", "%s takes one code or name, not %d arguments", command, c.NArg())
 	}
-	cfg.Role, cfg.Code = peer.Connecter, c.Args().First()
+	cfg.Role = peer.Connecter
+	if named, err := byName(c, &cfg); named || err != nil {
+		return cfg, err
+	}
+	cfg.Code = c.Args().First()
 	u.onToken = "Send this line back to the other side:"
 	return cfg, checkCode(cfg.Signal, cfg.Code, "expose")
 }
