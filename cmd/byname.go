@@ -104,9 +104,9 @@ func saving(c *cli.Context, cfg *peer.Config) error {
 	return ownKey(cfg)
 }
 
-// save stores the key that the peer has given in a code meeting, by this name. The session stays whatever comes
-// of it.
-func (u *ui) save(s *peer.Session, name string, urls []string) {
+// save stores the key that the peer has given in a code meeting, by this name, and says what to run from then on. The
+// session stays whatever comes of it.
+func (u *ui) save(s *peer.Session, name string, urls []string, next string) {
 	if name == "" {
 		return
 	}
@@ -124,6 +124,9 @@ func (u *ui) save(s *peer.Session, name string, urls []string) {
 		return
 	}
 	u.event(event.Event{Name: event.Saved, Peer: name, Key: identity.PublicKey(k).String()})
+	if next != "" {
+		u.say("no code is needed from now on: %s", next)
+	}
 }
 
 // stay keeps a session with a known peer: whenever it ends, over is called, and begin with the next. Streams end

@@ -111,7 +111,7 @@ func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names 
 		return err
 	}
 	defer end()
-	u.save(s, c.String("save"), cfg.Signals)
+	u.save(s, c.String("save"), cfg.Signals, "adit connect "+c.String("save"))
 	offer := tunnel.Offer{Gate: gate}
 	if err := f.begin(ctx, s, offer); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"adit/internal/bench"
 	"adit/internal/peer"
@@ -95,7 +96,7 @@ func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 		return err
 	}
 	defer end()
-	u.save(s, c.String("save"), nil)
+	u.save(s, c.String("save"), nil, strings.Join(append([]string{"adit expose"}, append(c.Args().Slice(), "--listen")...), " "))
 	if u.redraw && len(offers) > 0 {
 		u.say("serving %s; Ctrl-C to stop", list(offers))
 	}

@@ -68,7 +68,7 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 			if saved++; saved > 1 {
 				name += "-" + strconv.Itoa(saved)
 			}
-			u.save(s, name, nil)
+			u.save(s, name, nil, "")
 		}
 		unhook := recoverOnHangup(s)
 		wg.Go(func() {

@@ -156,6 +156,9 @@ func invitation(c *cli.Context, command, code string) string {
 	if c.Bool("loopback") {
 		s += " --loopback"
 	}
+	if command == "connect" && c.String("save") != "" {
+		s += " --save NAME" // which is the other person's to choose
+	}
 	if fromConfig(c, "signal") {
 		return s // the other machine has it in its own file, most likely
 	}
