@@ -32,7 +32,7 @@ const (
 	keepHeld = 1024
 
 	// heldBytes bounds the buffers of segments that wait for those before them, in a session.
-	heldBytes = 64 << 20
+	heldBytes = 128 << 20
 )
 
 // A receiver is the receiving half of a conversation. It puts segments in order and acknowledges them.

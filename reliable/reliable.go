@@ -84,12 +84,12 @@ type Config struct {
 	// has; default 1024. A stream counts until the peer has all of it or it was reset.
 	MaxStreams int
 
-	// MaxBuffer bounds the bytes that one stream holds for its reader, default 32 MiB and no less than
+	// MaxBuffer bounds the bytes that one stream holds for its reader, default 80 MiB and no less than
 	// 256 KiB. The bound grows towards it with the path as long as the reader keeps up, and shrinks to
 	// 256 KiB again when it falls behind and reads on.
 	MaxBuffer int
 
-	// MaxBuffers bounds what all streams together hold beyond 256 KiB each, default 64 MiB. Segments that came out of order take 64 MiB at most in all streams together.
+	// MaxBuffers bounds what all streams together hold beyond 256 KiB each, default 128 MiB. Segments that came out of order take 128 MiB at most in all streams together.
 	MaxBuffers int
 
 	// Logger may be nil. Nothing is logged per packet.
@@ -103,8 +103,8 @@ const (
 	maxReason = 256 // bytes of a reason that are sent
 
 	defaultMaxStreams = 1024
-	defaultMaxBuffer  = 32 << 20
-	defaultMaxBuffers = 64 << 20
+	defaultMaxBuffer  = 80 << 20
+	defaultMaxBuffers = 128 << 20
 
 	// initialCredit is how many bytes of a stream, header included, its sender may send before the
 	// peer gives more. Part of the wire format.

@@ -11,10 +11,10 @@ import (
 const (
 	// Segments in flight. KCP goes through all of them whenever it sends.
 	minWindow = 32
-	maxWindow = receiveWindow - 1 // 36 MiB in packets of 1,200 bytes
+	maxWindow = receiveWindow - 1 // 75 MiB in packets of 1,200 bytes
 
 	// receiveWindow is how far ahead of the next segment one may be.
-	receiveWindow = 1 << 15
+	receiveWindow = 1 << 16
 
 	// KCP's timeout is the safety net under the link's repairs, for what the peer had no room for: the
 	// smoothed round trip and at least this or eight round trips more. A segment may wait for a queue and

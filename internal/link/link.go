@@ -314,7 +314,7 @@ func (l *Link) Receive(f func(p []byte)) {
 func (l *Link) MTU() int { return int(l.mtu.Load()) }
 
 // Window returns how many bytes the flow should keep unacknowledged, what waits in its queue
-// included: its share of what the path holds, between 32 KiB and 32 MiB.
+// included: its share of what the path holds, between 32 KiB and 80 MiB.
 func (l *Link) Window(flow uint32) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

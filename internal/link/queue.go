@@ -5,8 +5,8 @@ import "time"
 const (
 	flowBytes    = 256 << 10 // what a flow may queue, or its window if that is more
 	flowBytesLow = 16 << 10  // the same when all flows together hold more than totalLow
-	totalLow     = 32 << 20
-	totalBytes   = 48 << 20    // all flows together, never more
+	totalLow     = 64 << 20
+	totalBytes   = 96 << 20    // all flows together, never more
 	quantumBytes = 2 * mostMTU // of a flow's turn, or what the pacer lets out in turnTime if that is more
 	turnTime     = 200 * time.Microsecond
 	freePackets  = 8192 // kept for reuse; the rest goes back to the garbage collector

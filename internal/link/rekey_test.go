@@ -153,7 +153,7 @@ func TestRekey(t *testing.T) {
 				p.up(t)
 				for _, l := range []*Link{p.a, p.b} {
 					l.mu.Lock()
-					l.seal.packets = 700 // and the ratchet in between
+					l.seal.packets = 3000 // and the ratchet in between
 					l.mu.Unlock()
 				}
 				var mu sync.Mutex
