@@ -24,7 +24,7 @@ const (
 
 	// A receiver does not know whether the sender has ended or cannot reach it any more: it asks, once.
 	// A NAT that forgot this side learns of it anew by that very packet.
-	tailAfter = 500 * time.Millisecond
+	tailAfter = 300 * time.Millisecond
 
 	keepaliveLeast = 20 * time.Second
 	keepaliveMost  = 25 * time.Second
