@@ -3,15 +3,30 @@
 package acceptance
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"adit/internal/netlab"
 )
+
+// In the long form each fault comes so many times in one session, and when everything has settled: searches are over.
+const (
+	again  = 10
+	settle = 3 * time.Second
+)
+
+func times() int {
+	if long {
+		return again
+	}
+	return 1
+}
 
 // onRouter runs a command on the router of a host.
 func onRouter(t testing.TB, h *netlab.Host, args ...string) {
@@ -52,6 +67,10 @@ type roaming struct {
 	left, right, other, another *netlab.Host // the exposer's machine, the connecter's, and two more
 	exposer, connecter          *process
 	copying                     *copying
+
+	join  sync.Once
+	hops  int
+	sites []*netlab.Host // where the exposer's machine goes, beside left; made when it does
 }
 
 func newRoaming(w *world, kind netlab.NAT) *roaming {
@@ -100,13 +119,31 @@ func (r *roaming) stopBoth(d time.Duration) {
 	r.connecter.resume()
 }
 
+// hop moves the connecter's machine to another NAT: another one each time.
+func (r *roaming) hop() {
+	r.t.Helper()
+	r.hops++
+	r.right.Move([]*netlab.Host{r.another, r.other}[r.hops%2])
+}
+
+// hopLeft does the same with the exposer's.
+func (r *roaming) hopLeft(kind netlab.NAT) {
+	r.t.Helper()
+	if len(r.sites) < 2 {
+		r.sites = append(r.sites, r.lab.Host(kind, netlab.HostOptions{}))
+	} else {
+		r.sites[0], r.sites[1] = r.sites[1], r.sites[0]
+	}
+	r.left.Move(r.sites[len(r.sites)-1])
+}
+
 // withoutRendezvous kills the rendezvous for a while, at whose end one side moves.
 func (r *roaming) withoutRendezvous(d time.Duration) {
 	r.t.Helper()
 	r.server.kill()
 	r.server.gone(patience)
 	time.Sleep(d)
-	r.right.Move(r.other)
+	r.hop()
 	time.Sleep(2 * time.Second) // it looks for the peer in vain
 	r.serveAgain()
 }
@@ -119,28 +156,28 @@ func TestRoam(t *testing.T) {
 		name   string
 		long   bool
 		limit  time.Duration
-		slow   bool    // the path works for long after the copy began
+		speed  int     // of scp; 0 is scpLimit. What is lower lets the path work for longer before the fault
 		faults []fault // one after the other
 	}{
-		{"mapping lost at the sender", false, time.Second, false, []fault{func(r *roaming) { flush(r.t, r.right) }}},
-		{"mapping lost at the receiver", false, time.Second, false, []fault{func(r *roaming) { flush(r.t, r.left) }}},
-		{"mappings lost at both", false, time.Second, false, []fault{func(r *roaming) { flush(r.t, r.left); flush(r.t, r.right) }}},
-		{"another address of the sender", false, 2 * time.Second, false, []fault{func(r *roaming) { r.right.Readdress() }}},
-		{"another address of the receiver", false, 2 * time.Second, false, []fault{func(r *roaming) { r.left.Readdress() }}},
-		{"another NAT of the sender", false, 2 * time.Second, false, []fault{func(r *roaming) { r.right.Move(r.other) }}},
-		{"another NAT of the receiver", false, 2 * time.Second, false, []fault{func(r *roaming) { r.left.Move(r.other) }}},
-		{"other NATs of both", false, 6 * time.Second, false, []fault{func(r *roaming) { r.left.Move(r.other); r.right.Move(r.another) }}},
-		{"another default route and back", false, 2 * time.Second, false, []fault{
-			func(r *roaming) { r.right.Join(r.other); r.right.RouteBy(r.other) },
+		{"mapping lost at the sender", false, time.Second, 0, []fault{func(r *roaming) { flush(r.t, r.right) }}},
+		{"mapping lost at the receiver", false, time.Second, 0, []fault{func(r *roaming) { flush(r.t, r.left) }}},
+		{"mappings lost at both", false, time.Second, 0, []fault{func(r *roaming) { flush(r.t, r.left); flush(r.t, r.right) }}},
+		{"another address of the sender", false, 2 * time.Second, 0, []fault{func(r *roaming) { r.right.Readdress() }}},
+		{"another address of the receiver", false, 2 * time.Second, 0, []fault{func(r *roaming) { r.left.Readdress() }}},
+		{"another NAT of the sender", false, 2 * time.Second, 0, []fault{func(r *roaming) { r.hop() }}},
+		{"another NAT of the receiver", false, 2 * time.Second, 0, []fault{func(r *roaming) { r.hopLeft(netlab.PortRestricted) }}},
+		{"other NATs of both", false, 6 * time.Second, 0, []fault{func(r *roaming) { r.hopLeft(netlab.PortRestricted); r.hop() }}},
+		{"another default route and back", false, 2 * time.Second, 0, []fault{
+			func(r *roaming) { r.join.Do(func() { r.right.Join(r.other) }); r.right.RouteBy(r.other) },
 			func(r *roaming) { r.right.RouteBy(r.right) },
 		}},
-		{"link down for 5 s", false, 2 * time.Second, false, []fault{func(r *roaming) { cut(r.t, r.left, 5*time.Second) }}},
-		{"link down for 60 s", true, 2 * time.Second, false, []fault{func(r *roaming) { cut(r.t, r.left, time.Minute) }}},
-		{"link down for 10 min", true, 2 * time.Second, false, []fault{func(r *roaming) { cut(r.t, r.left, 10*time.Minute) }}},
-		{"both stopped for 8 s", false, 3 * time.Second, false, []fault{func(r *roaming) { r.stopBoth(8 * time.Second) }}},
-		{"both stopped for 120 s", true, 3 * time.Second, false, []fault{func(r *roaming) { r.stopBoth(2 * time.Minute) }}},
-		{"rendezvous away for 5 s", false, 5 * time.Second, false, []fault{func(r *roaming) { r.withoutRendezvous(5 * time.Second) }}},
-		{"rendezvous away for 10 min", true, 5 * time.Second, true, []fault{func(r *roaming) { r.withoutRendezvous(10 * time.Minute) }}},
+		{"link down for 5 s", false, 2 * time.Second, 0, []fault{func(r *roaming) { cut(r.t, r.left, 5*time.Second) }}},
+		{"link down for 60 s", true, 2 * time.Second, 0, []fault{func(r *roaming) { cut(r.t, r.left, time.Minute) }}},
+		{"link down for 10 min", true, 2 * time.Second, 0, []fault{func(r *roaming) { cut(r.t, r.left, 10*time.Minute) }}},
+		{"both stopped for 8 s", false, 3 * time.Second, 0, []fault{func(r *roaming) { r.stopBoth(8 * time.Second) }}},
+		{"both stopped for 120 s", true, 3 * time.Second, 0, []fault{func(r *roaming) { r.stopBoth(2 * time.Minute) }}},
+		{"rendezvous away for 5 s", false, 5 * time.Second, scpLimit / 2, []fault{func(r *roaming) { r.withoutRendezvous(5 * time.Second) }}},
+		{"rendezvous away for 10 min", true, 5 * time.Second, scpSlow, []fault{func(r *roaming) { r.withoutRendezvous(10 * time.Minute) }}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.long && !long {
@@ -148,14 +185,23 @@ func TestRoam(t *testing.T) {
 			}
 			t.Parallel()
 			r := newRoaming(newWorld(t), netlab.PortRestricted)
-			if c.slow {
-				r.startSSH(scpSize, scpSlow, "--resume-timeout=15m")
+			if long {
+				r.startSSH(scpSize, cmp.Or(c.speed, scpLimit), "--resume-timeout=15m")
 			} else {
 				r.start("--resume-timeout=15m")
 			}
-			for _, fault := range c.faults {
-				fault(r)
-				r.back(c.limit)
+			n := times()
+			if strings.HasSuffix(c.name, "10 min") {
+				n = 1 // side by side in several runs
+			}
+			for i := range n {
+				if i > 0 {
+					time.Sleep(settle)
+				}
+				for _, fault := range c.faults {
+					fault(r)
+					r.back(c.limit)
+				}
 			}
 			r.end()
 		})
@@ -192,6 +238,21 @@ func TestRoamToRelay(t *testing.T) {
 	t.Parallel()
 	r := newRoaming(newRelayWorld(t), netlab.PortRestricted)
 	r.start()
+	for i := range times() {
+		if i > 0 {
+			time.Sleep(settle)
+		}
+		r.toRelayAndBack()
+	}
+	if n := r.connecter.count("interrupted"); n > 0 {
+		t.Errorf("%d times interrupted", n)
+	}
+	r.end()
+}
+
+func (r *roaming) toRelayAndBack() {
+	t := r.t
+	t.Helper()
 	drop(t, r.left, "ip", "saddr", r.right.PublicAddr().String())
 	drop(t, r.left, "ip", "daddr", r.right.PublicAddr().String())
 	r.back(4 * time.Second)
@@ -207,10 +268,6 @@ func TestRoamToRelay(t *testing.T) {
 		t.Errorf("%s after %v, want direct within 15 s", e.Path, at.Sub(began))
 	}
 	r.copying.flows(patience)
-	if n := r.connecter.count("interrupted"); n > 0 {
-		t.Errorf("%d times interrupted", n)
-	}
-	r.end()
 }
 
 // TestRoamToSecondRelay: of two relays that the rendezvous hands out the one in use is killed.
@@ -263,11 +320,16 @@ func TestRoamToSameRelay(t *testing.T) {
 	t.Parallel()
 	r := newRoaming(newRelayWorld(t), netlab.Symmetric)
 	r.start()
-	r.server.kill()
-	r.server.gone(patience)
-	time.Sleep(time.Second)
-	r.serveAgain()
-	r.back(8 * time.Second)
+	for i := range times() {
+		if i > 0 {
+			time.Sleep(settle)
+		}
+		r.server.kill()
+		r.server.gone(patience)
+		time.Sleep(time.Second)
+		r.serveAgain()
+		r.back(8 * time.Second)
+	}
 	r.end()
 }
 

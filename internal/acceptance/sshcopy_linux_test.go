@@ -16,7 +16,7 @@ const (
 	scpSize  = 200 << 20
 	scpLimit = 24000 // kbit/s: 3 MB/s, as the tests' own copy
 	scpSlow  = 2000  // a quarter of an hour for scpSize
-	scpEvery = 10 * time.Millisecond
+	scpEvery = 20 * time.Millisecond
 )
 
 // copyBySSH is copyThrough with real programs, at both ends with the options that they have by themselves: scp
@@ -47,8 +47,12 @@ func (w *world) copyBySSH(left, right *netlab.Host, size int64, limit int, flags
 		for {
 			select {
 			case <-t.C:
-				if i, err := os.Stat(received); err == nil { // it is not there at once
-					c.received.add(int(i.Size() - c.received.n.Load()))
+				i, err := os.Stat(received)
+				if err != nil {
+					continue // it is not there at once
+				}
+				if n := int(i.Size() - c.received.n.Load()); n > 0 {
+					c.received.add(n)
 				}
 			case <-scp.ended:
 				c.sums <- [2][32]byte{want, sumOr(received)}
