@@ -39,6 +39,7 @@ type liveness struct {
 	begunAt   time.Duration
 	sentAt    time.Duration // last packet
 	pingAt    time.Duration // last PING of the link's own
+	spread    time.Duration // by which the next may come earlier than a second or more after it
 	keepalive time.Duration // idle time until the next
 	reason    string        // for CLOSE
 }
@@ -65,15 +66,21 @@ func (v *liveness) consent(now time.Duration) bool {
 	return v.silent == 0 || now-v.silent < consentFor
 }
 
+// pinged takes note of a PING. Both sides begin to ask at the same moment: were they to go on in step, a path
+// that is there again would be found half as soon.
+func (v *liveness) pinged(now time.Duration) {
+	v.pingAt, v.spread = now, mrand.N(pingInterrupted/2)
+}
+
 // between is the time between PINGs after so long a silence.
 func (v *liveness) between(silence time.Duration) time.Duration {
 	switch {
 	case silence < interruptedAfter:
 		return pingSuspect
 	case silence < patientFor:
-		return pingInterrupted
+		return pingInterrupted - v.spread
 	}
-	return pingPatient
+	return pingPatient - v.spread
 }
 
 // Nudge sends a PING now, which the peer must answer: after a change of this side's network it tells the

@@ -32,7 +32,7 @@ func TestConsent(t *testing.T) {
 				time.Sleep(max(d-consentFor-time.Second, 0))
 				packets, bytes = p.a.Stats().SentPackets-packets, p.a.Stats().SentBytes-bytes
 				t.Logf("after half a minute: %d packets, %d bytes", packets, bytes)
-				if most := uint64(max(d-consentFor, 0)/time.Second) + 1; packets > most || bytes > 64*packets {
+				if most := uint64(max(d-consentFor, 0)/(pingInterrupted/2)) + 1; packets > most || bytes > 64*packets {
 					t.Errorf("%d packets of %d bytes to a peer that has been silent for half a minute", packets, bytes)
 				}
 				down(false)

@@ -235,7 +235,7 @@ func (l *Link) fillLocked(b *batch, now time.Duration) time.Duration {
 		if due && l.err == nil && !b.full() {
 			l.addPingLocked(b, to, 0, nil, now)
 			l.live.sent(now, true)
-			l.live.pingAt = now
+			l.live.pinged(now)
 			l.live.keepalive = keepalive()
 		}
 		next = min(next, at)
