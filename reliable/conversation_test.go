@@ -216,7 +216,7 @@ func TestRefusedIsSentAgain(t *testing.T) {
 // A sender goes on by itself when nothing comes back: its timeout grows, and what the peer reported is
 // left out.
 func TestTimeout(t *testing.T) {
-	l := &recorder{rtt: 40 * time.Millisecond}
+	l := &recorder{rtt: 40 * time.Millisecond, pending: 1}
 	c, _ := newReceiver(l)
 	defer c.close()
 	const segments = 10
@@ -244,6 +244,66 @@ func TestTimeout(t *testing.T) {
 	if c.look(time.Now()) || c.out.reported.n > 0 {
 		t.Errorf("there is something on its way, and %d segments are remembered", c.out.reported.n)
 	}
+}
+
+// Where the link says that the peer has all, and the peer does not say so, it is asked, and answers.
+func TestAskForAcknowledgement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, lp := &recorder{rtt: 40 * time.Millisecond}, &recorder{rtt: 40 * time.Millisecond}
+		c, _ := newReceiver(l)
+		defer c.close()
+		peer, got := newReceiver(lp)
+		defer peer.close()
+		answers := func() (all [][]byte) {
+			time.Sleep(100 * time.Millisecond) // the acknowledgement's delay
+			return lp.take()
+		}
+		write := func(text string) {
+			c.write([]byte(text))
+			for _, p := range l.take() {
+				peer.deliver(p)
+			}
+		}
+		ask := func(d time.Duration) [][]byte {
+			for began := time.Now(); time.Since(began) < d; {
+				time.Sleep(governorTick)
+				c.look(time.Now())
+			}
+			return l.take()
+		}
+		write("first")
+		for _, p := range answers() {
+			c.deliver(p)
+		}
+		write("second")
+		if answers(); string(*got) != "firstsecond" {
+			t.Fatalf("the peer has %q", *got)
+		}
+
+		l.pending = 1 // the link still repairs
+		if sent := ask(askAfter / 2); len(sent) > 0 {
+			t.Errorf("asked %d times while the link repairs", len(sent))
+		}
+		l.pending = 0
+		ask(governorTick)
+		var sent [][]byte
+		c.out.due = time.Now().Add(time.Minute) // kcp is patient
+		if sent = ask(askAfter + governorTick); len(sent) != 1 {
+			t.Fatalf("asked %d times, want once", len(sent))
+		}
+		if peer.deliver(sent[0]) {
+			t.Error("the question is data to the peer")
+		}
+		for _, p := range answers() {
+			c.deliver(p)
+		}
+		if c.look(time.Now()) {
+			t.Error("the answer acknowledges nothing")
+		}
+		if string(*got) != "firstsecond" {
+			t.Errorf("the peer has %q", *got)
+		}
+	})
 }
 
 // Thousands of segments behind holes take a few acknowledgements, and the sender takes them in: it sends

@@ -2,6 +2,7 @@ package reliable
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -21,6 +22,11 @@ const (
 	// for several repairs of one before it; all that came meanwhile would be sent again for nothing.
 	minTimeout    = 500 * time.Millisecond
 	timeoutRounds = 8
+
+	// askAfter, or two round trips if that is more, is how long the peer may owe its word on what the link says that
+	// it has. Acknowledgements are sent once. Those that an outage swallowed were waited for until kcp's
+	// timeout, which has grown with the outage: after a minute it is ten seconds or more.
+	askAfter = 300 * time.Millisecond
 
 	// maxRefused bounds the packets that wait for room in the link's queue. More are left to the timeout.
 	maxRefused = 4096
@@ -54,8 +60,11 @@ type sender struct {
 	later     bool // a flush waits for the timer
 	rttTold   bool // kcp knows the link's round trip
 	lastTS    uint32
+	owing     uint32                  // known when the peer began to owe its word
+	owedAt    time.Time               // since when it does; zero: it does not
 	refused   []refusal               // what the link had no room for, in order
 	input     [kcp.IKCP_OVERHEAD]byte // what kcp is told, reused
+	ask       [kcp.IKCP_OVERHEAD + 1]byte
 }
 
 // A refusal is a packet that the link will be offered again.
@@ -240,6 +249,22 @@ func (c *conversation) fitLocked(now time.Time) {
 	}
 }
 
+// askLocked asks for an acknowledgement that was lost, by a segment that the peer has.
+func (c *conversation) askLocked(now time.Time) {
+	s := &c.out
+	switch {
+	case s.next == s.known || s.known == 0 || len(s.refused) > 0 || c.link.Pending(c.id) > 0:
+		s.owedAt = time.Time{}
+	case s.owedAt.IsZero() || s.owing != s.known:
+		s.owing, s.owedAt = s.known, now
+	case now.Sub(s.owedAt) >= max(askAfter, 2*c.link.RTT()):
+		s.owedAt = now
+		p := append(appendHeader(s.ask[:0], c.id, kcp.IKCP_CMD_PUSH, s.lastTS, s.known-1, c.in.next), 0)
+		binary.LittleEndian.PutUint32(p[20:], 1)
+		c.link.Send(c.id, s.known, p) // under that segment's key, which is free: during an outage one of them waits
+	}
+}
+
 // setWindow sets how many segments may be unacknowledged and reports whether that is more than before.
 func (s *sender) setWindow(n int) (more bool) {
 	if n == s.window {
@@ -269,6 +294,7 @@ func (c *conversation) look(now time.Time) bool {
 	if !now.Before(s.due) {
 		c.flushLocked(now)
 	}
+	c.askLocked(now)
 	return true
 }
 
