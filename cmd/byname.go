@@ -141,7 +141,7 @@ func stay(ctx context.Context, u *ui, cfg peer.Config, s *peer.Session, end, ove
 		if ctx.Err() != nil {
 			return err
 		}
-		if f := failureOf(err); f != nil {
+		if f := failureOf(err); f != nil && !errors.Is(err, peer.ErrUnknown) { // of which an event told
 			u.say("%s", f.message)
 		}
 		if time.Since(began) > time.Minute {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"adit/internal/event"
 	"adit/internal/peer"
@@ -103,8 +104,17 @@ func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names 
 	}
 	defer f.close() // after the session's end
 	defer u.onReload(func() error { return book.replan(f) })()
-	gate, release := book.gate(cfg.PeerName)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, forget := context.WithCancelCause(ctx)
+	defer forget(nil)
+	gate, release := book.gate(cfg.PeerName, cfg.Peer, func() {
+		forget(usagef(`"adit peers add" makes it known again; then connect again`, "%s, or the key it had, is not among the known peers any more", cfg.PeerName))
+	})
 	defer release()
+	if cfg.PeerName != "" {
+		wg.Go(func() { book.follow(ctx) })
+	}
 	lent := u.run.share(names, f.session, u.streamOptions())
 	s, end, err := meet(ctx, u, cfg, stdio != nil)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"adit/internal/bench"
+	"adit/internal/identity"
 	"adit/internal/peer"
 	"adit/tunnel"
 
@@ -74,7 +75,7 @@ one is what a plain "-L 2222" means. A target may stand for many: 8000-8010, 10.
 
 func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *rulebook, plan forwarding) error {
 	defer u.onReload(book.reload)()
-	gate, release := book.gate("")
+	gate, release := book.gate("", identity.PublicKey{}, nil)
 	defer release()
 	join, offers := "connect", book.words()
 	if len(offers) == 0 && plan.empty() {

@@ -53,6 +53,7 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop(net.ErrClosed)
+	wg.Go(func() { book.follow(sctx) })
 	for saved := 0; ; {
 		s, err := l.Accept(ctx)
 		if err != nil {
@@ -81,7 +82,8 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 // serveOne serves one session of several until it ends. It is told of by name, which the peer need not be known
 // by: then the rules are those for others.
 func serveOne(ctx context.Context, u *ui, c *cli.Context, s *peer.Session, book *rulebook, name string) {
-	gate, release := book.gate(s.Name())
+	key, _ := s.Key()
+	gate, release := book.gate(s.Name(), key, s.Dismiss)
 	defer release()
 	if name == "" {
 		name = "the peer by code"

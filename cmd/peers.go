@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"adit/internal/control"
 	"adit/internal/identity"
 	"adit/tunnel"
 
@@ -50,7 +51,7 @@ and may do what its rules say; without rules, what "adit expose" was given.
 				"list":   {0, "adit peers list", func(string, []string) error { return listPeers(u, c) }},
 				"add":    {2, "adit peers add NAME KEY", func(path string, a []string) error { return addPeer(ctx, u, c, path, a[0], a[1]) }},
 				"rename": {2, "adit peers rename OLD NEW", func(path string, a []string) error { return identity.Rename(path, a[0], a[1]) }},
-				"remove": {1, "adit peers remove NAME", func(path string, a []string) error { return identity.Remove(path, a[0]) }},
+				"remove": {1, "adit peers remove NAME", func(path string, a []string) error { return removePeer(ctx, u, path, a[0]) }},
 			}
 			v, ok := verbs[args[0]]
 			if !ok {
@@ -125,6 +126,25 @@ func addPeer(ctx context.Context, u *ui, c *cli.Context, path, name, text string
 	default:
 		u.say("%s is known by this key already; its rules stay as they are in %s", name, path)
 	}
+	return nil
+}
+
+// removePeer takes a peer out of the file of known peers, and tells what becomes of its sessions: whoever serves it sees
+// the change within bookAge.
+func removePeer(ctx context.Context, u *ui, path, name string) error {
+	if err := identity.Remove(path, name); err != nil {
+		return err
+	}
+	all, _ := control.Statuses(ctx) // those that do not answer are not missed here
+	for _, s := range all {
+		for _, p := range s.Sessions {
+			if p.Peer == name && p.Met == "key" {
+				u.say("%s is not known any more; adit %s (%d) ends its session", name, s.Command, s.PID)
+				return nil
+			}
+		}
+	}
+	u.say("%s is not known any more", name)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"context"
 	"os"
 	"sync"
 	"time"
@@ -16,7 +17,8 @@ import (
 const bookAge = time.Second
 
 // A rulebook says who is known and what each peer may do, and keeps the gates of the sessions that are
-// up to it: when the files are read again they change, and what runs stays. Any goroutine may use it.
+// up to it: when the files are read again they change, and what runs stays, but for the sessions of peers that are
+// known no more. Any goroutine may use it.
 type rulebook struct {
 	u    *ui
 	c    *cli.Context
@@ -25,10 +27,17 @@ type rulebook struct {
 	mu     sync.Mutex
 	file   configFile
 	peers  *identity.Peers
-	others tunnel.Policy           // of base
-	gates  map[*tunnel.Gate]string // the name; "" after a meeting by code
-	stamp  fileStamp               // of the file of peers, when it was read
-	looked time.Time               // when it was last looked at
+	others tunnel.Policy // of base
+	gates  map[*tunnel.Gate]*gated
+	stamp  fileStamp // of the file of peers, when it was read
+	looked time.Time // when it was last looked at
+}
+
+// A gated is a session that has a gate. Guarded by rulebook.mu.
+type gated struct {
+	name    string             // "" after a meeting by code: nobody can come to be unknown
+	key     identity.PublicKey // zero where it does not matter which one the named peer has
+	unknown func()             // called once, without mu, when the peer is known no more; may be nil
 }
 
 // A fileStamp tells one content of a file from another: files are replaced, never written in place.
@@ -48,33 +57,64 @@ func stampOf(path string) fileStamp {
 // newRulebook reads the file of peers, for a command that serves them. What base returns holds for
 // peers by code, and for what the rules of a known peer do not say.
 func newRulebook(u *ui, c *cli.Context, base func(configFile) (tunnel.Policy, error)) (*rulebook, error) {
-	r := &rulebook{u: u, c: c, base: base, gates: make(map[*tunnel.Gate]string)}
+	r := &rulebook{u: u, c: c, base: base, gates: make(map[*tunnel.Gate]*gated)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r, r.applyLocked(configOf(c))
+	_, err := r.applyLocked(configOf(c))
+	return r, err
 }
 
-// applyLocked puts what file and the file of peers say in force, or nothing of it.
-func (r *rulebook) applyLocked(file configFile) error {
+// applyLocked puts what file and the file of peers say in force, or nothing of it. It returns what is to be called
+// without mu: it ends the sessions of peers that are known no more.
+func (r *rulebook) applyLocked(file configFile) (gone []func(), err error) {
 	path, err := identity.PeersFile()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	stamp := stampOf(path)
 	peers, err := peersWith(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	others, err := r.base(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.file, r.peers, r.others, r.stamp, r.looked = file, peers, others, stamp, time.Now()
-	for g, name := range r.gates {
-		p := r.policyLocked(name)
-		g.Set(p)
+	for g, s := range r.gates {
+		if end := r.checkLocked(s); end != nil {
+			gone = append(gone, end)
+		}
+		g.Set(r.policyLocked(s.name))
 	}
-	return nil
+	return gone, nil
+}
+
+// checkLocked follows a peer that has another name now, and returns what ends the session of one that is known no
+// more, once.
+func (r *rulebook) checkLocked(s *gated) (end func()) {
+	if s.name == "" {
+		return nil
+	}
+	p, known := r.peers.ByName(s.name)
+	if !s.key.IsZero() {
+		p, known = r.peers.ByKey(s.key)
+	}
+	if known {
+		s.name = p.Name
+		return nil
+	}
+	end, s.unknown = s.unknown, nil
+	return end
+}
+
+// callAll calls all at once: each waits for a goodbye to be sent.
+func callAll(list []func()) {
+	var wg sync.WaitGroup
+	for _, f := range list {
+		wg.Go(f)
+	}
+	wg.Wait()
 }
 
 // policyLocked returns what a session with the named peer may do. One that is known no more may do
@@ -102,8 +142,28 @@ func (r *rulebook) reload() error {
 		return err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.applyLocked(file)
+	gone, err := r.applyLocked(file)
+	r.mu.Unlock()
+	callAll(gone)
+	return err
+}
+
+// follow looks at the file of peers from time to time until ctx ends: a peer that another process removes does not
+// keep its session.
+func (r *rulebook) follow(ctx context.Context) {
+	t := time.NewTicker(bookAge)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		r.mu.Lock()
+		gone := r.refreshLocked()
+		r.mu.Unlock()
+		callAll(gone)
+	}
 }
 
 // replan reads the files again, and has f forward what they say now.
@@ -122,12 +182,18 @@ func (r *rulebook) replan(f *forwarder) error {
 }
 
 // gate returns the gate of a session with the named peer, "" after a meeting by code. It follows the
-// files until release is called, at the session's end.
-func (r *rulebook) gate(name string) (g *tunnel.Gate, release func()) {
+// files until release is called, at the session's end. When nobody by that name, or with that key if it is not zero,
+// is known any more, or yet, unknown is called, once, if it is not nil.
+func (r *rulebook) gate(name string, key identity.PublicKey, unknown func()) (g *tunnel.Gate, release func()) {
+	s := &gated{name: name, key: key, unknown: unknown}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	g = tunnel.NewGate(name, r.policyLocked(name), r.u.logger())
-	r.gates[g] = name
+	end := r.checkLocked(s)
+	g = tunnel.NewGate(name, r.policyLocked(s.name), r.u.logger())
+	r.gates[g] = s
+	r.mu.Unlock()
+	if end != nil {
+		end()
+	}
 	return g, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -139,9 +205,11 @@ func (r *rulebook) gate(name string) (g *tunnel.Gate, release func()) {
 // a second. A file that is wrong then changes nothing.
 func (r *rulebook) byKey(k identity.PublicKey) (identity.Peer, bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.refreshLocked()
-	return r.peers.ByKey(k)
+	gone := r.refreshLocked()
+	p, ok := r.peers.ByKey(k)
+	r.mu.Unlock()
+	callAll(gone)
+	return p, ok
 }
 
 // offers returns the targets that a session with the named peer is told of, the default first.
@@ -163,17 +231,19 @@ func (r *rulebook) words() []string {
 	return policyWords(&r.others)
 }
 
-func (r *rulebook) refreshLocked() {
+// refreshLocked reads the file of peers if it has changed. What it returns is to be called as that of applyLocked.
+func (r *rulebook) refreshLocked() (gone []func()) {
 	if time.Since(r.looked) < bookAge {
-		return
+		return nil
 	}
 	r.looked = time.Now()
 	path, err := identity.PeersFile()
 	if err != nil || stampOf(path) == r.stamp {
-		return
+		return nil
 	}
 	r.stamp = stampOf(path) // a file that is wrong is told of once
-	if err := r.applyLocked(r.file); err != nil {
+	if gone, err = r.applyLocked(r.file); err != nil {
 		r.u.say("the known peers stay as they were: %v", err)
 	}
+	return gone
 }

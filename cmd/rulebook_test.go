@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,10 +63,10 @@ func allows(g *tunnel.Gate, target string) bool { return g.Allows(tunnel.Local, 
 
 func TestRulebook(t *testing.T) {
 	r, dir, _ := book(t, "[peers.bob]\nallow = [\"80\"]\n", peerTable("home", keyOne, "")+peerTable("bob", keyTwo, "allow = [\"443\"]\nstreams = 3"))
-	code, endCode := r.gate("")
-	home, endHome := r.gate("home")
-	bob, endBob := r.gate("bob")
-	stranger, endStranger := r.gate("carol")
+	code, endCode := r.gate("", identity.PublicKey{}, nil)
+	home, endHome := r.gate("home", identity.PublicKey{}, nil)
+	bob, endBob := r.gate("bob", identity.PublicKey{}, nil)
+	stranger, endStranger := r.gate("carol", identity.PublicKey{}, nil)
 	defer endCode()
 	defer endHome()
 	defer endStranger()
@@ -159,6 +160,44 @@ func TestRulebookFollowsTheFile(t *testing.T) {
 		time.Sleep(bookAge)
 		known("")
 	})
+}
+
+// TestRulebookForgets ends the sessions of peers that are known no more, once, and of nobody else.
+func TestRulebookForgets(t *testing.T) {
+	r, dir, _ := book(t, "", peerTable("home", keyOne, "")+peerTable("bob", keyTwo, ""))
+	var one, two identity.PublicKey
+	for text, k := range map[string]*identity.PublicKey{keyOne: &one, keyTwo: &two} {
+		if err := k.UnmarshalText([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := map[string]int{}
+	enter := func(id, name string, key identity.PublicKey) {
+		_, release := r.gate(name, key, func() { ended[id]++ })
+		t.Cleanup(release)
+	}
+	enter("code", "", identity.PublicKey{})
+	enter("home", "home", one)
+	enter("bob", "bob", two)
+	check := func(step string, want map[string]int) {
+		t.Helper()
+		if err := r.reload(); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(ended, want) {
+			t.Errorf("%s: ended %v, want %v", step, ended, want)
+		}
+	}
+	check("nothing changed", map[string]int{})
+	put(t, dir, "peers.toml", peerTable("house", keyOne, "allow = []")+peerTable("bob", keyTwo, ""))
+	check("renamed", map[string]int{})
+	put(t, dir, "peers.toml", peerTable("house", keyOne, ""))
+	check("removed", map[string]int{"bob": 1})
+	check("removed before", map[string]int{"bob": 1})
+	put(t, dir, "peers.toml", peerTable("house", keyTwo, ""))
+	check("another key", map[string]int{"bob": 1, "home": 1})
+	enter("late", "home", one) // it was met before and comes up now
+	check("late", map[string]int{"bob": 1, "home": 1, "late": 1})
 }
 
 func TestForwardsFor(t *testing.T) {

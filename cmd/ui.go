@@ -140,7 +140,7 @@ func (u *ui) event(e event.Event) {
 		u.lineLocked("reading the files again: "+e.Message, " ("+e.Hint+")")
 	case event.Closed:
 		u.statusLocked("")
-		u.lineLocked("closed", "")
+		u.lineLocked("closed", because(e.Message))
 	}
 }
 
@@ -166,7 +166,7 @@ func (u *ui) peerLocked(e event.Event) {
 	case event.Interrupted:
 		u.lineLocked(e.Peer+": interrupted", "")
 	case event.Closed:
-		u.lineLocked(e.Peer+": closed", "")
+		u.lineLocked(e.Peer+": closed", because(e.Message))
 	}
 }
 

@@ -16,7 +16,7 @@
 // be lost; one with a key is sent again until it came (repair.go), and early where a flow has little
 // to send and the path loses packets (thin.go).
 //
-// Errors: ErrClosed, ErrPeerClosed, ErrDead, ErrSize, ErrBusy.
+// Errors: ErrClosed, ErrPeerClosed, PeerClosedError, ErrDead, ErrSize, ErrBusy.
 package link
 
 import (
@@ -33,7 +33,7 @@ import (
 var (
 	// ErrClosed is the end of a link that this side closed. It unwraps to net.ErrClosed.
 	ErrClosed = fmt.Errorf("link closed: %w", net.ErrClosed)
-	// ErrPeerClosed is the end of a link that the peer closed; its reason, if any, is in the text.
+	// ErrPeerClosed is the end of a link that the peer closed. If it gave a reason, a PeerClosedError has it.
 	ErrPeerClosed = errors.New("link closed by the peer")
 	// ErrDead is the end of a link on which nothing authenticated was heard for Config.DeadAfter.
 	ErrDead = errors.New("link dead: the peer does not answer")

@@ -2,7 +2,6 @@ package link
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -116,6 +115,13 @@ func (l *Link) received() {
 	}
 }
 
+// A PeerClosedError is an ErrPeerClosed with the peer's reason, which may be any text without control characters,
+// and is not empty.
+type PeerClosedError struct{ Reason string }
+
+func (e *PeerClosedError) Error() string { return ErrPeerClosed.Error() + ": " + e.Reason }
+func (e *PeerClosedError) Unwrap() error { return ErrPeerClosed }
+
 // peerClosed makes an error of the peer's reason, which may be anything.
 func peerClosed(reason []byte) error {
 	s := strings.Map(func(r rune) rune {
@@ -127,7 +133,7 @@ func peerClosed(reason []byte) error {
 	if s == "" {
 		return ErrPeerClosed
 	}
-	return fmt.Errorf("%w: %s", ErrPeerClosed, s)
+	return &PeerClosedError{s}
 }
 
 func (l *Link) receiveControl(b []byte, counter uint64, from netip.AddrPort, now time.Duration) {

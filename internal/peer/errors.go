@@ -65,9 +65,18 @@ func classify(ctx context.Context, err error) error {
 	return failf(ClassOther, "", err, "%v", err)
 }
 
+// closeUnknown is the reason in a CLOSE of a side that knows its peer no more.
+const closeUnknown = "unknown"
+
+// ErrUnknown says that the peer knows this machine no more, and has ended the session for that.
+var ErrUnknown = errors.New("this machine is not known over there any more")
+
 // ended turns the reason a link ended for into what Session.Wait returns.
 func ended(err error) error {
+	var told *link.PeerClosedError
 	switch {
+	case errors.As(err, &told) && told.Reason == closeUnknown:
+		return failf(ClassAuth, `have "adit peers add" run there with what "adit key" prints here`, ErrUnknown, "the other side ended the session: this machine is not among its known peers any more")
 	case err == nil, errors.Is(err, link.ErrPeerClosed):
 		return nil
 	case errors.Is(err, link.ErrDead):

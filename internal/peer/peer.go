@@ -14,7 +14,9 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"adit/internal/event"
@@ -123,9 +125,10 @@ type Session struct {
 	stop    context.CancelFunc
 	began   time.Time
 
-	name string
-	key  [32]byte
-	kept bool
+	name      string
+	key       [32]byte
+	kept      bool
+	dismissed atomic.Bool // Dismiss has ended it
 }
 
 // Dial meets the peer and returns when the path is up. It reports what happens to cfg.Events, and
@@ -175,7 +178,8 @@ func (s *Session) Streams() *reliable.Session { return s.streams }
 // Targets returns what the peer offers, its default first; nil for a peer that offers nothing.
 func (s *Session) Targets() []string { return s.peer.Targets }
 
-// Wait blocks until the session ends: nil if either side closed it, an *Error if the peer is gone.
+// Wait blocks until the session ends: nil if either side closed it, an *Error if the peer is gone, or has
+// dismissed this side (ErrUnknown).
 func (s *Session) Wait() error {
 	<-s.link.Done()
 	if err := s.gone(); err != nil {
@@ -186,6 +190,24 @@ func (s *Session) Wait() error {
 
 // Recover looks for another path at once, as when the network changed.
 func (s *Session) Recover() { s.end.tell(func(r *roamer) { r.network = true }) }
+
+// Dismiss ends the session at once, because this side knows the peer no more, and tells the peer so. What is left of
+// the session goes with Close.
+func (s *Session) Dismiss() {
+	s.dismissed.Store(true)
+	_ = s.link.Close(closeUnknown) // never fails
+}
+
+// lastWord says why the session has ended, if there is a reason that either side gave.
+func (s *Session) lastWord() string {
+	if s.dismissed.Load() {
+		return "this machine does not know the peer any more"
+	}
+	if err := ended(s.link.Err()); errors.Is(err, ErrUnknown) {
+		return err.Error()
+	}
+	return ""
+}
 
 // Close tells the peer that this is the end, with an authenticated packet, and returns when every
 // goroutine of the session has ended: streams first, then the link, then the sockets.
@@ -217,7 +239,7 @@ func start(end *endpoint, p path, remote signal.Description, cfg Config, client 
 			s.streams.CloseWithError(err)
 		case <-ctx.Done():
 		}
-		cfg.Events.Emit(event.Event{Name: event.Closed})
+		cfg.Events.Emit(event.Event{Name: event.Closed, Message: s.lastWord()})
 	})
 	end.wg.Go(func() {
 		select {
