@@ -366,10 +366,12 @@ func (l *Link) Err() error {
 
 // Close tells the peer that this is the end, with authenticated packets that carry the first 256
 // bytes of reason, frees the index, and returns when the link's goroutine has ended. Of what is
-// queued only flow 0 still goes out. Later calls return nil as well.
+// queued only flow 0 still goes out. Later calls change nothing and return nil as well.
 func (l *Link) Close(reason string) error {
 	l.mu.Lock()
-	l.live.reason = reason[:min(len(reason), reasonBytes)]
+	if l.err == nil { // the first to close has the say
+		l.live.reason = reason[:min(len(reason), reasonBytes)]
+	}
 	l.endLocked(ErrClosed)
 	l.mu.Unlock()
 	l.poke()

@@ -23,6 +23,10 @@ func TestDismiss(t *testing.T) {
 	peer := y.session(t)
 	defer peer.Close()
 
+	go func() { // as who serves it does when it hears of the end: the reason is the first one's
+		<-theirs.link.Done()
+		theirs.Close()
+	}()
 	theirs.Dismiss()
 	if err := theirs.Wait(); err != nil {
 		t.Errorf("the side that dismissed: %v", err)
