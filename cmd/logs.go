@@ -125,6 +125,10 @@ func (u *ui) logEvent(e event.Event) {
 		message = "connected"
 	case event.Interrupted:
 		level, message = slog.LevelWarn, "interrupted: nothing comes from the peer"
+	case event.Reloaded:
+		if e.State == "failed" {
+			level, message = slog.LevelWarn, "not reloaded: everything stays as it was"
+		}
 	case event.Stream:
 		message = "stream " + e.State
 		if level = slog.LevelDebug; e.State == "refused" {

@@ -163,7 +163,7 @@ func (c *caller) seek(ctx context.Context, url string) {
 				wait = backoff{} // it was a wait, and is worth another
 			}
 		default:
-			c.cfg.Logger.Info("rendezvous not reached", "url", url, "err", err)
+			c.cfg.Logger.Debug("rendezvous not reached", "url", url, "err", err) // again and again; an event tells the first
 			if !told {
 				c.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: url, Message: err.Error()})
 			}

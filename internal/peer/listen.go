@@ -196,7 +196,7 @@ func (l *Listener) attend(url string, box *signal.KeyBox, replaced chan<- struct
 		case errors.Is(err, signal.ErrUnclaimed):
 			continue // the rendezvous was started again
 		}
-		l.cfg.Logger.Info("rendezvous not reached", "url", url, "err", err)
+		l.cfg.Logger.Debug("rendezvous not reached", "url", url, "err", err) // again and again; an event tells the first
 		if there || wait.tries == 0 {
 			l.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: url, Message: err.Error()})
 		}
