@@ -201,10 +201,13 @@ func (r *rulebook) gate(name string, key identity.PublicKey, unknown func()) (g 
 	}
 }
 
-// byKey returns the peer with this key. It sees what another process wrote into the file of peers within
-// a second. A file that is wrong then changes nothing.
+// byKey returns the peer with this key. It sees what another process wrote into the file of peers: at once where the key
+// is not known, for somebody may have added it just now, else within a second. A file that is wrong then changes nothing.
 func (r *rulebook) byKey(k identity.PublicKey) (identity.Peer, bool) {
 	r.mu.Lock()
+	if _, known := r.peers.ByKey(k); !known {
+		r.looked = time.Time{} // a look costs less than the offer of a stranger did until here
+	}
 	gone := r.refreshLocked()
 	p, ok := r.peers.ByKey(k)
 	r.mu.Unlock()

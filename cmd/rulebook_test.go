@@ -145,7 +145,12 @@ func TestRulebookFollowsTheFile(t *testing.T) {
 		if _, err := identity.Add(path, identity.Peer{Name: "bob", Key: two}); err != nil {
 			t.Fatal(err)
 		}
-		known("") // not looked at again so soon
+		known("bob") // who is not known may have been added just now
+		put(t, dir, "peers.toml", peerTable("robert", keyTwo, ""))
+		known("bob") // not looked at again so soon
+		time.Sleep(bookAge)
+		known("robert")
+		put(t, dir, "peers.toml", peerTable("bob", keyTwo, ""))
 		time.Sleep(bookAge)
 		known("bob")
 		put(t, dir, "peers.toml", "[peers.bob\n")
