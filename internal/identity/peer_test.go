@@ -169,8 +169,11 @@ func TestAddAndRemove(t *testing.T) {
 		t.Errorf("again: %v, want ErrUnknown", err)
 	}
 	if runtime.GOOS != "windows" {
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
 			t.Errorf("mode %v, %v", info.Mode(), err)
+		}
+		if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("the directory's mode %v, %v", info.Mode(), err)
 		}
 	}
 }

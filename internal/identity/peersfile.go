@@ -54,7 +54,9 @@ func parseAt(path, text string) (*Peers, error) {
 func readPeers(path string) (string, fs.FileMode, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", 0o600, nil
+		// There is no secret in it, and a service that root installs reads it as another user. What adit makes of
+		// directories is closed to others anyway.
+		return "", 0o644, nil
 	}
 	if err != nil {
 		return "", 0, fmt.Errorf("read the known peers: %w", err)
