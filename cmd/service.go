@@ -167,6 +167,15 @@ func (m manager) install(ctx context.Context, app *cli.App, args []string, print
 		m.u.answer("%s", strings.TrimSuffix(n.text(), "\n"))
 		return nil
 	}
+	if !m.user {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find this program: %w", err)
+		}
+		if why := hiddenFromService(self); why != "" {
+			return &failure{code: exitOther, message: fmt.Sprintf("a service of the system cannot run %s: %s", self, why), hint: "install it first: install -m 755 " + self + " /usr/local/bin/adit, and run that"}
+		}
+	}
 	dir, err := m.dir()
 	if err != nil {
 		return err
@@ -185,7 +194,32 @@ func (m manager) install(ctx context.Context, app *cli.App, args []string, print
 		}
 	}
 	m.u.say("%s runs; \"adit service status\" shows how it does, \"journalctl %s-u %s\" what it says", n.File(), m.flag(), n.File())
+	if !m.user && args[0] != "serve" {
+		m.u.say("its key and its peers are its own: XDG_STATE_HOME=/var/lib/adit/%s XDG_CONFIG_HOME=/etc adit key, or peers …", n.Name)
+	}
 	return nil
+}
+
+// hiddenFromService says why a service that runs as another user, with the unit's walls around it, cannot run a
+// program; "" if it can.
+func hiddenFromService(path string) string {
+	for _, dir := range []string{"/home", "/root", "/run/user", "/tmp", "/var/tmp"} {
+		if strings.HasPrefix(path, dir+"/") {
+			return "it does not see " + dir
+		}
+	}
+	for at := path; ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		if err != nil {
+			return err.Error()
+		}
+		if info.Mode()&0o001 == 0 {
+			return "others may not use " + at
+		}
+		if at == filepath.Dir(at) {
+			return ""
+		}
+	}
 }
 
 func (m manager) uninstall(ctx context.Context) error {

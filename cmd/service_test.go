@@ -19,7 +19,7 @@ func TestUnit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := n.text()
-			for _, want := range []string{"\nType=notify\n", "\nExecStart=" + n.Command + "\n", "\nWatchdogSec=", "\nNoNewPrivileges=yes\n", "\nSystemCallFilter=", "\nSuccessExitStatus=130\n"} {
+			for _, want := range []string{"\nType=notify\n", "\nExecStart=" + n.Command + "\n", "\nWatchdogSec=", "\nNoNewPrivileges=yes\n", "\nSystemCallFilter=", "\nSuccessExitStatus=130\n", "\nEnvironment=GOTRACEBACK=crash\nLimitCORE=0\n"} {
 				if !strings.Contains(text, want) {
 					t.Errorf("lacks %q:\n%s", want, text)
 				}
@@ -49,6 +49,17 @@ func TestUnit(t *testing.T) {
 				t.Errorf("systemd-analyze verify: %v\n%s\n%s", err, out, text)
 			}
 		})
+	}
+}
+
+// TestHiddenFromService: what a service cannot run is told before there is a unit.
+func TestHiddenFromService(t *testing.T) {
+	for path, hidden := range map[string]bool{
+		"/bin/sh": false, "/root/adit": true, "/home/me/bin/adit": true, "/tmp/adit": true, "/etc/passwd": true, "/nowhere/adit": true,
+	} {
+		if got := hiddenFromService(path); (got != "") != hidden {
+			t.Errorf("%s: %q", path, got)
+		}
 	}
 }
 
