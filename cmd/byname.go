@@ -129,10 +129,64 @@ func (u *ui) save(s *peer.Session, name string, urls []string, next string) {
 	}
 }
 
+// A redial is how a known peer is dialled again and again. The zero value begins.
+type redial struct{ delay time.Duration }
+
+// wait waits for longer each time. It fails when ctx ends.
+func (r *redial) wait(ctx context.Context) error {
+	r.delay = min(max(2*r.delay, againLeast), againMost)
+	return pause(ctx, r.delay*3/4+rand.N(r.delay/2))
+}
+
+// meetKnown is meet for the first session with a known peer. If there is no path now, or the rendezvous is lost on the
+// way, it tries again, until cfg.Timeout, of all tries together, has passed; for ever if that is 0.
+func meetKnown(ctx context.Context, u *ui, cfg peer.Config) (*peer.Session, func(), error) {
+	began, whole := time.Now(), cfg.Timeout
+	var last *peer.Error // of a try before this one
+	for again := (redial{}); ; {
+		s, end, err := meet(ctx, u, cfg, false)
+		var e *peer.Error
+		if err == nil || ctx.Err() != nil || !errors.As(err, &e) {
+			return s, end, err
+		}
+		switch e.Class {
+		case peer.ClassNoPath, peer.ClassSignal, peer.ClassGone:
+			last = e
+		case peer.ClassTimeout:
+			if last != nil {
+				err = timeOver(last)
+			}
+			return nil, nil, err
+		default:
+			return nil, nil, err
+		}
+		u.say("%s; trying again", e.Message)
+		limit, cancel := ctx, context.CancelFunc(func() {})
+		if whole > 0 {
+			limit, cancel = context.WithDeadline(ctx, began.Add(whole))
+		}
+		err = again.wait(limit)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, context.Cause(ctx)
+		case err != nil:
+			return nil, nil, timeOver(last)
+		case whole > 0:
+			cfg.Timeout = max(whole-time.Since(began), 1) // 0 would be no limit
+		}
+	}
+}
+
+// timeOver is for the end of --timeout after tries that came to nothing.
+func timeOver(last *peer.Error) error {
+	return &failure{code: exitTimeout, message: "the time for a meeting is over; the last try said: " + last.Message, hint: last.Hint}
+}
+
 // stay keeps a session with a known peer: whenever it ends, over is called, and begin with the next. Streams end
 // with their session, and what wants new ones waits. It returns when ctx ends, or with what begin says.
 func stay(ctx context.Context, u *ui, cfg peer.Config, s *peer.Session, end, over func(), begin func(*peer.Session) error) error {
-	delay := againLeast
+	var again redial
 	for {
 		began := time.Now()
 		err := wait(ctx, s)
@@ -145,14 +199,13 @@ func stay(ctx context.Context, u *ui, cfg peer.Config, s *peer.Session, end, ove
 			u.say("%s", f.message)
 		}
 		if time.Since(began) > time.Minute {
-			delay = againLeast
+			again = redial{}
 		}
 		cfg.Timeout = 0 // it was for the first meeting
 		for {
-			if err := pause(ctx, delay*3/4+rand.N(delay/2)); err != nil {
+			if err := again.wait(ctx); err != nil {
 				return err
 			}
-			delay = min(2*delay, againMost)
 			var next func()
 			s, next, err = meet(ctx, u, cfg, false)
 			if err == nil {

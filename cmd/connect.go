@@ -116,7 +116,13 @@ func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names 
 		wg.Go(func() { book.follow(ctx) })
 	}
 	lent := u.run.share(names, f.session, u.streamOptions())
-	s, end, err := meet(ctx, u, cfg, stdio != nil)
+	var s *peer.Session
+	var end func()
+	if cfg.PeerName != "" && stdio == nil {
+		s, end, err = meetKnown(ctx, u, cfg)
+	} else {
+		s, end, err = meet(ctx, u, cfg, stdio != nil)
+	}
 	if err != nil {
 		return err
 	}
