@@ -250,13 +250,19 @@ func checkValue(key string, values []string) error {
 		if n, err := strconv.Atoi(values[0]); err != nil || n < 0 || n > 65535 {
 			return usagef("give a port from 1 to 65535", "%s is no port", values[0])
 		}
-	case "connect.local", "expose.local":
+	case "expose.local", "expose.remote", "expose.dynamic":
+		forwards := make([]string, len(values))
+		for i, s := range values {
+			_, forwards[i] = ownerOf(s)
+		}
+		return checkValue("connect"+strings.TrimPrefix(key, "expose"), forwards)
+	case "connect.local":
 		_, err := parseForwarding(values, nil, nil)
 		return err
-	case "connect.remote", "expose.remote":
+	case "connect.remote":
 		_, err := parseForwarding(nil, values, nil)
 		return err
-	case "connect.dynamic", "expose.dynamic":
+	case "connect.dynamic":
 		_, err := parseForwarding(nil, nil, values)
 		return err
 	case "connect.allow", "connect.allow_remote", "connect.allow_dynamic", "expose.allow", "expose.allow_remote", "expose.allow_dynamic":

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	"adit/internal/event"
 	"adit/internal/peer"
 	"adit/tunnel"
 
@@ -179,14 +178,15 @@ func (f *forwarder) forwardAll(targets []string) error {
 	return nil
 }
 
-// announce reports where a listener listens, and for what. The peer's default target gets its name.
-func announce(u *ui, l *tunnel.Listener, t tunnel.Target, targets []string) {
-	name := t.String()
-	for i := 0; t.IsDefault() && i < len(targets); i++ {
-		if strings.HasSuffix(targets[i], "/udp") == t.UDP || strings.HasPrefix(targets[i], "unix:") && !t.UDP {
-			name = targets[i]
-			break
+// targetName says where a forward leads. The peer's default target gets its name.
+func targetName(t tunnel.Target, targets []string) string {
+	if !t.IsDefault() {
+		return t.String()
+	}
+	for _, s := range targets {
+		if strings.HasSuffix(s, "/udp") == t.UDP || strings.HasPrefix(s, "unix:") && !t.UDP {
+			return s
 		}
 	}
-	u.event(event.Event{Name: event.Listening, Addr: l.Addr().String(), Target: name})
+	return t.String()
 }

@@ -34,6 +34,7 @@ one is what a plain "-L 2222" means. A target may stand for many: 8000-8010, 10.
   adit expose --allow-dynamic '*'           what it asks for by SOCKS (-D)
   adit expose 22 --signal URL               by a code instead of pasted lines
   adit expose 22 --listen --signal URL      to all known peers, until stopped
+  adit expose 22 --listen -L bob=2222:localhost:22   and forward to one of them
   adit expose --allow-bench                 nothing but "adit bench"`,
 		Flags: append(own, commonFlags(meetingFlags, outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
@@ -48,19 +49,17 @@ one is what a plain "-L 2222" means. A target may stand for many: 8000-8010, 10.
 				return err
 			}
 			cfg.Targets = book.offers("")
+			cfg.Role = peer.Exposer
+			something := len(book.words()) > 0 || c.Bool("allow-bench") || c.IsSet("local") || c.IsSet("remote") || c.IsSet("dynamic")
+			if !something {
+				return usagef("for example: adit expose 22", "expose wants at least one target: a port, host:port or the path of a unix socket")
+			}
+			if c.Bool("listen") {
+				return listen(ctx, u, c, cfg, book)
+			}
 			plan, err := forwardingOf(c)
 			if err != nil {
 				return err
-			}
-			if len(book.words()) == 0 && plan.empty() && !c.Bool("allow-bench") {
-				return usagef("for example: adit expose 22", "expose wants at least one target: a port, host:port or the path of a unix socket")
-			}
-			cfg.Role = peer.Exposer
-			if c.Bool("listen") {
-				if !plan.empty() {
-					return usagef("leave --listen out, or the forwards", "-L, -R and -D are for one peer, and --listen serves many")
-				}
-				return listen(ctx, u, c, cfg, book)
 			}
 			if c.Bool("code") {
 				return usagef("leave it out, or say --listen too", "--code goes with --listen: without it there is a code anyway")

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -72,7 +73,7 @@ func (f *forwarder) changeLocked(plan forwarding) error {
 			continue
 		}
 		// First these: what is new may want their ports.
-		f.u.say("forwards no more: %s %s", o.flag, o.forward)
+		f.u.say("%sforwards no more: %s %s", f.prefix(), o.flag, o.forward)
 		if o.there != nil {
 			_ = o.there.Close() // the session may have ended
 		}
@@ -99,16 +100,22 @@ func (f *forwarder) openLocked(o opened) error {
 	var err error
 	switch {
 	case o.flag == "-L":
-		o.here, err = tunnel.Listen(f.ctx, f.session, o.forward, f.u.streamOptions())
+		o.here, err = tunnel.Listen(f.ctx, f.session, o.forward, f.streamOptions())
 	case o.flag == "-D":
-		o.here, err = tunnel.ListenDynamic(f.ctx, f.session, o.forward, f.u.streamOptions())
+		o.here, err = tunnel.ListenDynamic(f.ctx, f.session, o.forward, f.streamOptions())
 	case f.begun == nil:
 		return nil
 	default:
-		o.there, err = f.remotes.Listen(f.ctx, f.session, o.forward)
+		ctx := f.ctx
+		if f.remoteWait > 0 {
+			limit, cancel := context.WithTimeout(ctx, f.remoteWait)
+			defer cancel()
+			ctx = limit
+		}
+		o.there, err = f.remotes.Listen(ctx, f.session, o.forward)
 		var refused *tunnel.RefusedError
 		if errors.As(err, &refused) && refused.Code == tunnel.CodeRefused {
-			return &failure{code: exitRefused, message: err.Error(), hint: fmt.Sprintf(`have the other side allow it: "adit expose --allow-remote %s"`, strings.TrimPrefix(o.forward.Place(), "localhost:"))}
+			return &failure{code: exitRefused, message: err.Error(), hint: fmt.Sprintf("have the other side allow it with --allow-remote %s", strings.TrimPrefix(o.forward.Place(), "localhost:"))}
 		}
 		if err != nil {
 			err = streamEnded(f.ctx, f.begun, err)
@@ -124,15 +131,26 @@ func (f *forwarder) openLocked(o opened) error {
 
 // tell reports where is listened, and for what, once there is a session.
 func (f *forwarder) tell(o opened) {
+	e := event.Event{Name: event.Listening, Peer: f.peer}
 	switch {
 	case f.begun == nil:
+		return
 	case o.flag == "-L":
-		announce(f.u, o.here, o.forward.Target, f.begun.Targets())
+		e.Addr, e.Target = o.here.Addr().String(), targetName(o.forward.Target, f.begun.Targets())
 	case o.flag == "-D":
-		f.u.event(event.Event{Name: event.Listening, Addr: o.here.Addr().String(), Target: "socks"})
+		e.Addr, e.Target = o.here.Addr().String(), "socks"
 	default:
-		f.u.event(event.Event{Name: event.Listening, Side: event.Peer, Addr: o.there.Addr(), Target: o.forward.Target.String()})
+		e.Side, e.Addr, e.Target = event.Peer, o.there.Addr(), o.forward.Target.String()
 	}
+	f.u.event(e)
+}
+
+// prefix names the peer where there are several.
+func (f *forwarder) prefix() string {
+	if f.peer == "" {
+		return ""
+	}
+	return f.peer + ": "
 }
 
 // choose forwards what nobody has asked for by itself.

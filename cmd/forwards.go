@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"adit/internal/event"
 	"adit/internal/peer"
 	"adit/tunnel"
 
@@ -107,8 +109,12 @@ type forwarder struct {
 	session *laterSession
 	remotes *tunnel.Remotes
 	ctx     context.Context // of the listeners: it ends with close
-	stop    context.CancelCauseFunc
-	served  chan error // the one result of Serve; nil before begin
+
+	peer       string        // its name, where there are forwards to several; constant
+	remoteWait time.Duration // how long it may take to listen for -R; 0 is as long as the session
+
+	stop   context.CancelCauseFunc
+	served chan error // the one result of Serve; nil before begin
 
 	mu      sync.Mutex
 	plan    forwarding
@@ -141,15 +147,19 @@ func openForwards(ctx context.Context, u *ui, plan forwarding) (*forwarder, erro
 	return f, nil
 }
 
-// begin starts to forward over s: it serves the peer's streams by offer, tells where is listened, and has
-// the peer listen. A peer that does not is an error.
+// begin starts to forward over s, as use does, and serves the peer's streams by offer.
 func (f *forwarder) begin(_ context.Context, s *peer.Session, offer tunnel.Offer) error {
-	over := tunnel.Over(s.Streams())
-	f.session.set(over)
 	offer.Remotes = f.remotes
 	served := make(chan error, 1)
 	f.served = served
-	go func() { served <- tunnel.Serve(f.ctx, over, offer, f.u.streamOptions()) }()
+	go func() { served <- tunnel.Serve(f.ctx, tunnel.Over(s.Streams()), offer, f.streamOptions()) }()
+	return f.use(s)
+}
+
+// use forwards over s: it tells where is listened, and has the peer listen. A peer that does not is an error.
+// Somebody serves s with the set of remotes.
+func (f *forwarder) use(s *peer.Session) error {
+	f.session.set(tunnel.Over(s.Streams()))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.begun = s
@@ -166,13 +176,26 @@ func (f *forwarder) begin(_ context.Context, s *peer.Session, offer tunnel.Offer
 // begin.
 func (f *forwarder) pause() {
 	f.session.gone()
-	<-f.served
-	f.served = nil
-	f.remotes = tunnel.NewRemotes()
+	if f.served != nil {
+		<-f.served
+		f.served = nil
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.begun, f.again = nil, true
-	f.opened = slices.DeleteFunc(f.opened, func(o opened) bool { return o.there != nil }) // begin asks for them again
+	f.opened = slices.DeleteFunc(f.opened, func(o opened) bool { // begin asks for them again
+		if o.there != nil {
+			_ = o.there.Close() // the session has ended, most likely
+		}
+		return o.there != nil
+	})
+}
+
+// streamOptions reports streams as events, with the peer's name where there are several.
+func (f *forwarder) streamOptions() tunnel.Options {
+	return tunnel.Options{Logger: f.u.logger(), OnStream: func(e tunnel.StreamEvent) {
+		f.u.event(event.Event{Name: event.Stream, Peer: f.peer, State: e.State, Target: e.Target, Message: e.Reason})
+	}}
 }
 
 // close ends all of it. Closing a listener resets what is left of its connections, so it comes after the

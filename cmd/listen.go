@@ -28,10 +28,30 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 	if len(cfg.Signals) == 0 {
 		return usagef("name one with --signal URL", "peers are met by key at a rendezvous, and none is configured")
 	}
-	defer u.onReload(book.reload)()
 	if err := ownKey(&cfg); err != nil {
 		return err
 	}
+	sctx, stop := context.WithCancelCause(ctx)
+	defer stop(net.ErrClosed)
+	plans, err := book.plans()
+	if err != nil {
+		return err
+	}
+	forwards, err := openPeerForwards(sctx, u, plans)
+	if err != nil {
+		return err
+	}
+	defer forwards.close() // after the sessions' end
+	defer u.onReload(func() error {
+		if err := book.reload(); err != nil {
+			return err
+		}
+		plans, err := book.plans()
+		if err != nil {
+			return err
+		}
+		return forwards.change(plans)
+	})()
 	cfg.Codes = c.Bool("code")
 	cfg.Keep = c.String("save") != ""
 	cfg.Admit = func(k [32]byte) (string, bool) {
@@ -49,7 +69,6 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 	}
 	defer l.Close()
 	u.run.offer(cfg.Targets)
-	sctx, stop := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop(net.ErrClosed)
@@ -74,21 +93,30 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 		unhook := recoverOnHangup(s)
 		wg.Go(func() {
 			defer unhook()
-			serveOne(sctx, u, c, s, book, name)
+			serveOne(sctx, u, c, s, book, forwards, name)
 		})
 	}
 }
 
 // serveOne serves one session of several until it ends. It is told of by name, which the peer need not be known
 // by: then the rules are those for others.
-func serveOne(ctx context.Context, u *ui, c *cli.Context, s *peer.Session, book *rulebook, name string) {
+func serveOne(ctx context.Context, u *ui, c *cli.Context, s *peer.Session, book *rulebook, forwards *peerForwards, name string) {
 	key, _ := s.Key()
 	gate, release := book.gate(s.Name(), key, s.Dismiss)
 	defer release()
+	offer := tunnel.Offer{Gate: gate}
+	if s.Name() != "" {
+		remotes, leave, err := forwards.enter(s.Name(), s)
+		if err != nil {
+			u.say("%s: %v", name, err)
+		} else {
+			offer.Remotes = remotes
+			defer leave()
+		}
+	}
 	if name == "" {
 		name = "the peer by code"
 	}
-	offer := tunnel.Offer{Gate: gate}
 	if c.Bool("allow-bench") {
 		offer.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
 	}

@@ -127,7 +127,7 @@ func (u *ui) logEvent(e event.Event) {
 		level, message = slog.LevelWarn, "interrupted: nothing comes from the peer"
 	case event.Reloaded:
 		if e.State == "failed" {
-			level, message = slog.LevelWarn, "not reloaded: everything stays as it was"
+			level, message = slog.LevelWarn, "reload failed"
 		}
 	case event.Stream:
 		message = "stream " + e.State

@@ -166,6 +166,13 @@ func (r *rulebook) follow(ctx context.Context) {
 	}
 }
 
+// plans returns what "expose --listen" forwards to whom.
+func (r *rulebook) plans() (map[string]forwarding, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return plansOf(r.c, r.file, r.peers)
+}
+
 // replan reads the files again, and has f forward what they say now.
 func (r *rulebook) replan(f *forwarder) error {
 	if err := r.reload(); err != nil {

@@ -123,11 +123,7 @@ func (u *ui) event(e event.Event) {
 	case event.Words:
 		u.lineLocked("words: "+u.paint(bold, strings.Join(e.Words, " ")), " – the same on both screens? If not, somebody sits in between: stop.")
 	case event.Listening:
-		at := e.Addr
-		if e.Side == event.Peer {
-			at += " over there"
-		}
-		u.lineLocked(u.paint(bold, at), " → "+e.Target)
+		u.listeningLocked(e)
 	case event.Stream:
 		u.streamLocked(e)
 	case event.Interrupted:
@@ -159,6 +155,8 @@ func (u *ui) peerLocked(e event.Event) {
 		if e.State == "refused" || u.verbose {
 			u.lineLocked(e.Peer+": ", e.State+" "+e.Target+because(e.Message))
 		}
+	case event.Listening:
+		u.listeningLocked(e)
 	case event.Saved:
 		u.lineLocked("saved as ", fmt.Sprintf("%s: %s", e.Peer, e.Key))
 	case event.Up:
@@ -168,6 +166,17 @@ func (u *ui) peerLocked(e event.Event) {
 	case event.Closed:
 		u.lineLocked(e.Peer+": closed", because(e.Message))
 	}
+}
+
+func (u *ui) listeningLocked(e event.Event) {
+	head, at := "", e.Addr
+	if e.Peer != "" {
+		head = e.Peer + ": "
+	}
+	if e.Side == event.Peer {
+		at += " over there"
+	}
+	u.lineLocked(head+u.paint(bold, at), " → "+e.Target)
 }
 
 func (u *ui) tokenLocked(token string) {
