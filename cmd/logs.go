@@ -24,7 +24,7 @@ func (u *ui) useLog(format string) error {
 	journal := underJournal()
 	switch format {
 	case "":
-		if !journal && !underManager() {
+		if !journal && !underManager() && !u.managed {
 			return nil
 		}
 		u.log = slog.New(newLogHandler(u.err, logText, u.logLevel(), false, journal))

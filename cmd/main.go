@@ -31,16 +31,18 @@ func Main(args []string) int {
 	}
 	u := newUI(os.Stdout, os.Stderr)
 	defer u.done()
-	ctx, stop := interruptible(context.Background(), u)
-	defer stop()
-	err := execute(ctx, u, args[1:])
-	f := failureOf(err)
-	if f == nil {
-		return exitDone
-	}
-	u.done()
-	u.fail(f)
-	return f.code
+	return managed(u, args, func(parent context.Context, args []string) int {
+		ctx, stop := interruptible(parent, u)
+		defer stop()
+		err := execute(ctx, u, args[1:])
+		f := failureOf(err)
+		if f == nil {
+			return exitDone
+		}
+		u.done()
+		u.fail(f)
+		return f.code
+	})
 }
 
 // execute runs one command line.

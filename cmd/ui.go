@@ -36,6 +36,7 @@ type ui struct {
 	dataOut  bool                     // standard output carries data
 	onCode   func(code string) string // the command to run on the other machine
 	onToken  string                   // what to do with a token
+	managed  bool                     // a manager of services takes down what is written, with its time
 	log      *slog.Logger             // what happens goes there, not to a person; may be nil
 	observer func(event.Event)        // sees every event first; may be nil
 	run      *running                 // of a command that others may ask about; may be nil
