@@ -207,6 +207,7 @@ func pasteThrough(u *ui, cfg *peer.Config, data bool) (release func(), err error
 	if cfg.Paste.Interactive = isTerminal(os.Stdin); !cfg.Paste.Interactive {
 		cfg.Paste.Prompt = nil // nothing prompts where nobody reads
 	}
+	cfg.Repaste = cfg.Paste.Interactive || u.json
 	cfg.Paste.Out = os.Stdout
 	if u.outTTY || u.json {
 		cfg.Paste.Out = nowhere{} // the event shows the token

@@ -107,6 +107,9 @@ func (u *ui) event(e event.Event) {
 	}
 	switch e.Name {
 	case event.Token:
+		if e.State == "again" {
+			u.onToken = "Both sides may have moved. The session goes on when this line is pasted at the other side, and the other side's here:"
+		}
 		u.tokenLocked(e.Token)
 	case event.Code:
 		u.codeLocked(e.Code)

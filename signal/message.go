@@ -17,6 +17,7 @@ const (
 	KindCandidates                 // candidates found after the offer or the answer was sent, sealed
 	KindPAKE                       // the room creator's share of the PAKE
 	KindAbort                      // the sender gives up; the body is one byte that says why
+	KindHalf                       // half of another generation of a session that lost its path, sealed
 )
 
 // String returns the kind as a word for a sentence.
@@ -32,6 +33,8 @@ func (k Kind) String() string {
 		return "pake"
 	case KindAbort:
 		return "abort"
+	case KindHalf:
+		return "half"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }

@@ -298,6 +298,14 @@ func (p *paste) check(m Message) *TokenError {
 		return &TokenError{
 			Problem: "this is an answer where an offer is due",
 			Hint:    `one side runs "adit expose" and the other "adit connect"; paste here what "adit expose" shows`}
+	case p.cfg.Expect == KindHalf && m.Kind != KindHalf:
+		return &TokenError{
+			Problem: fmt.Sprintf("this is an %v of another session", m.Kind),
+			Hint:    "paste here what the other side of this session shows now that it is interrupted"}
+	case p.cfg.Expect != KindHalf && m.Kind == KindHalf:
+		return &TokenError{
+			Problem: "this line is for a session that has lost its path",
+			Hint:    "paste it where that session runs, or start again on both sides"}
 	case !m.Expires.IsZero() && now.After(m.Expires):
 		return &TokenError{
 			Problem: fmt.Sprintf("this token expired %s ago", age(now.Sub(m.Expires))),

@@ -144,6 +144,22 @@ func TestPasteWrongKind(t *testing.T) {
 	}
 }
 
+// Lines of a session that lost its path, and those of a new one, are not taken for each other.
+func TestPasteHalf(t *testing.T) {
+	for _, expect := range []Kind{KindOffer, KindAnswer, KindHalf, 0} {
+		for _, kind := range []Kind{KindOffer, KindAnswer, KindHalf} {
+			p := NewPaste(PasteConfig{In: strings.NewReader(token(t, sampleMessage(kind))), Expect: expect, Now: before})
+			m, err := p.Receive(t.Context())
+			want := expect == kind || expect == 0 && kind != KindHalf
+			var te *TokenError
+			if (err == nil) != want || want && m.Kind != kind || !want && (!errors.As(err, &te) || te.Hint == "") {
+				t.Errorf("%v where %v is due: %v, %v", kind, expect, m.Kind, err)
+			}
+			p.Close()
+		}
+	}
+}
+
 func TestPasteReadFails(t *testing.T) {
 	broken := errors.New("broken")
 	p := NewPaste(PasteConfig{In: iotest.ErrReader(broken)})

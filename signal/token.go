@@ -48,7 +48,7 @@ type TokenError struct {
 // Error returns the problem.
 func (e *TokenError) Error() string { return e.Problem }
 
-// Token returns m as one line of text, for offers and answers only.
+// Token returns m as one line of text, for offers, answers and halves only.
 //
 //	adit 1 o .  base64url of:
 //	                 0        2        3                 7                len-4
@@ -56,7 +56,7 @@ func (e *TokenError) Error() string { return e.Problem }
 //	                | len    | check  | expires, unix s | body ...       | CRC32C  |
 //	                +--------+--------+-----------------+----------------+---------+
 //
-// The letter is o for an offer and a for an answer. len counts all bytes drawn here; check is the low
+// The letter is o for an offer, a for an answer and h for a half. len counts all bytes drawn here; check is the low
 // byte of the CRC32C of the prefix and len, so that a token whose end is missing is told from one with
 // a wrong character. The CRC32C at the end covers the prefix and everything before it. Integers are
 // big-endian. A token longer than MaxToken is refused with ErrTooLong.
@@ -67,8 +67,10 @@ func (m Message) Token() (string, error) {
 		prefix = "adit" + tokenVersion + "o."
 	case KindAnswer:
 		prefix = "adit" + tokenVersion + "a."
+	case KindHalf:
+		prefix = "adit" + tokenVersion + "h."
 	default:
-		return "", fmt.Errorf("write a message of %v as a token: only offers and answers have one", m.Kind)
+		return "", fmt.Errorf("write a message of %v as a token: only offers, answers and halves have one", m.Kind)
 	}
 	n := tokenMinBytes + len(m.Body)
 	if n > tokenMaxBytes {
@@ -140,6 +142,8 @@ func parseOne(version, letter, rest string) (Message, *TokenError) {
 	case "o":
 	case "a":
 		kind = KindAnswer
+	case "h":
+		kind = KindHalf
 	default:
 		return Message{}, &TokenError{
 			Problem: fmt.Sprintf("this token is of a kind %q that this adit does not know", letter),

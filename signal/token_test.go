@@ -63,6 +63,7 @@ func TestToken(t *testing.T) {
 	for _, m := range []Message{
 		sampleMessage(KindOffer),
 		sampleMessage(KindAnswer),
+		sampleMessage(KindHalf),
 		{Kind: KindOffer},
 		{Kind: KindAnswer, Body: make([]byte, tokenMaxBytes-tokenMinBytes)},
 	} {

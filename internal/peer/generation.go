@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"adit/internal/punch"
@@ -75,6 +76,7 @@ type generation struct {
 	e      *endpoint
 	number uint32
 	seed   [16]byte
+	line   bool // people carry the halves
 	began  time.Time
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -83,15 +85,26 @@ type generation struct {
 	changed chan struct{}           // capacity 1: there is more to tell the peer
 	ended   chan result             // capacity 1: a path that works, or why there is none
 
+	complete atomic.Bool // gathering has ended once
+
 	// Owned by the roamer.
 	answered time.Time // when the peer's half came; zero before
+	shown    bool      // the line
 	peerSeed [16]byte
 }
 
-// generate begins to gather. The caller ends it with cancel.
-func (e *endpoint) generate(number uint32) *generation {
+// unansweredFor is how long the peer's half may take; then this side's may be old.
+func (g *generation) unansweredFor() time.Duration {
+	if g.line {
+		return meetFor
+	}
+	return unansweredFor
+}
+
+// generate begins to gather; line says that people carry the halves. The caller ends it with cancel.
+func (e *endpoint) generate(number uint32, line bool) *generation {
 	g := &generation{
-		e: e, number: number, began: time.Now(),
+		e: e, number: number, line: line, began: time.Now(),
 		remote: make(chan signal.Description, 4), changed: make(chan struct{}, 1), ended: make(chan result, 1),
 	}
 	rand.Read(g.seed[:])
@@ -136,6 +149,7 @@ func (g *generation) gather() {
 		if err != nil {
 			e.cfg.Logger.Info("gathering ended early", "err", err)
 		}
+		g.complete.Store(true)
 		g.tell()
 		if answered || len(e.base.servers()) == 0 {
 			e.nat.measured(e.base.nat(g.ctx))
@@ -186,7 +200,7 @@ func (g *generation) offer() offer {
 // agent goes on answering for a while, so that the peer's search can end too.
 func (g *generation) search() result {
 	e := g.e
-	a, err := e.host.NewAgent(punch.AgentConfig{Local: punch.CredentialsFromSeed(g.seed), Controlling: e.controlling})
+	a, err := e.host.NewAgent(punch.AgentConfig{Local: punch.CredentialsFromSeed(g.seed), Controlling: e.controlling, Patient: g.line})
 	if err != nil {
 		return result{err: err}
 	}
@@ -210,7 +224,11 @@ func (g *generation) search() result {
 	if err := a.SetRemote(punch.CredentialsFromSeed(d.Seed)); err != nil {
 		return result{err: err}
 	}
-	ctx, cancel := context.WithTimeoutCause(g.ctx, answeredFor, errChecked)
+	limit := answeredFor
+	if g.line {
+		limit = meetFor // the other half takes its time
+	}
+	ctx, cancel := context.WithTimeoutCause(g.ctx, limit, errChecked)
 	defer cancel()
 	add := func(d signal.Description) {
 		for _, c := range d.Candidates {
@@ -244,4 +262,55 @@ func (g *generation) search() result {
 	}
 	linger = true
 	return result{path: path{pair: pair, rtt: rtt}}
+}
+
+// heed takes in an offer of the peer.
+func (r *roamer) heed(o offer) {
+	if o.kind == controlDied {
+		r.e.cfg.Logger.Info("the peer's process has died, and another one there says so")
+		r.endSession(errRestarted())
+		return
+	}
+	if o.kind == controlBye {
+		r.e.cfg.Logger.Info("the peer has closed the session while there was no path")
+		r.left = true
+		r.e.wg.Go(func() { r.e.link.Close("") })
+		return
+	}
+	if o.d.Seed == r.seen && (r.gen == nil || o.number != r.gen.number) || o.number < r.number {
+		return // an old one, or the same by another way
+	}
+	switch {
+	case o.number > r.number:
+		r.begin(o.number)
+	case r.gen == nil:
+		r.begin(r.number + 1) // the peer still looks for what was found or given up here
+		return
+	}
+	r.take(o)
+}
+
+// take hands the peer's half to the generation that it belongs to.
+func (r *roamer) take(o offer) {
+	r.seen = o.d.Seed
+	r.endVigil() // it lives
+	g := r.gen
+	if g.answered.IsZero() {
+		g.answered, g.peerSeed = r.now, o.d.Seed
+		r.e.nat.describe(o.d.NAT)
+		r.e.forgetPeerRelays()
+		r.e.forgetHosts()
+	} else if g.peerSeed != o.d.Seed {
+		return
+	}
+	r.e.cfg.Logger.Debug("the peer's half", "generation", o.number, "candidates", o.d.Candidates)
+	for _, c := range o.d.Candidates {
+		r.e.nat.see(c)
+		r.e.knowHost(c)
+		r.e.relayCandidate(c)
+	}
+	select {
+	case g.remote <- o.d:
+	default: // four times is enough
+	}
 }

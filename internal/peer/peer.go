@@ -88,6 +88,7 @@ type Config struct {
 
 	Targets []string           // what an exposer offers, the default first
 	Paste   signal.PasteConfig // where a pasted line is read and written
+	Repaste bool               // Paste can be used after the meeting too: to bring a session back by other lines
 	Events  event.Sink
 	Logger  *slog.Logger // nil is silent
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -59,12 +60,15 @@ type roamer struct {
 	rekeys  [][]byte
 	turned  bool // the peer seals with fresh keys
 	look    bool // for letters, whatever the link's state
+	pasted  []offer
+	answers netip.AddrPort // an address of the peer's line; invalid: none
 
 	// Owned by run.
 	now         time.Time
 	was         link.State
 	rekey       *rekeyer
 	stone       *tombstone // nil if there is none
+	paste       *repaste   // nil if people cannot be asked
 	vigil       vigil
 	refusals    *punch.Refusals // nil while no vigil is kept
 	begun       bool            // the first path is noted
@@ -94,7 +98,13 @@ func newRoamer(e *endpoint, client *signal.Client, keys *handshake.Result) *roam
 	if client != nil {
 		r.letters = newLetters(client, keys, e.controlling)
 	}
-	r.rekey = newRekeyer(e.link, r.letters, keys, e.cfg.Logger)
+	seals := r.letters
+	if client == nil {
+		if r.paste = newRepaste(e.cfg, keys, e.controlling); r.paste != nil {
+			seals = r.paste.seals
+		}
+	}
+	r.rekey = newRekeyer(e.link, seals, keys, e.cfg.Logger)
 	return r
 }
 
@@ -145,6 +155,7 @@ func (r *roamer) run() {
 	defer r.endGeneration()
 	defer r.endRelays()
 	defer r.endVigil()
+	defer r.paste.close()
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
@@ -169,6 +180,8 @@ func (r *roamer) step() {
 	r.mu.Lock()
 	state, network, moved, look, offers, rekeys, turned := r.state, r.network, r.moved, r.look, r.offers, r.rekeys, r.turned
 	r.network, r.moved, r.look, r.offers, r.rekeys, r.turned = false, false, false, nil, nil, false
+	pasted, answers := r.pasted, r.answers
+	r.pasted, r.answers = nil, netip.AddrPort{}
 	r.mu.Unlock()
 	if turned {
 		r.rekey.turned(r.now)
@@ -204,6 +217,13 @@ func (r *roamer) step() {
 	for _, o := range offers {
 		r.heed(o)
 	}
+	for _, o := range pasted {
+		r.heedPasted(o)
+	}
+	if answers.IsValid() && state != link.Up {
+		r.e.link.Use(answers)
+	}
+	r.pasteStep(state)
 	r.generationStep(state)
 	r.relayStep(state)
 	r.directStep(state)
@@ -234,6 +254,7 @@ func (r *roamer) enter(s link.State) {
 		r.relayAt = r.now.Add(relayGrace)
 		r.probeRelays()
 	case link.Interrupted:
+		r.paste.interrupted(r.now)
 		if was == link.Up {
 			r.beginVigil()
 			r.openPost()
@@ -247,6 +268,7 @@ func (r *roamer) enter(s link.State) {
 			r.begin(r.number + 1)
 		}
 	case link.Up:
+		r.paste.up()
 		r.calmAt = r.now
 		r.backoff, r.retryAt = 0, time.Time{}
 		r.endRelays()
@@ -257,59 +279,13 @@ func (r *roamer) enter(s link.State) {
 	}
 }
 
-// heed takes in an offer of the peer.
-func (r *roamer) heed(o offer) {
-	if o.kind == controlDied {
-		r.e.cfg.Logger.Info("the peer's process has died, and another one there says so")
-		r.endSession(errRestarted())
-		return
-	}
-	if o.kind == controlBye {
-		r.e.cfg.Logger.Info("the peer has closed the session while there was no path")
-		r.left = true
-		r.e.wg.Go(func() { r.e.link.Close("") })
-		return
-	}
-	if o.d.Seed == r.seen && (r.gen == nil || o.number != r.gen.number) || o.number < r.number {
-		return // an old one, or the same by another way
-	}
-	switch {
-	case o.number > r.number:
-		r.begin(o.number)
-	case r.gen == nil:
-		r.begin(r.number + 1) // the peer still looks for what was found or given up here
-		return
-	}
-	r.seen = o.d.Seed
-	r.endVigil() // it lives
-	g := r.gen
-	if g.answered.IsZero() {
-		g.answered, g.peerSeed = r.now, o.d.Seed
-		r.e.nat.describe(o.d.NAT)
-		r.e.forgetPeerRelays()
-		r.e.forgetHosts()
-	} else if g.peerSeed != o.d.Seed {
-		return
-	}
-	r.e.cfg.Logger.Debug("the peer's half", "generation", o.number, "candidates", o.d.Candidates)
-	for _, c := range o.d.Candidates {
-		r.e.nat.see(c)
-		r.e.knowHost(c)
-		r.e.relayCandidate(c)
-	}
-	select {
-	case g.remote <- o.d:
-	default: // four times is enough
-	}
-}
-
 // begin starts a generation in the place of the one before.
 func (r *roamer) begin(number uint32) {
 	r.endGeneration()
 	r.number = number
 	r.retryAt = time.Time{}
 	r.openPost()
-	r.gen = r.e.generate(number)
+	r.gen = r.e.generate(number, r.paste.asking())
 	r.e.cfg.Logger.Info("looking for another path", "generation", number)
 }
 
@@ -348,7 +324,7 @@ func (r *roamer) generationStep(s link.State) {
 	select {
 	case done = <-g.ended:
 	default:
-		if g.answered.IsZero() && r.now.Sub(g.began) > unansweredFor {
+		if g.answered.IsZero() && r.now.Sub(g.began) > g.unansweredFor() {
 			done.err = errors.New("the peer did not answer")
 			break
 		}
@@ -454,7 +430,7 @@ func (r *roamer) sleep() time.Duration {
 	}
 	switch {
 	case r.gen != nil && r.gen.answered.IsZero():
-		soonest(r.gen.began.Add(unansweredFor))
+		soonest(r.gen.began.Add(r.gen.unansweredFor()))
 	case r.gen != nil && r.e.cfg.Path == PathRelay:
 		soonest(r.gen.answered.Add(answeredFor))
 	case r.gen == nil && r.was == link.Up && !r.calmAt.IsZero():
@@ -465,6 +441,12 @@ func (r *roamer) sleep() time.Duration {
 	}
 	if r.refusals != nil {
 		soonest(r.now.Add(goneEvery))
+	}
+	if r.paste != nil {
+		soonest(r.paste.at)
+		if r.gen != nil && r.gen.line && !r.gen.shown {
+			soonest(r.gen.began.Add(repasteGather))
+		}
 	}
 	if r.was == link.Up && !r.directAt.IsZero() {
 		soonest(r.directAt)
