@@ -209,3 +209,10 @@ func (r *roamer) sayBye() {
 		r.e.cfg.Logger.Info("letter not left", "err", err) // the peer waits for as long as it is told to
 	}
 }
+
+// bequeath has word left for the peer, should this process be killed. It does not wait for the disk.
+func (r *roamer) bequeath() {
+	if r.stone != nil {
+		r.e.wg.Go(func() { r.stone.write(r.letters) })
+	}
+}

@@ -147,7 +147,7 @@ func (e *endpoint) offered(o offer) {
 func (r *roamer) run() {
 	if r.letters != nil {
 		r.stone = r.e.cfg.Tombstones.raise(r.e.cfg.Logger)
-		r.stone.write(r.letters)
+		r.bequeath()
 		defer r.stone.remove()
 	}
 	defer r.sayBye()
@@ -190,7 +190,7 @@ func (r *roamer) step() {
 		r.rekey.heed(r.now, b)
 	}
 	if turned || len(rekeys) > 0 {
-		r.stone.write(r.letters)
+		r.bequeath()
 	}
 	if network {
 		r.endVigil() // somebody else may have the peer's address here

@@ -63,12 +63,14 @@ type stone struct {
 	Letter []byte `json:"letter"`
 }
 
-// A tombstone is that of one session. The methods of a nil one do nothing.
+// A tombstone is that of one session. The methods of a nil one do nothing. They wait for the disk.
 type tombstone struct {
-	of   *Tombstones
-	path string
-	log  *slog.Logger
-	once sync.Once
+	of  *Tombstones
+	log *slog.Logger
+
+	mu   sync.Mutex
+	path string // empty before the first letter
+	gone bool   // removed, or there can be none
 }
 
 func hostMark() string {
@@ -86,24 +88,28 @@ func randomName() string {
 	return hex.EncodeToString(b[:])
 }
 
-// raise makes a tombstone, without a letter yet; nil if there can be none.
+// raise makes a tombstone, without a letter yet; nil if there are none.
 func (t *Tombstones) raise(log *slog.Logger) *tombstone {
 	if t == nil {
 		return nil
 	}
+	return &tombstone{of: t, log: log}
+}
+
+// place finds room for another.
+func (t *Tombstones) place() (path string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.n >= mostTombstones {
-		return nil
+		return "", errors.New("there are too many sessions")
 	}
 	if t.n == 0 {
 		if err := t.beginLocked(); err != nil {
-			log.Info("no word will be left should this process be killed", "err", err)
-			return nil
+			return "", err
 		}
 	}
 	t.n++
-	return &tombstone{of: t, path: filepath.Join(t.dir, t.own, randomName()+".json"), log: log}
+	return filepath.Join(t.dir, t.own, randomName()+".json"), nil
 }
 
 // beginLocked makes this process' directory. The lock is there, and taken, before it.
@@ -127,12 +133,25 @@ func (t *Tombstones) beginLocked() error {
 	return nil
 }
 
-// write puts a letter on the stone, in the place of the one before.
+// write puts the letter of the moment on the stone, in the place of the one before.
 func (s *tombstone) write(l *letters) {
 	if s == nil {
 		return
 	}
-	b, err := json.Marshal(stone{URL: l.client.URL, ID: l.id[:], Side: l.side, Letter: l.tombstone()})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return
+	}
+	var err error
+	if s.path == "" {
+		s.path, err = s.of.place()
+		s.gone = err != nil
+	}
+	var b []byte
+	if err == nil {
+		b, err = json.Marshal(stone{URL: l.client.URL, ID: l.id[:], Side: l.side, Letter: l.tombstone()})
+	}
 	if err == nil {
 		next := s.path + ".new"
 		if err = os.WriteFile(next, b, 0o600); err == nil {
@@ -149,17 +168,24 @@ func (s *tombstone) remove() {
 	if s == nil {
 		return
 	}
-	s.once.Do(func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.gone && s.path != "" {
 		_ = os.Remove(s.path) // it may never have been written
-		t := s.of
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.n--; t.n == 0 {
-			t.clear(t.own)
-			t.release()
-			t.own, t.release = "", nil
-		}
-	})
+		s.of.leave()
+	}
+	s.gone = true
+}
+
+// leave is the end of one of this process'.
+func (t *Tombstones) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n--; t.n == 0 {
+		t.clear(t.own)
+		t.release()
+		t.own, t.release = "", nil
+	}
 }
 
 // clear removes a directory and its lock, which the caller has. What is still in it stays, and so does its lock.
