@@ -4,6 +4,7 @@ package acceptance
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -222,4 +223,24 @@ func TestKilledKeepsNoPort(t *testing.T) {
 	if took > limit {
 		t.Errorf("the old connection ended after %v, want %v", took, limit)
 	}
+}
+
+// TestFreshKeys: each time that a side moves both get fresh keys, while a copy goes on whose bytes are compared.
+func TestFreshKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := newRoaming(w, netlab.PortRestricted)
+	r.start()
+	for i, move := range []func(){
+		func() { r.right.Move(r.other) },
+		func() { r.left.Move(r.another) },
+		func() { r.right.Readdress() },
+	} {
+		move()
+		r.back(2 * time.Second)
+		for _, p := range []*process{r.exposer, r.connecter} {
+			p.says(fmt.Sprintf(`msg="fresh keys" number=%d`, i+1))
+		}
+	}
+	r.end()
 }
