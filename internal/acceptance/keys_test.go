@@ -85,11 +85,11 @@ func TestKilledNextDoor(t *testing.T) {
 	exposed, connected := pair("exposer", false), pair("connecter", true)
 	stopped, cable := pair("stopped", false), pair("cable", false)
 
+	began := time.Now()
 	exposed.exposer.kill()
 	connected.connecter.kill()
 	stopped.exposer.pause()
 	command(t, cable.left, []string{"ip", "link", "set", "eth0", "down"})
-	began := time.Now()
 	select {
 	case at := <-exposed.reset:
 		t.Logf("the exposer killed: reset after %.1f s", at.Sub(began).Seconds())

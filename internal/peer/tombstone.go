@@ -182,15 +182,17 @@ func (t *Tombstones) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.n--; t.n == 0 {
-		t.clear(t.own)
-		t.release()
+		t.clear(t.own, t.release)
 		t.own, t.release = "", nil
 	}
 }
 
-// clear removes a directory and its lock, which the caller has. What is still in it stays, and so does its lock.
-func (t *Tombstones) clear(name string) {
-	if err := os.Remove(filepath.Join(t.dir, name)); err == nil || errors.Is(err, fs.ErrNotExist) {
+// clear removes a directory, gives its lock back and removes that too. What is still in it stays, and so does the lock's
+// file.
+func (t *Tombstones) clear(name string, release func()) {
+	err := os.Remove(filepath.Join(t.dir, name))
+	release()
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		_ = os.Remove(filepath.Join(t.dir, name+".lock")) // a file too many does no harm
 	}
 }
@@ -219,9 +221,8 @@ func (t *Tombstones) Bury(ctx context.Context, log *slog.Logger) {
 			continue // its process lives
 		}
 		wg.Go(func() {
-			defer release()
 			t.buryAll(ctx, d.Name(), log)
-			t.clear(d.Name())
+			t.clear(d.Name(), release)
 		})
 	}
 }
