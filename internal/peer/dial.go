@@ -337,5 +337,5 @@ func (s *Session) gone() error {
 }
 
 func errRestarted() *Error {
-	return failf(ClassGone, "connect again", ErrRestarted, "the peer was started again, and knows nothing of this session")
+	return failf(ClassGone, "start this side again too", ErrRestarted, "the peer was started again, and knows nothing of this session")
 }
