@@ -265,3 +265,28 @@ func TestRemoteEndsWithTheSession(t *testing.T) {
 		t.Error("it still listens")
 	}
 }
+
+// A place that somebody is about to let go of is waited for; one that stays in use is refused.
+func TestRemoteWaitsForThePlace(t *testing.T) {
+	target, _ := service(t, "tcp", "127.0.0.1:0", echo)
+	x, y := reliableSessions(t)
+	serving(t, Over(y), Offer{Gate: NewGate("", Policy{Remote: []Rule{Any}}, nil)}, Options{})
+	r := NewRemotes()
+	serving(t, Over(x), Offer{Remotes: r}, Options{})
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	place := strings.TrimPrefix(taken.Addr().String(), "127.0.0.1:") + ":" + target.String()
+	var refused *RefusedError
+	if _, err := remote(t, Over(x), r, place); !errors.As(err, &refused) || refused.Code != CodeUnreachable {
+		t.Errorf("a place in use: %v, want a refusal", err)
+	}
+	time.AfterFunc(2*inUseWait, func() { taken.Close() })
+	m, err := remote(t, Over(x), r, place)
+	if err != nil {
+		t.Fatalf("a place that was let go of: %v", err)
+	}
+	m.Close()
+}

@@ -9,6 +9,8 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // Remotes are the places that this side has its peer listen at, for Offer.Remotes to know what comes back.
@@ -112,6 +114,39 @@ func (m *RemoteListener) forget() {
 	})
 }
 
+// How often a place that is in use is tried again, and after how long.
+const (
+	inUseTries = 10
+	inUseWait  = 50 * time.Millisecond
+)
+
+// listenSoon is listen for a peer that may have been started again: the session before may have ended just now, and be
+// about to let go of the place.
+func (l *Listener) listenSoon(ctx context.Context, f Forward) error {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	<-t.C
+	for n := 1; ; n++ {
+		err := l.listen(ctx, f)
+		if err == nil || n == inUseTries || !inUse(err) {
+			return err
+		}
+		t.Reset(inUseWait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// inUse reports whether err says that somebody else listens there. On Windows package syscall has another value for
+// EADDRINUSE than the one the system returns.
+func inUse(err error) bool {
+	const wsaeaddrinuse = syscall.Errno(10048)
+	return errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaeaddrinuse)
+}
+
 // serveListen listens for the peer, where the gate lets it, until the peer closes st.
 func (o *Offer) serveListen(ctx context.Context, s Session, st Stream, h header, e StreamEvent, opts *Options) {
 	f := h.forward
@@ -120,7 +155,7 @@ func (o *Offer) serveListen(ctx context.Context, s Session, st Stream, h header,
 		return
 	}
 	l := &Listener{session: s, name: f.Place(), header: header{kind: kindReturn, id: h.id}, opts: *opts}
-	if err := l.listen(ctx, f); err != nil {
+	if err := l.listenSoon(ctx, f); err != nil {
 		refuse(st, e, &RefusedError{CodeUnreachable, err.Error()}, opts)
 		return
 	}

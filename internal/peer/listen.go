@@ -321,6 +321,11 @@ func (l *Listener) consider(url string, box *signal.KeyBox, o signal.KeyOffer) b
 		l.cfg.Logger.Info("a peer has too many sessions", "peer", name)
 		return true
 	}
+	settled := make(chan struct{})
+	l.wg.Go(func() {
+		defer close(settled)
+		settle(l.ctx, l.roster.of(key))
+	})
 	l.wg.Go(func() {
 		s, err := l.meet(url, box, o, noise, remote, name)
 		l.roster.end(key, s)
@@ -328,6 +333,7 @@ func (l *Listener) consider(url string, box *signal.KeyBox, o signal.KeyOffer) b
 			l.cfg.Logger.Info("no session", "peer", name, "err", err)
 			return
 		}
+		<-settled // what an old session of a peer that was started again holds is free then
 		l.hand(s)
 	})
 	return true

@@ -1,8 +1,10 @@
 package peer
 
 import (
+	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Sessions that are coming up, of one key and of all, and those that are up. An offer beyond them is
@@ -12,6 +14,11 @@ const (
 	meetingsOfAll = 128
 	sessionsOfKey = 32
 	sessionsOfAll = 1024
+)
+
+const (
+	settleFor  = time.Second            // what a new session of a peer waits for its old ones, which do not answer
+	answerSoon = 300 * time.Millisecond // within which they would
 )
 
 // A roster knows who has a session with a Listener, or is about to. Any goroutine may use it.
@@ -50,14 +57,44 @@ func (r *roster) begin(key [32]byte) (giveWay *Session, ok bool) {
 		giveWay = k.sessions[lost]
 		r.dropLocked(key, giveWay)
 	}
-	for _, s := range k.sessions {
-		s.link.Nudge() // the peer may have been started again: if that one is dead, the sooner it shows
-		s.end.tell(func(r *roamer) { r.look = true })
-	}
 	r.known[key] = k
 	r.meetings++
 	k.meetings++
 	return giveWay, true
+}
+
+// of returns the sessions with the holder of key.
+func (r *roster) of(key [32]byte) []*Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k := r.known[key]; k != nil {
+		return slices.Clone(k.sessions)
+	}
+	return nil
+}
+
+// settle returns when those of a peer's sessions that do not answer had time to hear whether their process has died:
+// the peer may have been started again, and what they hold is its own. Those that answer cost it a round trip.
+func settle(ctx context.Context, sessions []*Session) {
+	ctx, cancel := context.WithTimeout(ctx, settleFor)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, s := range sessions {
+		wg.Go(func() {
+			soon, cancel := context.WithTimeout(ctx, answerSoon)
+			defer cancel()
+			if _, err := s.link.Ping(soon); err == nil {
+				return
+			}
+			s.link.Nudge()
+			s.end.tell(func(r *roamer) { r.look = true })
+			select {
+			case <-s.link.Done():
+			case <-ctx.Done():
+			}
+		})
+	}
 }
 
 // end counts the end of a meeting, and what came of it: nil if nothing.
