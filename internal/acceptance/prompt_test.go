@@ -15,7 +15,11 @@ import (
 // TestPrompt: how long ssh takes until there is a prompt, at 20 ms each way: to the server itself, through a session that
 // runs, and over one connection of ssh's own that runs through that session, as the guide has it.
 func TestPrompt(t *testing.T) {
-	const trip, runs = 2 * oneWay, 7
+	const trip = 2 * oneWay
+	runs := 3
+	if long {
+		runs = 7
+	}
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{RateBits: 100e6, Delay: oneWay})
 	w := &world{t: t, adit: adit(t), lab: l}

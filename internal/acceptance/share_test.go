@@ -123,6 +123,32 @@ func TestCold(t *testing.T) {
 	exposer.exits(0, patience)
 }
 
+// TestColdByKey: the same with a machine that is known by its key and listens.
+func TestColdByKey(t *testing.T) {
+	l := netlab.New(t)
+	left, right := l.Link(netlab.LinkConfig{RateBits: 100e6, Delay: oneWay})
+	w := &world{t: t, adit: adit(t), lab: l}
+	w.serve(left)
+	s := newSSHServer(t, left)
+	home, away := w.keyholder(left), w.keyholder(right)
+	home.knows(t, map[string]string{"away": away.key})
+	away.knows(t, map[string]string{"home": home.key})
+	exposer := home.run(w, "expose", fmt.Sprint(sshPort), "--listen", "--signal", w.signal)
+	exposer.await("reachable")
+	best := time.Hour
+	for range 3 {
+		began := time.Now()
+		if out := command(t, right, append([]string{"ssh", "-o", "ProxyCommand=" + w.adit + " connect %n -W localhost:22 --config /dev/null --signal " + w.signal}, append(s.options(), s.user+"@home.adit", "echo out of $((6*7))")...), away.home); out != "out of 42\n" {
+			t.Errorf("ssh printed %q", out)
+		}
+		best = min(best, time.Since(began))
+	}
+	t.Logf("ssh from cold to a known machine at %v each way: a command has run after %v", oneWay, best)
+	if limit := 1500 * time.Millisecond; best > 2*limit || long && best > limit {
+		t.Errorf("ssh took %v", best)
+	}
+}
+
 // never returns an input that neither gives anything nor ends.
 func never(t *testing.T) *os.File {
 	t.Helper()
