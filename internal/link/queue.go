@@ -15,6 +15,7 @@ const (
 	// freshPackets is how many fresh payloads a flow may queue, or its window if that is more. At 50 Mbit/s it is
 	// three times what a link over 40 ms needs to find out that the path carries them.
 	freshPackets = 2048
+	freshTotal   = 8 * freshPackets // of all flows together: 26 MB
 
 	// epochTime is how long an idle flow is remembered, and over which it counts as heavy.
 	epochTime  = 250 * time.Millisecond
@@ -111,6 +112,7 @@ type scheduler struct {
 	quantum  int           // of a turn after the first; quantumBytes if 0
 	heavy    int           // flows with heavy set
 	patience time.Duration // how long fresh payloads may wait
+	freshes  int           // payloads of that kind that were not released
 	epochEnd time.Duration
 	free     *packet
 	frees    int
@@ -127,13 +129,14 @@ func (s *scheduler) push(id, key uint32, p []byte, limit int) bool {
 
 // pushFresh is push for what is of no use when it is late. Such payloads may be tiny, so they are counted, too.
 func (s *scheduler) pushFresh(id uint32, p []byte, limit int, now time.Duration) bool {
-	if f := s.flows[id]; f != nil && f.packets >= max(freshPackets, limit/mtuBytes) {
+	if f := s.flows[id]; s.freshes >= freshTotal || f != nil && f.packets >= max(freshPackets, limit/mtuBytes) {
 		s.dropped++
 		return false
 	}
 	k, ok := s.add(id, 0, p, max(limit, freshPackets*mostMTU))
 	if ok {
 		k.fresh, k.sentAt = true, now
+		s.freshes++
 	}
 	return ok
 }
@@ -260,6 +263,9 @@ func (s *scheduler) popUrgent() *packet {
 func (s *scheduler) release(p *packet) {
 	if p.key != 0 {
 		p.flow.pending.remove(p)
+	}
+	if p.fresh {
+		s.freshes--
 	}
 	p.flow, p.prev, p.next, p.at, p.mates, p.fresh = nil, nil, nil, [2]uint64{}, [2]*packet{}, false
 	if s.frees < freePackets {

@@ -286,6 +286,36 @@ func TestSchedulerTurns(t *testing.T) {
 	}
 }
 
+// Fresh payloads are bounded by their number, those of a flow and all of them, and dropped when they are late.
+func TestFreshBounds(t *testing.T) {
+	var s scheduler
+	s.patience = time.Second
+	one := []byte{1}
+	for id := uint32(1); id <= 9; id++ {
+		n := 0
+		for s.pushFresh(id, one, flowBytes, time.Duration(id)) {
+			n++
+		}
+		if want := freshPackets; id <= 8 && n != want || id == 9 && n != 0 {
+			t.Fatalf("flow %d queues %d", id, n)
+		}
+	}
+	n := 0
+	for p := s.pop(time.Second + 4); p != nil; p = s.pop(time.Second + 4) {
+		if p.flow.id < 4 {
+			t.Fatal("a late one leaves")
+		}
+		n++
+		s.release(p)
+	}
+	if n != 5*freshPackets || s.freshes != 0 || s.bytes != 0 || s.dropped != 3*freshPackets+9 {
+		t.Errorf("%d left, %d are there, %d bytes, %d were dropped", n, s.freshes, s.bytes, s.dropped)
+	}
+	if !s.pushFresh(9, one, flowBytes, 0) {
+		t.Error("there is room again")
+	}
+}
+
 func TestQueueBounds(t *testing.T) {
 	var s scheduler
 	p := make([]byte, mtuBytes)
