@@ -123,7 +123,7 @@ func (r *roaming) stopBoth(d time.Duration) {
 func (r *roaming) hop() {
 	r.t.Helper()
 	r.hops++
-	r.right.Move([]*netlab.Host{r.another, r.other}[r.hops%2])
+	r.enter(r.right, []*netlab.Host{r.another, r.other}[r.hops%2])
 }
 
 // hopLeft does the same with the exposer's.
@@ -134,7 +134,15 @@ func (r *roaming) hopLeft(kind netlab.NAT) {
 	} else {
 		r.sites[0], r.sites[1] = r.sites[1], r.sites[0]
 	}
-	r.left.Move(r.sites[len(r.sites)-1])
+	r.enter(r.left, r.sites[len(r.sites)-1])
+}
+
+// enter moves a machine into an empty network. What was there before had the same port, for which its router
+// would still hold the mapping: a port-restricted NAT would be a symmetric one for a while.
+func (r *roaming) enter(h, site *netlab.Host) {
+	r.t.Helper()
+	flush(r.t, site)
+	h.Move(site)
 }
 
 // withoutRendezvous kills the rendezvous for a while, at whose end one side moves.
