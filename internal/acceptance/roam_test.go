@@ -220,7 +220,7 @@ func TestRoam(t *testing.T) {
 func TestRoamSSH(t *testing.T) {
 	t.Parallel()
 	r := newRoaming(newWorld(t), netlab.PortRestricted)
-	r.startSSH(24<<20, scpLimit)
+	r.startSSH(12<<20, scpLimit)
 	r.left.Move(r.other)
 	r.right.Move(r.another)
 	r.back(6 * time.Second)
