@@ -365,6 +365,31 @@ func (b *backoff) next(atLeast time.Duration) time.Duration {
 	return max(d, min(atLeast, 2*backoffMax))
 }
 
+// persist tries until it has an answer that is final, and calls failed after each other one. Final is
+// success, and every refusal that waiting does not mend. A name that does not resolve is not final: the
+// network may not be there yet.
+func persist(ctx context.Context, try func() error, failed func()) error {
+	var wait backoff
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		var after time.Duration
+		var re *replyError
+		if errors.As(err, &re) {
+			if re.status < 500 && re.status != http.StatusTooManyRequests && re.status != http.StatusRequestTimeout {
+				return err
+			}
+			after = re.retry
+		}
+		failed()
+		if ctx.Err() != nil || !sleep(ctx, wait.next(after)) {
+			return withCause(ctx, err)
+		}
+	}
+}
+
 // sleep waits for d; false means that ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

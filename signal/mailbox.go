@@ -109,28 +109,10 @@ func (m *Mailbox) TURN(ctx context.Context) ([]TURNServer, error) {
 	return usable(got.TURN), nil
 }
 
-// request tries until it has an answer that is final, as Room.request does, but for a name that does not
-// resolve: the network may not be there yet.
+// request tries until it has an answer that is final, or ctx ends. What was open may lead into a network
+// that is gone, so it begins anew each time.
 func (m *Mailbox) request(ctx context.Context, try func() error) error {
-	var wait backoff
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		var after time.Duration
-		var re *replyError
-		if errors.As(err, &re) {
-			if re.status < 500 && re.status != http.StatusTooManyRequests && re.status != http.StatusRequestTimeout {
-				return err
-			}
-			after = re.retry
-		}
-		m.client.CloseIdle() // what was open may lead into a network that is gone
-		if ctx.Err() != nil || !sleep(ctx, wait.next(after)) {
-			return withCause(ctx, err)
-		}
-	}
+	return persist(ctx, try, m.client.CloseIdle)
 }
 
 // Close ends the mailbox's idle connections. Calls that wait are ended by their contexts.

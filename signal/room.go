@@ -193,27 +193,9 @@ func (r *Room) poll(seq int) {
 	}
 }
 
-// request tries until it has an answer that is final. Final is success, and every refusal that
-// waiting does not mend. It ends with ctx, and with the room's time.
+// request tries until it has an answer that is final, ctx ends, or the room's time is over.
 func (r *Room) request(ctx context.Context, try func(context.Context) error) error {
 	ctx, cancel := context.WithDeadlineCause(ctx, r.expires, fmt.Errorf("its time is over: %w", ErrNoRoom))
 	defer cancel()
-	var wait backoff
-	for {
-		err := try(ctx)
-		if err == nil {
-			return nil
-		}
-		var after time.Duration
-		var re *replyError
-		if errors.As(err, &re) {
-			if re.status < 500 && re.status != http.StatusTooManyRequests && re.status != http.StatusRequestTimeout {
-				return err
-			}
-			after = re.retry
-		}
-		if ctx.Err() != nil || !sleep(ctx, wait.next(after)) {
-			return withCause(ctx, err)
-		}
-	}
+	return persist(ctx, func() error { return try(ctx) }, func() {})
 }
