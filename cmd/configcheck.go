@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"adit/internal/identity"
 	"adit/internal/turn"
@@ -213,6 +214,8 @@ func tryValue(f cli.Flag, values []string) error {
 			_, err = strconv.ParseBool(v)
 		case kindInt:
 			_, err = strconv.Atoi(v)
+		case kindDuration:
+			_, err = time.ParseDuration(v)
 		}
 		if err != nil {
 			return fmt.Errorf("%q is not %s", v, kindOf(f))

@@ -155,17 +155,20 @@ func permute(app *cli.App, args []string) ([]string, error) {
 			return nil, unknownFlag(command, a, name)
 		}
 		name = f.Names()[0] // the parser does not like two names of one flag
-		switch {
-		case !takesValue(f) && !hasValue:
+		if !takesValue(f) && !hasValue {
 			flags = append(flags, "--"+name)
-		case hasValue:
-			flags = append(flags, "--"+name+"="+joined(name, value))
-		case len(rest) == 0:
-			return nil, usagef(`"adit `+command.Name+` --help" shows what it takes`, "%s needs a value", a)
-		default:
-			flags = append(flags, "--"+name+"="+joined(name, rest[0]))
-			rest = rest[1:]
+			continue
 		}
+		if !hasValue {
+			if len(rest) == 0 {
+				return nil, usagef(`"adit `+command.Name+` --help" shows what it takes`, "%s needs a value", a)
+			}
+			value, rest = rest[0], rest[1:]
+		}
+		if err := tryValue(f, []string{value}); err != nil {
+			return nil, usagef(`"adit `+command.Name+` --help" shows what it takes`, "--%s %v", name, err)
+		}
+		flags = append(flags, "--"+name+"="+joined(name, value))
 	}
 	out := append([]string{command.Name}, flags...)
 	return append(append(out, "--"), positional...), nil

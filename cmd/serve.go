@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -129,6 +130,10 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 		}
 		return certificates.load(cert, key)
 	})()
+	carryRate, err := bitRate("--carry-rate", cfg.carryRate)
+	if err != nil {
+		return err
+	}
 	relays, err := startRelay(cfg, external, secure, u)
 	if err != nil {
 		return err
@@ -179,11 +184,7 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	}
 	var hub *carry.Hub
 	if cfg.carry {
-		rate, err := bitRate("--carry-rate", cfg.carryRate)
-		if err != nil {
-			return err
-		}
-		hub = carry.NewHub(carry.Limits{Rate: rate})
+		hub = carry.NewHub(carry.Limits{Rate: carryRate})
 		defer hub.Close()
 	}
 	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Logger: u.logger()})
@@ -265,7 +266,13 @@ func certificate(cert, key string) (*tls.Config, *certificates, error) {
 	}, from, nil
 }
 
+// cannotListen is the failure of a flag's listener. An address that is none is a wrong command line.
 func cannotListen(err error, hint string) error {
+	var form *net.AddrError
+	var name *net.DNSError
+	if errors.As(err, &form) || errors.As(err, &name) && strings.HasPrefix(name.Name, "tcp/") { // a port that is no number
+		return usagef("an address is HOST:PORT, or :PORT for all of this machine's", "%v", err)
+	}
 	return &failure{code: exitListen, message: err.Error(), hint: hint}
 }
 

@@ -51,7 +51,7 @@ func TestTrustedProxy(t *testing.T) {
 	})
 	served := make(chan error, 1)
 	go func() {
-		served <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
+		served <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", turn: turnConfig{ports: "1-2", allocations: 1}, proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
 	}()
 	defer func() {
 		cancel(errInterrupted)
@@ -59,7 +59,14 @@ func TestTrustedProxy(t *testing.T) {
 			t.Errorf("serve: %v", err)
 		}
 	}()
-	url := "http://" + <-at + "/v1/room/9999/join"
+	var url string
+	select {
+	case addr := <-at:
+		url = "http://" + addr + "/v1/room/9999/join"
+	case err := <-served:
+		served <- err
+		return // it is reported above
+	}
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	join := func(from string) int {

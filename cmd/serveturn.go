@@ -86,18 +86,6 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 		r.secret = make([]byte, 32)
 		rand.Read(r.secret)
 	}
-	if !t.on {
-		if t.tcp != "" || t.tls != "" || len(t.allow) > 0 {
-			return nil, usagef("give --turn as well", "there is no relay to configure")
-		}
-		return r, nil
-	}
-	if cfg.stun == "none" {
-		return nil, usagef("leave out --stun none", "--turn shares the port of the STUN server")
-	}
-	if t.tls != "" && secure == nil {
-		return nil, usagef("give --tls-cert and --tls-key", "--turn-tls needs a certificate")
-	}
 	low, high, err := portRange(t.ports)
 	if err != nil {
 		return nil, err
@@ -120,6 +108,18 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 			return nil, usagef("for example --turn-allow 10.0.0.0/8", "--turn-allow: %v", err)
 		}
 		allow = append(allow, p)
+	}
+	if !t.on {
+		if t.tcp != "" || t.tls != "" || len(t.allow) > 0 {
+			return nil, usagef("give --turn as well", "there is no relay to configure")
+		}
+		return r, nil
+	}
+	if cfg.stun == "none" {
+		return nil, usagef("leave out --stun none", "--turn shares the port of the STUN server")
+	}
+	if t.tls != "" && secure == nil {
+		return nil, usagef("give --tls-cert and --tls-key", "--turn-tls needs a certificate")
 	}
 	r.turn, err = relay.NewTURN(relay.TURNConfig{
 		Secret: r.secret, Addrs: external, MinPort: low, MaxPort: high, Allow: allow,

@@ -196,7 +196,7 @@ func TestServeCoturn(t *testing.T) {
 	ended := make(chan error, 1)
 	urls := []string{"turn:127.0.0.1:" + port, "turn:127.0.0.1:" + port + "?transport=tcp", "turns:127.0.0.1:" + secure + "?transport=tcp"}
 	go func() {
-		ended <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", turn: turnConfig{urls: urls, file: secretFile(t, "a secret of the tests\n")}})
+		ended <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", turn: turnConfig{ports: "1-2", allocations: 1, urls: urls, file: secretFile(t, "a secret of the tests\n")}})
 	}()
 	a, b := relaysOf(t, "http://"+<-at, nil)
 	if !slices.Equal(urlsOf(a), urls) {

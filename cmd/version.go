@@ -17,7 +17,10 @@ func versionCommand(u *ui) *cli.Command {
 		Usage:       "print the version",
 		Description: "Print adit's version, the Go it was built with, and the system it is for.",
 		Action: func(c *cli.Context) error {
-			return action(u, func(context.Context, *cli.Context) error {
+			return action(u, func(_ context.Context, c *cli.Context) error {
+				if c.NArg() > 0 {
+					return usagef("for example: adit version", "version takes no arguments")
+				}
 				u.answer("adit %s %s %s/%s", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 				return nil
 			})(c)

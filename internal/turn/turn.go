@@ -78,7 +78,7 @@ func (t transport) String() string {
 // parseURL reads a URL of RFC 7065 §3.1. TLS over UDP (DTLS) is refused.
 func parseURL(s string) (transport, error) {
 	bad := func(why string) (transport, error) {
-		return transport{}, fmt.Errorf("%q: %s: %w", s, why, ErrURL)
+		return transport{}, fmt.Errorf("%q: %w: %s", s, ErrURL, why)
 	}
 	scheme, rest, ok := strings.Cut(s, ":")
 	t := transport{network: "udp", port: "3478"}
@@ -87,7 +87,7 @@ func parseURL(s string) (transport, error) {
 	case ok && strings.EqualFold(scheme, "turns"):
 		t = transport{network: "tcp", port: "5349", tls: true}
 	default:
-		return bad("it does not begin with turn: or turns:")
+		return bad("it begins with neither turn: nor turns:")
 	}
 	rest, query, asked := strings.Cut(rest, "?")
 	if asked {
