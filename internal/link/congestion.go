@@ -315,12 +315,12 @@ func (c *congestion) cruise(now time.Duration) {
 
 // trip is the round trip without a queue, but with what the path's own jitter adds to it. A window for the shortest
 // one alone would hold the rate down, and a lower rate would make the window smaller still. The start knows too little
-// of the path to tell jitter from the queue that it makes.
+// of the path to tell jitter from the queue that it makes; and for timerSlack there is room in any window.
 func (c *congestion) trip() time.Duration {
 	if c.phase != phaseCruise {
 		return c.minRTT
 	}
-	return c.minRTT + min(4*c.noise, max(c.srtt-c.minRTT, 0))
+	return c.minRTT + max(min(4*c.noise, c.srtt-c.minRTT)-timerSlack, 0)
 }
 
 func (c *congestion) bdp() float64 { return c.rate * c.trip().Seconds() }
