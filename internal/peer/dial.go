@@ -32,6 +32,8 @@ const (
 	// held over there is free then.
 	buriedFor = time.Second
 
+	replacedAfter = 1500 * time.Millisecond // an offer without an answer: is the peer still the same process? Then after twice that
+
 	processBytes = 8 // of a challenge: which process of the peer's it is, see handshake.Guard
 )
 
@@ -227,8 +229,18 @@ func (c *caller) try(ctx context.Context, client *signal.Client, door *signal.Ke
 	}
 	c.cfg.Events.Emit(event.Event{Name: event.Calling})
 	began := time.Now()
-	room, err := door.Offer(ctx, signal.Message{Kind: signal.KindOffer, Expires: time.Now().Add(meetFor), Body: offer})
+	offering, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		if replaced(offering, door, [processBytes]byte(a.challenge[:])) {
+			stop(errReplaced)
+		}
+	}()
+	room, err := door.Offer(offering, signal.Message{Kind: signal.KindOffer, Expires: time.Now().Add(meetFor), Body: offer})
 	if err != nil {
+		if errors.Is(context.Cause(offering), errReplaced) {
+			return a, fmt.Errorf("%w: %w", errReplaced, signal.ErrNobody)
+		}
 		if errors.Is(err, signal.ErrNobody) && time.Since(began) > seekFor/2 {
 			c.mu.Lock()
 			c.unanswered++
@@ -254,6 +266,21 @@ func (c *caller) try(ctx context.Context, client *signal.Client, door *signal.Ke
 	}
 	a.room = room
 	return a, nil
+}
+
+// errReplaced ends the wait for a process of the peer's that is another one by now.
+var errReplaced = errors.New("the peer was started again")
+
+// replaced waits until the peer's mailbox has the challenge of another process than the one that an offer was made to,
+// which cannot read it: the peer was started again while the offer was made. It is false once ctx has ended.
+func replaced(ctx context.Context, door *signal.KeyDoor, process [processBytes]byte) bool {
+	for wait := replacedAfter; sleep(ctx, wait); wait *= 2 {
+		c, err := door.Challenge(ctx, 0)
+		if err == nil && [processBytes]byte(c[:]) != process {
+			return true
+		}
+	}
+	return false
 }
 
 // endpoint returns the one endpoint of all offers, with candidates.

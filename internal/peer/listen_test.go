@@ -218,6 +218,49 @@ func TestByKeyUnanswered(t *testing.T) {
 	}
 }
 
+// Who waits for an answer learns that the peer is another process by now, which cannot read the offer.
+func TestByKeyReplaced(t *testing.T) {
+	t.Parallel()
+	home := handshake.NewKeyPair()
+	client := &signal.Client{URL: meetingPlace(t)}
+	defer client.CloseIdle()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	process := func() [16]byte {
+		c := handshake.NewGuard().Challenge()
+		box, err := client.KeyBox(home.Private, home.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { box.Close() })
+		if err := box.Claim(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() { _, _ = box.Poll(ctx, c) }) // publishes it, and ends with ctx
+		return c
+	}
+	door, err := client.KeyDoor(home.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer door.Close()
+	first := process()
+	if c, err := door.Challenge(ctx, 10*time.Second); err != nil || c != first {
+		t.Fatalf("%x, %v", c, err)
+	}
+	brief, end := context.WithTimeout(ctx, replacedAfter+replacedAfter/3)
+	if replaced(brief, door, [processBytes]byte(first[:])) {
+		t.Error("replaced by itself")
+	}
+	end()
+	process()
+	if !replaced(ctx, door, [processBytes]byte(first[:])) {
+		t.Error("another process was not noticed")
+	}
+}
+
 // Of two rendezvous one is away on either side, and both use the other; the one away comes back.
 func TestByKeyTwoRendezvous(t *testing.T) {
 	t.Parallel()
