@@ -52,6 +52,7 @@ func Stdio(ctx context.Context, s Session, target Target, in io.Reader, out io.W
 		return firstError(ctx, err, nil)
 	}
 	sending := make(chan error, 1) // one result, which may come too late
+	decided := make(chan struct{})
 	go func() {
 		_, err := copyBytes(st, input{in})
 		if err == nil {
@@ -59,13 +60,19 @@ func Stdio(ctx context.Context, s Session, target Target, in io.Reader, out io.W
 		}
 		if err != nil {
 			sending <- err
+			var local *LocalError
+			if !errors.As(err, &local) {
+				<-decided // a refused stream may end before the refusal was read, which says more
+			}
 			_ = st.Reset(CodeReset) // ends the Read below
 		}
 	}()
 	stop := context.AfterFunc(ctx, func() { _ = st.Reset(CodeCanceled) })
 	defer stop()
 
-	if err = st.WaitAccepted(ctx); err == nil {
+	err = st.WaitAccepted(ctx)
+	close(decided)
+	if err == nil {
 		_, err = copyBytes(output{out}, st)
 	}
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -263,6 +264,40 @@ func TestPipeFails(t *testing.T) {
 			if err := outcome(t, done); !errors.Is(err, ErrPipe) {
 				t.Errorf("frames %q: %v, want %v", frames, err, ErrPipe)
 			}
+		}
+	})
+}
+
+// A turningAway is a session whose peer ends a stream before what it said of it was read.
+type turningAway struct {
+	Stream
+	reset bool
+}
+
+type oneStream struct {
+	Session
+	stream Stream
+}
+
+func (s oneStream) Open(context.Context, []byte) (Stream, error) { return s.stream, nil }
+
+func (s *turningAway) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+func (s *turningAway) Reset(uint32) error        { s.reset = true; return nil }
+func (s *turningAway) WaitAccepted(context.Context) error {
+	synctest.Wait() // whoever writes has failed by now
+	if s.reset {
+		return io.EOF
+	}
+	return &RefusedError{Code: CodeRefused, Reason: "no"}
+}
+
+// Where a write fails because the stream was refused, the refusal is what is told.
+func TestStdioTellsRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		err := Stdio(t.Context(), oneStream{stream: &turningAway{}}, Target{}, strings.NewReader("x"), io.Discard)
+		var refused *RefusedError
+		if !errors.As(err, &refused) {
+			t.Errorf("got %v, want a refusal", err)
 		}
 	})
 }
