@@ -10,6 +10,7 @@ import (
 	"math/rand"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -271,7 +272,7 @@ func TestPipeFails(t *testing.T) {
 // A turningAway is a session whose peer ends a stream before what it said of it was read.
 type turningAway struct {
 	Stream
-	reset bool
+	reset atomic.Bool
 }
 
 type oneStream struct {
@@ -282,10 +283,10 @@ type oneStream struct {
 func (s oneStream) Open(context.Context, []byte) (Stream, error) { return s.stream, nil }
 
 func (s *turningAway) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
-func (s *turningAway) Reset(uint32) error        { s.reset = true; return nil }
+func (s *turningAway) Reset(uint32) error        { s.reset.Store(true); return nil }
 func (s *turningAway) WaitAccepted(context.Context) error {
 	synctest.Wait() // whoever writes has failed by now
-	if s.reset {
+	if s.reset.Load() {
 		return io.EOF
 	}
 	return &RefusedError{Code: CodeRefused, Reason: "no"}
