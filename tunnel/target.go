@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -142,6 +143,9 @@ func parseHost(s string) (string, error) {
 	}
 	if !ok {
 		return "", fmt.Errorf("%q is not a host name", s)
+	}
+	if strings.EqualFold(s, "unix") {
+		return "", errors.New("unix: in small letters begins the path of a socket, and no host has that name")
 	}
 	return strings.ToLower(s), nil
 }
