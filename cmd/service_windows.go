@@ -99,17 +99,29 @@ func (m scm) install(ctx context.Context, words []string) error {
 	return nil
 }
 
-func (m scm) uninstall(ctx context.Context) error {
+// open returns the service, and what closes it.
+func (m scm) open() (*mgr.Service, func(), error) {
 	manager, err := mgr.Connect()
 	if err != nil {
-		return cannotManage("ask the service manager", err)
+		return nil, nil, cannotManage("ask the service manager", err)
 	}
-	defer manager.Disconnect()
 	s, err := manager.OpenService(m.name)
 	if err != nil {
-		return cannotManage("open the service "+m.name, err)
+		manager.Disconnect()
+		return nil, nil, cannotManage("open the service "+m.name, err)
 	}
-	defer s.Close()
+	return s, func() {
+		s.Close()
+		manager.Disconnect()
+	}, nil
+}
+
+func (m scm) uninstall(ctx context.Context) error {
+	s, done, err := m.open()
+	if err != nil {
+		return err
+	}
+	defer done()
 	st, err := s.Control(svc.Stop)
 	limit := time.Now().Add(scmWait)
 	for err == nil && st.State != svc.Stopped && time.Now().Before(limit) {
@@ -130,16 +142,11 @@ func (m scm) uninstall(ctx context.Context) error {
 }
 
 func (m scm) status(context.Context) error {
-	manager, err := mgr.Connect()
+	s, done, err := m.open()
 	if err != nil {
-		return cannotManage("ask the service manager", err)
+		return err
 	}
-	defer manager.Disconnect()
-	s, err := manager.OpenService(m.name)
-	if err != nil {
-		return cannotManage("open the service "+m.name, err)
-	}
-	defer s.Close()
+	defer done()
 	st, err := s.Query()
 	if err != nil {
 		return cannotManage("ask for the service "+m.name, err)

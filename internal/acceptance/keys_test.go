@@ -141,7 +141,7 @@ func TestKilledTold(t *testing.T) {
 		if victim == "connecter" {
 			dead, left, machine = connecter, exposer, away
 		}
-		time.Sleep(time.Second) // the file is written in the background
+		machine.leavesWord(t)
 		dead.kill()
 		dead.gone(patience)
 		left.awaitFor("interrupted", patience)
@@ -157,6 +157,19 @@ func TestKilledTold(t *testing.T) {
 		}
 		if victim == "exposer" {
 			<-reset
+		}
+	}
+}
+
+// leavesWord waits until what is to tell the peer of this process' death is in its file.
+func (k *keyholder) leavesWord(t *testing.T) {
+	t.Helper()
+	for began := time.Now(); ; <-time.After(20 * time.Millisecond) { // a file tells nobody
+		if all, _ := filepath.Glob(filepath.Join(k.dir, "adit", "sessions", "*", "*.json")); len(all) > 0 {
+			return
+		}
+		if time.Since(began) > patience {
+			t.Fatal("no word is left for the peer")
 		}
 	}
 }

@@ -288,6 +288,24 @@ func (p *process) count(name string) (n int) {
 	return n
 }
 
+// prints waits until the standard output begins with text.
+func (p *process) prints(text string) {
+	p.t.Helper()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		out, more := p.out.look()
+		if strings.HasPrefix(out, text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-timer.C:
+			p.t.Fatalf("%s has not printed %q within %v", p.label, text, patience)
+		}
+	}
+}
+
 // says waits for text on standard error.
 func (p *process) says(text string) {
 	p.t.Helper()

@@ -5,7 +5,6 @@ package acceptance
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -69,17 +68,7 @@ func prompt(t *testing.T, h *netlab.Host, args []string) time.Duration {
 	t.Helper()
 	began := time.Now()
 	p := start(t, h, "ssh", append(slices.Clone(args), "-tt", "echo out of $((6*7))"))
-	for {
-		out, more := p.out.look()
-		if strings.HasPrefix(out, "out of 42") {
-			break
-		}
-		select {
-		case <-more:
-		case <-time.After(patience):
-			t.Fatal("ssh has no prompt")
-		}
-	}
+	p.prints("out of 42")
 	took := time.Since(began)
 	p.exits(0, patience)
 	return took

@@ -12,7 +12,12 @@ import (
 // met returns both sides' results of a handshake.
 func met(t testing.TB, c Config) (a, b *Result) {
 	t.Helper()
-	i, r := newInitiator(t, c), newResponder(t, c)
+	return shake(t, newInitiator(t, c), newResponder(t, c))
+}
+
+// shake runs a handshake.
+func shake(t testing.TB, i *Initiator, r *Responder) (a, b *Result) {
+	t.Helper()
 	open(t, r, offer(t, i, "o"), "o")
 	msg, b := answer(t, r, "a")
 	_, a, err := i.Finish(msg)
@@ -28,13 +33,7 @@ func metByKey(t testing.TB) (a, b *Result) {
 	ours, theirs, guard := NewKeyPair(), NewKeyPair(), NewGuard()
 	i := newInitiator(t, Config{Mode: ModeKey, Static: ours, Peer: theirs.Public, Challenge: guard.Challenge()})
 	r := newResponder(t, Config{Mode: ModeKey, Static: theirs, Guard: guard, Allow: func(k [32]byte) bool { return k == ours.Public }})
-	open(t, r, offer(t, i, "o"), "o")
-	msg, b := answer(t, r, "a")
-	_, a, err := i.Finish(msg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a, b
+	return shake(t, i, r)
 }
 
 // rekey runs one rekeying.
