@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,7 +16,14 @@ import (
 	"adit/internal/netlab"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) {
+	// A shell's background job ignores Ctrl-C, and so would all processes here, which are ended by it. What
+	// this process handles is not ignored in those that it starts.
+	if signal.Ignored(os.Interrupt) {
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	}
+	leaktest.Main(m)
+}
 
 // long says that the long forms of the tests are wanted.
 var long = os.Getenv("ADIT_LONG") != ""
