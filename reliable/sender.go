@@ -138,33 +138,43 @@ func (c *conversation) tellLocked(cmd byte, ts, una uint32) {
 	s.kcp.Input(appendHeader(s.input[:0], c.id, cmd, ts, una-1, una), kcp.IKCP_PACKET_REGULAR, false) // well formed
 }
 
-// output sends a packet of kcp's, without the segments that the peer is known to have.
+// output sends the segments of a packet of kcp's that the peer is not known to have. What goes for the first time
+// shares a packet; what goes again has one of its own, which the link may drop if it has that segment still.
+// Were others in it they would be dropped too, and wait for kcp's timeout, which grows with an outage.
 func (c *conversation) output(b []byte, size int) {
 	s := &c.out
-	kept, first := 0, uint32(0)
+	fresh := 0 // bytes
 	for rest := b[:size]; len(rest) >= kcp.IKCP_OVERHEAD; {
 		h := header(rest)
 		n := kcp.IKCP_OVERHEAD + h.size()
 		sn := h.sn()
-		if int32(sn-s.next) >= 0 {
-			s.next = sn + 1
-		} else if int32(sn-s.known) < 0 || s.reported.has(sn, s.una) || s.waits(sn) {
+		again := int32(sn-s.next) < 0
+		if again && (int32(sn-s.known) < 0 || s.reported.has(sn, s.una) || s.waits(sn)) {
 			rest = rest[n:]
 			continue
 		}
-		if kept == 0 {
-			first = sn
-		}
 		h.stamp(c.in.next)
 		s.lastTS = h.ts()
-		kept += copy(b[kept:], rest[:n])
+		if again {
+			c.sendLocked(rest[:n])
+		} else {
+			s.next = sn + 1
+			fresh += copy(b[fresh:], rest[:n])
+		}
 		rest = rest[n:]
 	}
-	if kept > 0 {
-		c.in.fresh, c.in.again = 0, false // acknowledged by una
-		if !c.link.Send(c.id, first+1, b[:kept]) && len(s.refused) < maxRefused {
-			s.refused = append(s.refused, refusal{first + 1, bytes.Clone(b[:kept])})
-		}
+	if fresh > 0 {
+		c.sendLocked(b[:fresh])
+	}
+}
+
+// sendLocked gives the link a packet of segments, under the key of the first.
+func (c *conversation) sendLocked(p []byte) {
+	s := &c.out
+	c.in.fresh, c.in.again = 0, false // acknowledged by una
+	key := header(p).sn() + 1
+	if !c.link.Send(c.id, key, p) && len(s.refused) < maxRefused {
+		s.refused = append(s.refused, refusal{key, bytes.Clone(p)})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,6 +118,39 @@ func (w *world) echo(t *testing.T, gap time.Duration, seed uint64) *echo {
 	e := &echo{stream: st, gap: gap, rand: rand.New(rand.NewPCG(seed, 0))}
 	w.wg.Go(e.run)
 	return e
+}
+
+// A typist writes a keystroke, as large as ssh makes it, at times and waits for none of them to come back.
+type typist struct{ typed, echoed atomic.Int64 } // bytes
+
+// types starts a typist who goes on until the world ends, with pauses around gap.
+func (w *world) types(t *testing.T, gap time.Duration, seed uint64) *typist {
+	t.Helper()
+	st, err := w.a.Open(context.Background(), []byte("echo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := new(typist)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	w.wg.Go(func() {
+		for key := make([]byte, 36); ; time.Sleep(time.Duration(rng.Int64N(int64(2 * gap)))) {
+			n, err := st.Write(key)
+			if err != nil {
+				return
+			}
+			x.typed.Add(int64(n))
+		}
+	})
+	w.wg.Go(func() {
+		for b := make([]byte, 4096); ; {
+			n, err := st.Read(b)
+			x.echoed.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	})
+	return x
 }
 
 // trace prints what happened in each interval, until d has passed.
