@@ -195,22 +195,24 @@ func TestAckRate(t *testing.T) {
 // What the link refused comes again after KCP's timeout, and only that: not what the peer reported, nor
 // what an acknowledgement in order passes, which kcp might take for a hint that others are lost.
 func TestRefusedIsSentAgain(t *testing.T) {
-	w := func() *wire { return &wire{delay: 10 * time.Millisecond, loss: 0.01, broken: true} }
-	ab := w()
-	a, b := newSessions(t, ab, w())
-	from, to := newStreams(t, a, b)
-	p := data(1<<20, 8)
-	before := kcp.DefaultSnmp.Copy()
-	var wg sync.WaitGroup
-	sends(t, &wg, from, p)
-	receives(t, &wg, to, p)
-	wg.Wait()
-	if after := kcp.DefaultSnmp.Copy(); after.EarlyRetransSegs != before.EarlyRetransSegs || after.FastRetransSegs != before.FastRetransSegs {
-		t.Errorf("kcp sent segments again before their time was out")
-	}
-	if sent, most := ab.bytes.Load(), int64(len(p)+len(p)/8); sent > most {
-		t.Errorf("sent %d bytes for %d, want at most %d", sent, len(p), most)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := func() *wire { return &wire{delay: 10 * time.Millisecond, loss: 0.01, broken: true} }
+		ab := w()
+		a, b := newSessions(t, ab, w())
+		from, to := newStreams(t, a, b)
+		p := data(1<<20, 8)
+		before := kcp.DefaultSnmp.Copy()
+		var wg sync.WaitGroup
+		sends(t, &wg, from, p)
+		receives(t, &wg, to, p)
+		wg.Wait()
+		if after := kcp.DefaultSnmp.Copy(); after.EarlyRetransSegs != before.EarlyRetransSegs || after.FastRetransSegs != before.FastRetransSegs {
+			t.Errorf("kcp sent segments again before their time was out")
+		}
+		if sent, most := ab.bytes.Load(), int64(len(p)+len(p)/8); sent > most {
+			t.Errorf("sent %d bytes for %d, want at most %d", sent, len(p), most)
+		}
+	})
 }
 
 // A sender goes on by itself when nothing comes back: its timeout grows, and what the peer reported is

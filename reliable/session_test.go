@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -191,20 +192,22 @@ func TestOutage(t *testing.T) {
 
 // A path of 100 Mbit/s and 40 ms that loses 1 % each way.
 func TestLossDoesNotStall(t *testing.T) {
-	w := func() *wire {
-		return &wire{delay: 20 * time.Millisecond, loss: 0.01, rate: 100e6 / 8, queue: 1 << 20}
-	}
-	ab := w()
-	a, b := newSessions(t, ab, w())
-	from, to := newStreams(t, a, b)
-	p := data(8<<20, 6)
-	var wg sync.WaitGroup
-	sends(t, &wg, from, p)
-	receives(t, &wg, to, p)
-	wg.Wait()
-	if sent := ab.bytes.Load(); sent > 13<<20 {
-		t.Errorf("sent %d bytes for %d: too much was sent twice", sent, len(p))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := func() *wire {
+			return &wire{delay: 20 * time.Millisecond, loss: 0.01, rate: 100e6 / 8, queue: 1 << 20}
+		}
+		ab := w()
+		a, b := newSessions(t, ab, w())
+		from, to := newStreams(t, a, b)
+		p := data(8<<20, 6)
+		var wg sync.WaitGroup
+		sends(t, &wg, from, p)
+		receives(t, &wg, to, p)
+		wg.Wait()
+		if sent := ab.bytes.Load(); sent > 13<<20 {
+			t.Errorf("sent %d bytes for %d: too much was sent twice", sent, len(p))
+		}
+	})
 }
 
 // The steady state allocates next to nothing for a packet.
