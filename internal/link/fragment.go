@@ -119,7 +119,7 @@ func (l *Link) splitLocked(p *packet) *packet {
 	first, second := split(p.n)
 	q := l.sched.take()
 	q.flow, q.key, q.state, q.typ = p.flow, p.key, p.state, typeFragment
-	q.size, q.n = second, fragmentHeader+second
+	q.n = fragmentHeader + second
 	if q.key != 0 {
 		q.flow.pending.n++ // it is not found by its key
 	}

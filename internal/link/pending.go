@@ -13,14 +13,13 @@ type pending struct {
 	n    int // packets, those that are not found included
 }
 
-// has reports whether a packet of this key and at least this size is pending. A larger one with the
-// same key says more than the one that is pending.
-func (p *pending) has(key uint32, size int) bool {
+// has reports whether a packet of this key is pending.
+func (p *pending) has(key uint32) bool {
 	if p.ring == nil {
 		return false
 	}
 	k := p.ring[p.slot(key)]
-	return k != nil && k.key == key && k.size >= size
+	return k != nil && k.key == key
 }
 
 func (p *pending) slot(key uint32) int { return int(key) & (len(p.ring) - 1) }

@@ -29,7 +29,6 @@ type packet struct {
 	flow       *flow
 	key        uint32 // 0: sent once
 	n          int    // bytes of b
-	size       int    // of the payload given to Send; n, unless that was split
 	typ        byte
 	state      packetState
 	at         [2]uint64     // the counters under which it left last, the older one first; 0: none
@@ -160,7 +159,7 @@ func (s *scheduler) add(id, key uint32, p []byte, limit int) (*packet, bool) {
 			s.flows[id] = f
 		}
 	}
-	if key != 0 && f.pending.has(key, len(p)) {
+	if key != 0 && f.pending.has(key) {
 		return nil, true
 	}
 	if f.bytes+len(p) > limit || s.bytes+len(p) > totalBytes {
@@ -169,7 +168,7 @@ func (s *scheduler) add(id, key uint32, p []byte, limit int) (*packet, bool) {
 	}
 	k := s.take()
 	k.n = copy(k.b[:], p)
-	k.size, k.typ = k.n, typeData
+	k.typ = typeData
 	k.flow, k.key, k.state = f, key, stateQueued
 	if key != 0 {
 		f.pending.add(k)

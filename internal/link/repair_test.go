@@ -248,8 +248,7 @@ func TestPendingKeys(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		p.a.Send(2, 5, numbered(500, 100))
-		p.a.Send(2, 5, numbered(501, 101)) // says more
-		p.a.Send(2, 5, numbered(502, 90))  // says less
+		p.a.Send(2, 5, numbered(501, 101))
 		idleRepairs(t, p.a)
 		synctest.Wait()
 		c.mu.Lock()
@@ -263,7 +262,7 @@ func TestPendingKeys(t *testing.T) {
 				t.Errorf("payload %d came %d times, want %d", n, times, want)
 			}
 		}
-		if len(c.seen) != 102 || c.seen[502] != 0 {
+		if len(c.seen) != 101 || c.seen[501] != 0 {
 			t.Errorf("%d payloads came", len(c.seen))
 		}
 	})
