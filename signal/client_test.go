@@ -107,17 +107,15 @@ func TestClientErrors(t *testing.T) {
 // A rendezvous that is not there is asked for a while, and no longer than ctx allows.
 func TestClientUnreachable(t *testing.T) {
 	t.Parallel()
-	web := httptest.NewServer(http.NotFoundHandler())
-	web.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	began := time.Now()
-	_, err := (&signal.Client{URL: web.URL}).Create(ctx)
+	_, err := (&signal.Client{URL: "http://127.0.0.1:1"}).Create(ctx) // a port that no test gets
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connect") {
 		t.Errorf("got %v, want the deadline and what went wrong", err)
 	}
 	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("took %v, want 0.3 s", took)
+		t.Errorf("took %v, want 1 s", took)
 	}
 }
 
