@@ -20,7 +20,7 @@ import (
 	"time"
 	"unicode"
 
-	"adit/internal/nat64"
+	"adit/internal/reach"
 )
 
 const (
@@ -197,7 +197,7 @@ func (c *Client) httpClient() *http.Client {
 		c.ownHTTP = &http.Client{
 			Transport: &http.Transport{
 				Proxy:                  http.ProxyFromEnvironment,
-				DialContext:            (&nat64.Dialer{Dialer: net.Dialer{Timeout: tryTimeout, KeepAlive: 15 * time.Second}}).DialContext,
+				DialContext:            (&reach.Dialer{Dialer: net.Dialer{Timeout: tryTimeout, KeepAlive: 15 * time.Second}}).DialContext,
 				TLSHandshakeTimeout:    tryTimeout,
 				Protocols:              protocols,
 				MaxIdleConnsPerHost:    4,

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"adit/internal/nat64"
+	"adit/internal/reach"
 	"adit/internal/turn"
 	"adit/signal"
 )
@@ -55,7 +55,7 @@ func newTransport() *http.Transport {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&nat64.Dialer{Dialer: net.Dialer{Timeout: rendezvousFor}}).DialContext,
+		DialContext:            (&reach.Dialer{Dialer: net.Dialer{Timeout: rendezvousFor}}).DialContext,
 		Protocols:              protocols,
 		MaxResponseHeaderBytes: 16 << 10,
 		DisableCompression:     true,

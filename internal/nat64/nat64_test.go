@@ -1,10 +1,7 @@
 package nat64
 
 import (
-	"errors"
-	"net"
 	"net/netip"
-	"syscall"
 	"testing"
 
 	"adit/internal/leaktest"
@@ -53,28 +50,6 @@ func TestPrefixOfHostile(t *testing.T) {
 		if p, ok := prefixOf(netip.MustParseAddr(s)); ok {
 			t.Errorf("%s: got prefix %v", s, p)
 		}
-	}
-}
-
-// What there is a way to is dialled as ever, and an error that is not about the way is not made up for.
-func TestDial(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var d Dialer
-	c, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = c.Close()
-	_ = l.Close()
-	if c, err = d.DialContext(t.Context(), "tcp", l.Addr().String()); err == nil {
-		_ = c.Close()
-		t.Error("connected to nobody")
-	}
-	if !unreachable(&net.OpError{Err: errors.Join(errors.New("x"), syscall.ENETUNREACH)}) || unreachable(net.ErrClosed) {
-		t.Error("unreachable does not tell the errors apart")
 	}
 }
 

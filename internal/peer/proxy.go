@@ -9,14 +9,14 @@ import (
 	"net/http"
 	"net/url"
 
-	"adit/internal/nat64"
+	"adit/internal/reach"
 )
 
 // dialRelay connects to a relay: over TCP through the proxy that the environment names (HTTPS_PROXY,
 // NO_PROXY), as the rendezvous is reached, by CONNECT (RFC 9110 §9.3.6). TLS, where there is any, is
 // between this side and the relay.
 func dialRelay(ctx context.Context, network, address string) (net.Conn, error) {
-	var d nat64.Dialer
+	var d reach.Dialer
 	if network != "tcp" {
 		return d.DialContext(ctx, network, address)
 	}
@@ -38,7 +38,7 @@ func connectThrough(ctx context.Context, proxy *url.URL, address string) (_ net.
 	if proxy.Port() == "" {
 		at = net.JoinHostPort(proxy.Hostname(), "80")
 	}
-	var d nat64.Dialer
+	var d reach.Dialer
 	conn, err := d.DialContext(ctx, "tcp", at)
 	if err != nil {
 		return nil, fmt.Errorf("reach the proxy %s: %w", proxy.Redacted(), err)
