@@ -143,21 +143,37 @@ func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoin
 		return nil, err
 	}
 	s := start(end, p, remote, cfg, nil, keys)
-	select {
-	case r := <-end.revealed:
-		if err := keys.Verify(r); err != nil {
-			s.Close()
-			return nil, failf(ClassAuth, "somebody may sit between the two: start again over another channel", err, "the peer broke its commitment")
-		}
-	case <-s.link.Done():
-		return nil, ended(s.link.Err())
-	case <-ctx.Done():
+	if err := s.awaitReveal(ctx, keys); err != nil {
 		s.Close()
-		return nil, context.Cause(ctx)
+		return nil, err
 	}
 	words, _ := keys.Words()
 	cfg.Events.Emit(event.Event{Name: event.Words, Words: words})
 	return s, nil
+}
+
+// awaitReveal waits until the peer has opened its commitment, which the words depend on. A session that ended before
+// that is an error, however it ended.
+func (s *Session) awaitReveal(ctx context.Context, keys *handshake.Result) error {
+	var reveal []byte
+	select {
+	case reveal = <-s.end.revealed:
+	case <-s.link.Done():
+		select {
+		case reveal = <-s.end.revealed: // it came first
+		default:
+			if err := ended(s.link.Err()); err != nil {
+				return err
+			}
+			return failf(ClassGone, "start again on both sides", s.link.Err(), "the other side left before it proved its words")
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := keys.Verify(reveal); err != nil {
+		return failf(ClassAuth, "somebody may sit between the two: start again over another channel", err, "the peer broke its commitment")
+	}
+	return nil
 }
 
 // send hands m to the channel with the time until which it may be answered.
