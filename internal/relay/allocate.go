@@ -47,7 +47,7 @@ func (t *TURN) allocate(c *client, m *message, user string, now time.Time, r *re
 	}
 	a := newAllocation(t, c, user, conn, netip.AddrPortFrom(ip, uint16(conn.LocalAddr().(*net.UDPAddr).Port)), now)
 	a.id = m.id
-	a.expires.Store(now.Add(lifetime).UnixNano())
+	a.expires.Store(int64(t.since(now) + lifetime))
 	t.mu.Lock()
 	if t.ended || t.relayed[a.relayed] != nil {
 		t.mu.Unlock()
@@ -57,7 +57,7 @@ func (t *TURN) allocate(c *client, m *message, user string, now time.Time, r *re
 	}
 	t.allocations[c.key()] = a
 	t.relayed[a.relayed] = a
-	t.relayIPs[ip]++
+	t.relayIPs[ip] = true
 	t.wg.Go(a.serve)
 	t.mu.Unlock()
 	t.log.Debug("relay allocated", "transport", c.transport(), "lifetime", lifetime)
@@ -67,7 +67,7 @@ func (t *TURN) allocate(c *client, m *message, user string, now time.Time, r *re
 
 func (t *TURN) allocated(a *allocation, c *client, r *reply, now time.Time) {
 	r.address(attrRelayedAddress, a.relayed)
-	r.uint32(attrLifetime, uint32(max(0, time.Unix(0, a.expires.Load()).Sub(now)+time.Second/2)/time.Second))
+	r.uint32(attrLifetime, uint32(max(0, time.Duration(a.expires.Load())-t.since(now)+time.Second/2)/time.Second))
 	r.address(stunmsg.XORMappedAddress, c.addr)
 }
 
@@ -82,7 +82,7 @@ func (t *TURN) refresh(a *allocation, m *message, now time.Time, r *reply) int {
 		t.end(a, givenBack)
 		return 0
 	}
-	a.expires.Store(now.Add(lifetime).UnixNano())
+	a.expires.Store(int64(t.since(now) + lifetime))
 	return 0
 }
 
@@ -150,9 +150,6 @@ func (t *TURN) end(a *allocation, why string) {
 	}
 	delete(t.allocations, a.client.key())
 	delete(t.relayed, a.relayed)
-	if t.relayIPs[a.relayed.Addr()]--; t.relayIPs[a.relayed.Addr()] <= 0 {
-		delete(t.relayIPs, a.relayed.Addr())
-	}
 	t.unreserveLocked(&a.client, a.user)
 	t.mu.Unlock()
 	_ = a.conn.Close() // its reader ends
@@ -165,7 +162,7 @@ func (t *TURN) end(a *allocation, why string) {
 // relayAddr returns the address that an allocation of a client is on, and the one that its socket is
 // bound to: they differ behind a NAT, where any address of ours will do.
 func (t *TURN) relayAddr(c *client, v6 bool) (ip, bind netip.Addr, ok bool) {
-	own := t.policy.current(t.now())
+	own := t.policy.current(t.now()).addrs
 	anyAddr := netip.IPv4Unspecified()
 	if v6 {
 		anyAddr = netip.IPv6Unspecified()

@@ -71,8 +71,8 @@ type allocation struct {
 	conn    *net.UDPConn
 	up      *rate.Limiter // to peers; nil is no bound
 	down    *rate.Limiter // to the client
-	expires atomic.Int64  // Unix nanoseconds
-	active  atomic.Int64  // when something was relayed last
+	expires atomic.Int64  // nanoseconds since the server's start
+	active  atomic.Int64  // the same: when something was relayed last
 	bytes   atomic.Int64  // relayed, both ways
 
 	mu          sync.RWMutex
@@ -99,7 +99,7 @@ func newAllocation(t *TURN, c *client, user string, conn *net.UDPConn, relayed n
 	if c.conn == nil {
 		a.client.oob, _ = c.sock.control(destination{c.local, c.index}) // what came to many has no allocation
 	}
-	a.active.Store(now.UnixNano())
+	a.active.Store(int64(t.since(now)))
 	return a
 }
 
@@ -107,7 +107,7 @@ func newAllocation(t *TURN, c *client, user string, conn *net.UDPConn, relayed n
 // permission: of our own relayed addresses that opens none but those of other allocations.
 func (a *allocation) mayReach(peer netip.AddrPort, now time.Time) bool {
 	a.t.mu.RLock()
-	_, ours := a.t.relayIPs[peer.Addr()]
+	ours := a.t.relayIPs[peer.Addr()]
 	a.t.mu.RUnlock()
 	if ours && (peer.Port() == 0 || peer.Port() >= a.t.cfg.MinPort && peer.Port() <= a.t.cfg.MaxPort) {
 		return true
@@ -126,8 +126,8 @@ func (a *allocation) check(peer netip.AddrPort, now time.Time) int {
 	return 0
 }
 
-// createPermissions opens the allocation to addresses (RFC 8656 section 10.2): all that are asked for,
-// or none.
+// createPermissions opens the allocation to addresses (RFC 8656 section 10.2). An address that it may not
+// have leaves all others out too; where there is no room for one (508), those named before it are open.
 func (a *allocation) createPermissions(m *message, now time.Time) int {
 	if m.npeers == 0 {
 		return codeBadRequest
@@ -246,7 +246,7 @@ func (a *allocation) toPeer(data []byte, peer netip.AddrPort, now time.Time) {
 	}
 	a.t.mu.RLock()
 	other := a.t.relayed[peer]
-	_, ours := a.t.relayIPs[peer.Addr()]
+	ours := a.t.relayIPs[peer.Addr()]
 	a.t.mu.RUnlock()
 	if other != nil {
 		// Both are clients here. Going through the sockets would work too, except behind NATs that do
@@ -265,7 +265,7 @@ func (a *allocation) spend(bucket *rate.Limiter, n int, now time.Time) bool {
 	if bucket != nil && !bucket.AllowN(now, n) || a.t.total != nil && !a.t.total.AllowN(now, n) {
 		return false
 	}
-	a.active.Store(now.UnixNano())
+	a.active.Store(int64(a.t.since(now)))
 	a.bytes.Add(int64(n))
 	return true
 }

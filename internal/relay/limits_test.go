@@ -6,8 +6,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/pion/stun"
 
@@ -64,6 +66,36 @@ func TestLifetime(t *testing.T) {
 	if s.Allocations() != 0 {
 		t.Error("it relays nothing and lives")
 	}
+}
+
+// Somebody who sets the clock of the host ends no allocation, and keeps none.
+func TestClockIsSet(t *testing.T) {
+	t.Parallel()
+	var clock hands
+	var set atomic.Int64 // seconds that the wall clock was set by
+	now := func() time.Time { return setClock(clock.now(), set.Load()) }
+	const forward = 3 * 3600
+	if a, b := clock.now(), setClock(clock.now(), forward); b.Unix()-a.Unix() < forward-1 || b.Sub(a) > time.Minute {
+		t.Skip("a time.Time is made in another way than this test knows")
+	}
+	s := startTURNAt(t, TURNConfig{}, now)
+	good(s, t, "x")
+	for _, by := range []int64{forward, -forward} {
+		set.Store(by)
+		if s.expire(now()); s.Allocations() != 1 {
+			t.Fatalf("it ended when the clock was set by %d s", by)
+		}
+	}
+	clock.ahead.Store(int64(defaultLifetime + time.Second))
+	if s.expire(now()); s.Allocations() != 0 {
+		t.Error("it outlives its time when the clock was set back")
+	}
+}
+
+// setClock returns the time at which a clock that was set by so many seconds shows t: the monotonic reading stays.
+func setClock(t time.Time, seconds int64) time.Time {
+	*(*uint64)(unsafe.Pointer(&t)) += uint64(seconds) << 30 // 33 bits of seconds above 30 of nanoseconds
+	return t
 }
 
 // Permissions and channels end, and make room.

@@ -20,7 +20,8 @@ var forbidden = prefixes(`
 	240.0.0.0/4 100::/64 5f00::/16
 	::/96 64:ff9b::/96 64:ff9b:1::/48 ::ffff:0:0:0/96 2002::/16 2001::/32 2001:10::/28 2001:20::/28`)
 
-// never are those that nobody can open: a packet to them goes to this host, or to many.
+// never are those that nobody can open: a packet to them goes to this host, or to many. The broadcast addresses of
+// this host's own networks are no less closed.
 var never = prefixes(`0.0.0.0/8 ::/128 224.0.0.0/4 ff00::/8 255.255.255.255/32`)
 
 var loopback = prefixes(`127.0.0.0/8 ::1/128`)
@@ -50,15 +51,15 @@ const ownFor = 10 * time.Second
 type peerPolicy struct {
 	allow []netip.Prefix
 	fixed map[netip.Addr]bool // addresses of ours that no interface has
-	addrs func() map[netip.Addr]bool
+	list  func() (local, error)
 
 	mu    sync.Mutex
-	own   map[netip.Addr]bool
+	own   local
 	until time.Time // when own is looked up again
 }
 
 func newPeerPolicy(allow []netip.Prefix, external []netip.Addr) *peerPolicy {
-	p := &peerPolicy{fixed: make(map[netip.Addr]bool), addrs: localAddrs}
+	p := &peerPolicy{fixed: make(map[netip.Addr]bool), list: listLocal}
 	for _, a := range allow {
 		p.allow = append(p.allow, a.Masked())
 	}
@@ -81,7 +82,11 @@ func (p *peerPolicy) allows(ip netip.Addr, now time.Time) bool {
 	if within(ip, never) {
 		return false
 	}
-	ours := ip.IsLoopback() || p.isOwn(ip, now)
+	own := p.current(now)
+	if own.addrs == nil || own.broadcasts[ip] { // what is not known is not opened
+		return false
+	}
+	ours := ip.IsLoopback() || p.fixed[ip] || own.addrs[ip]
 	for _, a := range p.allow {
 		if a.Contains(ip) && (!ours || a.IsSingleIP() || isLoopbackRange(a)) {
 			return true
@@ -99,22 +104,30 @@ func isLoopbackRange(p netip.Prefix) bool {
 	return false
 }
 
-// isOwn says whether ip is an address of this machine.
-func (p *peerPolicy) isOwn(ip netip.Addr, now time.Time) bool {
-	if p.fixed[ip] {
-		return true
-	}
-	return p.current(now)[ip]
-}
-
-// current returns this machine's addresses. The map is not to be changed.
-func (p *peerPolicy) current(now time.Time) map[netip.Addr]bool {
+// current returns this machine's addresses: the last ones that were found, if they cannot be listed now.
+func (p *peerPolicy) current(now time.Time) local {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.own == nil || now.After(p.until) {
-		p.own, p.until = p.addrs(), now.Add(ownFor)
+	if now.After(p.until) {
+		_ = p.lookLocked(now) // what was true a moment ago will do
 	}
 	return p.own
+}
+
+// look looks up this machine's addresses. Until it has succeeded once the policy allows nothing.
+func (p *peerPolicy) look(now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lookLocked(now)
+}
+
+func (p *peerPolicy) lookLocked(now time.Time) error {
+	p.until = now.Add(ownFor)
+	own, err := p.list()
+	if err == nil {
+		p.own = own
+	}
+	return err
 }
 
 // ParsePrefix reads a range of addresses, or one address, as --turn-allow takes it.

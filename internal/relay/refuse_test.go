@@ -38,8 +38,12 @@ func TestForbidden(t *testing.T) {
 		"[64:ff9b:1::a00:1]:53", "[2002:a00:1::1]:53", "[2001::1]:53", "[2001:db8::1]:53", "[::10.0.0.1]:53", "[100::1]:53",
 		"[::ffff:0:127.0.0.1]:53", "[::ffff:169.254.169.254]:80", "[fec0::1]:53",
 	}
-	for ip := range localAddrs() {
-		if ip.Zone() == "" {
+	here, err := listLocal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ips := range []map[netip.Addr]bool{here.addrs, here.broadcasts} {
+		for ip := range ips {
 			peers = append(peers, netip.AddrPortFrom(ip, uint16(port)).String())
 		}
 	}
@@ -94,10 +98,54 @@ func TestOwnPorts(t *testing.T) {
 	if m := r.ask(methodChannelBind, true, number(stunmsg.MinChannel), peerAttr(peer)); code(m) != 0 {
 		t.Fatalf("channel: got %d", code(m))
 	}
+	refusesToSend(t, r, service, sendTo(peer, "secret"), []byte{0x40, 0, 0, 2, 'h', 'i'})
+}
+
+// Nor does one for another address of the host, when the allocation that it was given for has ended.
+func TestOwnPortsOfAnotherAddress(t *testing.T) {
+	t.Parallel()
+	service, err := net.ListenPacket("udp4", "127.0.0.2:0")
+	if err != nil {
+		t.Skip("this system has one loopback address")
+	}
+	defer service.Close()
+	s := startTURN(t, TURNConfig{})
+	second, err := ListenSTUN("127.0.0.2:0", Config{TURN: s.TURN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := second.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	user := username("other", time.Hour)
+	other := rawAt(t, "udp4", second.Addr(), user, Password(secret, user))
+	if m := other.ask(methodAllocate, true, transportUDP); code(m) != 0 {
+		t.Fatalf("allocate on the other address: got %d", code(m))
+	}
+	r := good(s, t, "x")
+	peer := service.LocalAddr().(*net.UDPAddr).AddrPort()
+	if m := r.ask(methodCreatePermission, true, peerAttr(netip.AddrPortFrom(peer.Addr(), 0))); code(m) != 0 {
+		t.Fatalf("permission: got %d", code(m))
+	}
+	if m := other.ask(methodRefresh, true, lifetimeAttr(0)); code(m) != 0 {
+		t.Fatalf("give back: got %d", code(m))
+	}
+	refusesToSend(t, r, service, sendTo(peer, "secret"))
+}
+
+func sendTo(peer netip.AddrPort, data string) []byte {
 	b := answer(nil, &message{method: methodSend}, classIndication)
 	b.address(attrPeerAddress, peer)
-	b.attr(attrData, []byte("secret"))
-	for _, packet := range [][]byte{b.done(nil), {0x40, 0, 0, 2, 'h', 'i'}} {
+	b.attr(attrData, []byte(data))
+	return b.done(nil)
+}
+
+// refusesToSend checks that nothing of what a client sends gets to a service.
+func refusesToSend(t *testing.T, r *raw, service net.PacketConn, packets ...[]byte) {
+	t.Helper()
+	for _, packet := range packets {
 		if _, err := r.conn.Write(packet); err != nil {
 			t.Fatal(err)
 		}
@@ -113,19 +161,49 @@ func TestOwnPorts(t *testing.T) {
 	}
 }
 
+// Where the host's addresses cannot be listed, the last ones that were count; and before that nothing is allowed.
+func TestNoListOfAddresses(t *testing.T) {
+	t.Parallel()
+	own, other := netip.MustParseAddr("9.9.9.9"), netip.MustParseAddr("8.8.8.8")
+	fails := errors.New("no sockets")
+	p := newPeerPolicy(nil, nil)
+	p.list = func() (local, error) { return local{}, fails }
+	now := time.Now()
+	if err := p.look(now); !errors.Is(err, fails) {
+		t.Errorf("got %v, want the reason", err)
+	}
+	if p.allows(other, now) || p.allows(own, now) {
+		t.Error("something is allowed while nothing is known")
+	}
+	now = now.Add(2 * ownFor)
+	p.list = func() (local, error) { return localOf([]netip.Prefix{netip.PrefixFrom(own, 24)}), nil }
+	if !p.allows(other, now) || p.allows(own, now) {
+		t.Error("the list is not looked at")
+	}
+	now = now.Add(2 * ownFor)
+	p.list = func() (local, error) { return local{}, fails }
+	if !p.allows(other, now) || p.allows(own, now) {
+		t.Error("the last list is forgotten")
+	}
+}
+
 func TestAllow(t *testing.T) {
 	t.Parallel()
 	p := newPeerPolicy([]netip.Prefix{
 		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("192.168.1.9/32"),
 		netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"),
 	}, []netip.Addr{netip.MustParseAddr("203.0.113.9")})
-	p.addrs = func() map[netip.Addr]bool {
-		return map[netip.Addr]bool{netip.MustParseAddr("10.0.0.5"): true, netip.MustParseAddr("192.168.1.9"): true, netip.MustParseAddr("fd00::5"): true}
+	p.list = func() (local, error) {
+		return localOf([]netip.Prefix{
+			netip.MustParsePrefix("10.0.0.5/23"), netip.MustParsePrefix("192.168.1.9/32"), netip.MustParsePrefix("fd00::5/64"),
+			netip.MustParsePrefix("9.9.9.5/30"), netip.MustParsePrefix("8.8.8.1/31"),
+		}), nil
 	}
 	for addr, want := range map[string]bool{
 		"10.0.0.6": true, "::ffff:10.0.0.6": true, "10.0.0.5": false, "203.0.113.9": false, "192.168.1.9": true,
 		"127.0.0.7": true, "::1": false, "0.0.0.0": false, "::": false, "224.0.0.1": false, "ff02::1": false,
-		"255.255.255.255": false, "fd00::6": true, "fd00::5": false, "169.254.169.254": true, "8.8.8.8": true,
+		"10.0.1.255": false, "::ffff:10.0.1.255": false, "10.0.0.0": false, "10.0.0.255": true, "9.9.9.7": false, "9.9.9.4": false,
+		"9.9.9.6": true, "8.8.8.0": true, "255.255.255.255": false, "fd00::6": true, "fd00::5": false, "169.254.169.254": true, "8.8.8.8": true,
 	} {
 		if got := p.allows(netip.MustParseAddr(addr), time.Now()); got != want {
 			t.Errorf("%s: got %v, want %v", addr, got, want)

@@ -32,7 +32,7 @@ type STUN struct {
 	cfg     Config
 	sockets []*socket
 	addr    netip.AddrPort
-	local   map[netip.Addr]bool  // this machine's addresses; nil if nobody asks
+	local   map[netip.Addr]bool  // this machine's addresses; nil if nobody asks, or they cannot be listed
 	other   atomic.Pointer[STUN] // of its pair; nil if it is alone
 	closed  chan struct{}
 	close   sync.Once
@@ -53,7 +53,8 @@ func ListenSTUN(addr string, cfg Config) (*STUN, error) {
 	s := &STUN{cfg: cfg, closed: make(chan struct{})}
 	if cfg.ExternalIP.IsValid() {
 		s.cfg.ExternalIP = cfg.ExternalIP.Unmap()
-		s.local = localAddrs()
+		own, _ := listLocal() // loopback is known anyway
+		s.local = own.addrs
 	}
 	s.addr = conns[0].LocalAddr().(*net.UDPAddr).AddrPort()
 	s.addr = netip.AddrPortFrom(s.addr.Addr().Unmap(), s.addr.Port())
@@ -155,26 +156,10 @@ func (s *STUN) serve(k *socket) {
 // seen returns what a client is told about its address.
 func (s *STUN) seen(from netip.AddrPort) netip.AddrPort {
 	ip := from.Addr().Unmap().WithZone("")
-	if s.local != nil && ip.Is4() == s.cfg.ExternalIP.Is4() && (ip.IsLoopback() || s.local[ip]) {
+	if s.cfg.ExternalIP.IsValid() && ip.Is4() == s.cfg.ExternalIP.Is4() && (ip.IsLoopback() || s.local[ip]) {
 		ip = s.cfg.ExternalIP
 	}
 	return netip.AddrPortFrom(ip, from.Port())
-}
-
-func localAddrs() map[netip.Addr]bool {
-	local := make(map[netip.Addr]bool)
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return local // loopback is known anyway
-	}
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok {
-				local[ip.Unmap()] = true
-			}
-		}
-	}
-	return local
 }
 
 // listen opens the sockets for an address, at least one.

@@ -76,6 +76,7 @@ type TURN struct {
 	nonces nonces
 	total  *rate.Limiter // nil is no bound
 	now    func() time.Time
+	start  time.Time // what lifetimes are counted from: by the monotonic clock, which nobody sets
 
 	closed chan struct{}
 	close  sync.Once
@@ -86,8 +87,10 @@ type TURN struct {
 	ended       bool
 	allocations map[fiveTuple]*allocation
 	relayed     map[netip.AddrPort]*allocation
-	relayIPs    map[netip.Addr]int // addresses that relayed are on, and how many allocations of each
-	count       int                // allocations, and those being made
+	// relayIPs are addresses that relayed ones are on, or were: permissions outlive the allocation that they were
+	// given for, and what is sent by one must be asked about still.
+	relayIPs    map[netip.Addr]bool
+	count       int // allocations, and those being made
 	users       map[string]int
 	sources     map[netip.Prefix]int
 	streams     map[*stream]struct{}
@@ -96,7 +99,8 @@ type TURN struct {
 }
 
 // NewTURN returns a TURN server that nobody can reach yet. The caller closes it, and whatever it passed it
-// to before. Errors: ErrSecret, or what is wrong with the configuration.
+// to before. Errors: ErrSecret, what is wrong with the configuration, or that the addresses of this machine, which
+// nothing is relayed to, cannot be listed.
 func NewTURN(cfg TURNConfig) (*TURN, error) { return newTURN(cfg, time.Now) }
 
 func newTURN(cfg TURNConfig, now func() time.Time) (*TURN, error) {
@@ -127,11 +131,12 @@ func newTURN(cfg TURNConfig, now func() time.Time) (*TURN, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	t := &TURN{
-		cfg: cfg, log: cfg.Logger, policy: newPeerPolicy(cfg.Allow, cfg.Addrs), total: newRate(cfg.TotalRate), now: now,
+		cfg: cfg, log: cfg.Logger, policy: newPeerPolicy(cfg.Allow, cfg.Addrs), total: newRate(cfg.TotalRate),
+		now: now, start: now(),
 		closed:      make(chan struct{}),
 		allocations: make(map[fiveTuple]*allocation),
 		relayed:     make(map[netip.AddrPort]*allocation),
-		relayIPs:    make(map[netip.Addr]int),
+		relayIPs:    make(map[netip.Addr]bool),
 		users:       make(map[string]int),
 		sources:     make(map[netip.Prefix]int),
 		streams:     make(map[*stream]struct{}),
@@ -142,7 +147,10 @@ func newTURN(cfg TURNConfig, now func() time.Time) (*TURN, error) {
 		if !ip.IsValid() || ip.IsUnspecified() || ip.Zone() != "" || i > 0 && ip.Unmap().Is4() == cfg.Addrs[0].Unmap().Is4() || i > 1 {
 			return nil, fmt.Errorf("start turn: relayed addresses %v: want one of a family at most", cfg.Addrs)
 		}
-		t.relayIPs[ip.Unmap()]++ // never back to 0
+		t.relayIPs[ip.Unmap()] = true
+	}
+	if err := t.policy.look(t.start); err != nil {
+		return nil, fmt.Errorf("start turn: it must not relay to this machine itself: %w", err)
 	}
 	rand.Read(t.nonces.key[:])
 	t.wg.Go(t.sweep)
@@ -205,13 +213,16 @@ func (t *TURN) sweep() {
 	}
 }
 
+// since returns how long the server had been up at the time now.
+func (t *TURN) since(now time.Time) time.Duration { return now.Sub(t.start) }
+
 func (t *TURN) expire(now time.Time) {
 	var over, idle []*allocation
 	t.mu.RLock()
 	for _, a := range t.allocations {
-		if now.UnixNano() >= a.expires.Load() {
+		if at := int64(t.since(now)); at >= a.expires.Load() {
 			over = append(over, a)
-		} else if now.UnixNano()-a.active.Load() > int64(t.cfg.Idle) {
+		} else if at-a.active.Load() > int64(t.cfg.Idle) {
 			idle = append(idle, a)
 		}
 	}
