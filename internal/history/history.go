@@ -1,8 +1,8 @@
 // Package history remembers, in a small file, by what kind of path a peer was reached from a network, so that
 // the next meeting begins with what worked. It is a hint: a wrong one costs a second, and a lost one nothing.
 //
-// The file says nothing to who finds it but how often paths were found: entries have salted hashes in the place
-// of peers and networks. It holds [most] entries for [life]; of two processes that write at the same time one
+// The file names nobody: entries have hashes in the place of peers and networks. But the salt is in it too, so who
+// finds it can try guesses: it confirms a peer's key, or a network (a /24 or /64), to who thinks of that. It holds [most] entries for [life]; of two processes that write at the same time one
 // may lose what the other has written. A file that cannot be read counts as empty, one that cannot be written
 // as kept.
 package history
