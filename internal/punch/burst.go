@@ -50,11 +50,16 @@ const (
 // errNoHole says that a burst ended without a hole.
 var errNoHole = errors.New("no hole was found")
 
+// peer returns what SetRemote was told.
+func (a *Agent) peer() Credentials {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.remote
+}
+
 // check builds a connectivity check as ICE would send it (RFC 8445 §7.1).
 func (a *Agent) check() ([]byte, stunmsg.ID, error) {
-	a.mu.Lock()
-	remote := a.remote
-	a.mu.Unlock()
+	remote := a.peer()
 	var role stun.Setter = ice.AttrControlled(a.tie)
 	if a.controlling {
 		role = ice.AttrControlling(a.tie)
@@ -80,6 +85,7 @@ func (a *Agent) Probe(ctx context.Context, to netip.Addr, first []uint16) error 
 	ctx, cancel := a.burst(ctx)
 	defer cancel()
 	hit := make(chan netip.AddrPort, 1) // of several answers the first will do
+	pwd := stun.NewShortTermIntegrity(a.peer().Pwd)
 	tick := time.NewTicker(probePause)
 	defer tick.Stop()
 	next := ports(first)
@@ -99,7 +105,7 @@ func (a *Agent) Probe(ctx context.Context, to netip.Addr, first []uint16) error 
 			if err != nil {
 				return err
 			}
-			a.host.table.expect(id, transaction{hit: hit})
+			a.host.table.expect(id, transaction{hit: hit, pwd: pwd})
 			_ = s.send(b, len(b), netip.AddrPortFrom(to, next())) // lost
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/pion/stun"
 )
 
 // spraying makes two agents that do not know each other's address.
@@ -71,6 +73,39 @@ func TestProbePorts(t *testing.T) {
 	}
 	expectPair(t, ox, loopback(b))
 	expectPair(t, oy, loopback(a))
+}
+
+// TestHit: only the peer ends a probe. Others that have a port of that address may answer too.
+func TestHit(t *testing.T) {
+	t.Parallel()
+	pwd := stun.NewShortTermIntegrity(password)
+	from := netip.MustParseAddrPort("192.0.2.1:5")
+	for _, test := range []struct {
+		name    string
+		typ     stun.MessageType
+		setters []stun.Setter
+		want    int
+	}{
+		{"the peer", stun.BindingSuccess, []stun.Setter{pwd, stun.Fingerprint}, 1},
+		{"a STUN server", stun.BindingSuccess, nil, 0},
+		{"another agent", stun.BindingSuccess, []stun.Setter{stun.NewShortTermIntegrity("another password")}, 0},
+		{"an error", stun.BindingError, []stun.Setter{pwd}, 0},
+		{"a server's error", stun.BindingError, nil, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			id := stun.NewTransactionID()
+			m, err := stun.Build(append([]stun.Setter{test.typ, stun.NewTransactionIDSetter(id)}, test.setters...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, hit := &Host{table: newTable()}, make(chan netip.AddrPort, 1)
+			h.table.expect(id, transaction{hit: hit, pwd: pwd})
+			h.receive(m.Raw, len(m.Raw), from)
+			if len(hit) != test.want {
+				t.Errorf("got %d answers, want %d", len(hit), test.want)
+			}
+		})
+	}
 }
 
 func TestBurstUnblocks(t *testing.T) {

@@ -44,11 +44,12 @@ type table struct {
 }
 
 // A transaction is a request of ours that may be answered: to conn's agent, to our STUN client, or to a
-// burst, which only wants to know that it was.
+// burst, which only wants to know that the peer did.
 type transaction struct {
 	conn   *muxConn
 	answer chan<- answer // capacity 1
 	hit    chan<- netip.AddrPort
+	pwd    stun.MessageIntegrity // the peer's, if hit is set
 	at     time.Time
 }
 
@@ -115,6 +116,10 @@ func (t *table) deliver(p []byte, from netip.AddrPort) {
 			x.conn.mux.heard.Store(true)
 			x.conn.deliver(p, from)
 		case x.answer == nil:
+			// Whoever else has the port answers too: a STUN server, another peer.
+			if typ != stunmsg.BindingSuccess || !authentic(p, x.pwd) {
+				return
+			}
 			select {
 			case x.hit <- from:
 			default: // another came before
@@ -187,11 +192,13 @@ func (m *agentMux) admit(p []byte, id stunmsg.ID, from netip.AddrPort) bool {
 	if !m.door.mayPass(id, from) {
 		return false
 	}
+	return authentic(p, m.pwd) && m.door.pass(id, from)
+}
+
+// authentic reports whether a message is from one who has a password.
+func authentic(p []byte, pwd stun.MessageIntegrity) bool {
 	msg := stun.Message{Raw: slices.Clone(p)}
-	if msg.Decode() != nil || m.pwd.Check(&msg) != nil {
-		return false
-	}
-	return m.door.pass(id, from)
+	return msg.Decode() == nil && pwd.Check(&msg) == nil
 }
 
 // expectFrom makes the checks of a remote candidate welcome.
