@@ -149,6 +149,7 @@ func (b *base) networkChanged() {
 	b.mu.Lock()
 	b.gathering = nil
 	b.mu.Unlock()
+	b.host.NetworkChanged()
 	b.each(func(e *endpoint) { e.tell(func(r *roamer) { r.network = true }) })
 }
 

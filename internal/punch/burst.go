@@ -285,29 +285,38 @@ func (w *winner) read(ctx context.Context, s *socket, wg *sync.WaitGroup) bool {
 				continue // an ICMP message: the check died on its way, as it should
 			}
 			from = s.from(from)
-			if !w.agent.authentic(b[:n], from) || !w.claim(s, from) {
+			if !w.agent.authentic(b[:n], from) {
+				continue
+			}
+			r := w.claim(s, from)
+			if r == nil {
 				continue
 			}
 			won = true
 			wg.Done()
-			h.receive(b[:n], n, from)
-			s.readLoop(h.ctx, h.receive)
+			got := func(b []byte, segment int, from netip.AddrPort) { h.receiveBy(r, b, segment, from) }
+			got(b[:n], n, from)
+			s.readLoop(h.ctx, got)
 			return
 		}
 	})
 	return true
 }
 
-// claim makes s the winner, if there is none and the host is open.
-func (w *winner) claim(s *socket, from netip.AddrPort) bool {
+// claim makes s the winner, if there is none and the host is open, and returns the route by it.
+func (w *winner) claim(s *socket, from netip.AddrPort) *route {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.over || w.sock != nil || !w.agent.host.addRoute(from, s) {
-		return false
+	if w.over || w.sock != nil {
+		return nil
+	}
+	r := newRoute(from, s)
+	if !w.agent.host.table.routes.add(r) {
+		return nil
 	}
 	w.sock = s
 	w.done()
-	return true
+	return r
 }
 
 // authentic reports whether p is a check for the agent by one who has its password.

@@ -54,8 +54,8 @@ func TestSpray(t *testing.T) {
 		if from := <-atA; from != loopback(b) {
 			t.Errorf("data came from %v, want %v", from, loopback(b))
 		}
-		if routes := a.table.routes.Load(); routes == nil || len(*routes) != 1 {
-			t.Errorf("got routes %v, want one", routes)
+		if n := len(a.table.routes.all()); n != 1 {
+			t.Errorf("got %d routes, want one", n)
 		}
 	}
 }
@@ -167,40 +167,5 @@ func TestBurstAddresses(t *testing.T) {
 		if err := x.Probe(t.Context(), to.Addr(), nil); !errors.Is(err, ErrAddress) {
 			t.Errorf("probe %v: got %v, want %v", to.Addr(), err, ErrAddress)
 		}
-	}
-}
-
-// TestRoutesBounded: the oldest makes room, and is closed.
-func TestRoutesBounded(t *testing.T) {
-	t.Parallel()
-	h := listen(t, Config{})
-	var socks []*socket
-	for i := range 2 * maxRoutes {
-		s, err := listenSocket(false, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		socks = append(socks, s)
-		if !h.addRoute(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(i+1)), s) {
-			t.Fatal("refused")
-		}
-	}
-	if n := len(*h.table.routes.Load()); n != maxRoutes {
-		t.Errorf("got %d routes, want %d", n, maxRoutes)
-	}
-	if _, err := socks[0].conn.WriteToUDPAddrPort([]byte("x"), loopback(h)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the oldest: got %v, want %v", err, net.ErrClosed)
-	}
-	h.Close()
-	if _, err := socks[len(socks)-1].conn.WriteToUDPAddrPort([]byte("x"), loopback(h)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the newest after Close: got %v, want %v", err, net.ErrClosed)
-	}
-	s, err := listenSocket(false, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.conn.Close()
-	if h.addRoute(netip.MustParseAddrPort("192.0.2.2:5"), s) {
-		t.Error("a closed host takes a socket")
 	}
 }

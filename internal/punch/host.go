@@ -17,6 +17,7 @@ package punch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -135,9 +136,17 @@ func (h *Host) SetHandler(f func(b []byte, segment int, from netip.AddrPort)) {
 	h.handler.Store(&f)
 }
 
-// receive parts STUN from the rest. The kernel may have put both in one batch if they have the same
-// size and source.
+// receive takes what comes in by the host's own sockets.
 func (h *Host) receive(b []byte, segment int, from netip.AddrPort) {
+	h.receiveBy(nil, b, segment, from)
+}
+
+// receiveBy parts STUN from the rest of what came in by a route, or by the host's own sockets if it is nil.
+// The kernel may have put both in one batch if they have the same size and source.
+func (h *Host) receiveBy(by *route, b []byte, segment int, from netip.AddrPort) {
+	if by != nil {
+		by.hear(from)
+	}
 	start := 0 // of what the handler has not seen yet
 	for i := 0; i < len(b); i += segment {
 		p := b[i:min(i+segment, len(b))]
@@ -145,7 +154,7 @@ func (h *Host) receive(b []byte, segment int, from netip.AddrPort) {
 			continue
 		}
 		h.handle(b[start:i], segment, from)
-		h.table.deliver(p, from)
+		h.table.deliver(by, p, from)
 		start = i + len(p)
 	}
 	h.handle(b[start:], segment, from)
@@ -170,8 +179,11 @@ func (h *Host) Send(b []byte, segment int, to netip.AddrPort) error {
 	if to.Addr().Is4In6() {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
-	if s := h.table.via(to); s != nil {
-		return s.send(b, segment, to)
+	if r := h.table.routes.to(to); r != nil {
+		// If the route was closed this moment, the host was not.
+		if err := r.sock.send(b, segment, to); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
 	}
 	s, err := h.socketFor(to.Addr())
 	if err != nil {
@@ -213,7 +225,7 @@ func (h *Host) Close() error {
 			err = e
 		}
 	}
-	h.closeRoutes()
+	h.table.routes.close()
 	h.wg.Wait()
 	return err
 }

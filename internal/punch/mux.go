@@ -33,7 +33,7 @@ const (
 // generations of agents can share a socket and a peer.
 type table struct {
 	limit  limiter
-	routes atomic.Pointer[[]route] // written with Host.mu held
+	routes routes
 
 	mu     sync.Mutex
 	muxes  map[string]*agentMux // by local user fragment
@@ -81,9 +81,9 @@ func (t *table) forget(id stunmsg.ID) {
 	delete(t.open, id)
 }
 
-// deliver takes one STUN packet. What makes no sense, answers nothing or is meant for nobody is
-// dropped without a word.
-func (t *table) deliver(p []byte, from netip.AddrPort) {
+// deliver takes one STUN packet, which came in by a route or, if it is nil, by a socket of the host's own.
+// What makes no sense, answers nothing or is meant for nobody is dropped without a word.
+func (t *table) deliver(by *route, p []byte, from netip.AddrPort) {
 	typ, id, ok := stunmsg.Parse(p)
 	if !ok || len(p) > maxSTUN {
 		return
@@ -103,6 +103,9 @@ func (t *table) deliver(p []byte, from netip.AddrPort) {
 		t.mu.Unlock()
 		if m != nil && t.limit.allow(from.Addr(), time.Now()) && m.admit(p, id, from) {
 			m.heard.Store(true)
+			if by == nil {
+				t.routes.passed(from) // before the agent answers
+			}
 			m.deliver(p, from)
 		}
 	case stunmsg.BindingSuccess, stunmsg.BindingError:
@@ -316,8 +319,8 @@ func (c *muxConn) WriteTo(b []byte, to net.Addr) (int, error) {
 		return len(b), nil
 	}
 	sock := c.sock
-	if s := c.mux.table.via(dst); s != nil {
-		sock = s
+	if r := c.mux.table.routes.to(dst); r != nil {
+		sock = r.sock
 	}
 	if typ, id, ok := stunmsg.Parse(b); ok && typ == stunmsg.BindingRequest {
 		c.mux.table.expect(id, transaction{conn: c})
