@@ -19,7 +19,7 @@ func (c *Client) Carry(ctx context.Context, id [16]byte, side int) (*carry.Conn,
 	}
 	conn, err := carry.Dial(ctx, c.httpClient(), fmt.Sprintf("%s/v1/carry/%s/%d", base, hex.EncodeToString(id[:]), side))
 	if err != nil {
-		return nil, fmt.Errorf("carry packets over %s: %w", c.name(), err)
+		return nil, fmt.Errorf("carry packets over %s: %w", c.name(), legible(err))
 	}
 	return conn, nil
 }

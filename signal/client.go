@@ -26,6 +26,8 @@ import (
 const (
 	messageType  = "application/adit"
 	maxReply     = 48 << 10         // a message of the largest size in base64 and what is around it
+	maxSaid      = 200              // bytes of what a server said: a sentence
+	maxFault     = 1000             // bytes of an error of the transport, with the names in a certificate
 	tryTimeout   = 10 * time.Second // one request that does not wait for the peer
 	firstTries   = 5 * time.Second  // how long Create, Join and ICE go on trying
 	leaveTimeout = 2 * time.Second
@@ -100,7 +102,7 @@ func (c *Client) ICE(ctx context.Context) (ICE, error) {
 	ice := ICE{STUN: []string{}}
 	for _, hp := range got.STUN {
 		host, port, err := net.SplitHostPort(hp)
-		if n, perr := strconv.ParseUint(port, 10, 16); err == nil && perr == nil && n != 0 && host != "" && len(ice.STUN) < 16 {
+		if n, perr := strconv.ParseUint(port, 10, 16); err == nil && perr == nil && n != 0 && host != "" && plain(hp) && len(ice.STUN) < 16 {
 			ice.STUN = append(ice.STUN, hp)
 		}
 	}
@@ -175,7 +177,8 @@ func (c *Client) base() (string, error) {
 	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return "", fmt.Errorf("the rendezvous URL %q has more than a host and a path", u.Redacted())
 	}
-	return u.Scheme + "://" + u.Host + strings.TrimRight(u.EscapedPath(), "/"), nil
+	host := url.URL{Scheme: u.Scheme, Host: u.Host} // its String escapes an IPv6 zone again
+	return host.String() + strings.TrimRight(u.EscapedPath(), "/"), nil
 }
 
 // name returns the URL for an error, without a password.
@@ -270,17 +273,13 @@ func (c *Client) try(ctx context.Context, limit time.Duration, method, target, t
 	req.Header.Set("User-Agent", "adit")
 	resp, err := c.httpClient().Do(req)
 	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err // the URL holds the room's id, which is nobody's business
-		}
-		return 0, nil, err
+		return 0, nil, legible(err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	switch {
 	case err != nil:
-		return 0, nil, err
+		return 0, nil, legible(err)
 	case len(b) > maxReply:
 		return 0, nil, &replyError{status: resp.StatusCode, text: "its reply is too long"}
 	case resp.StatusCode >= 300:
@@ -302,10 +301,10 @@ func newReplyError(resp *http.Response, b []byte) *replyError {
 		Error string `json:"error"`
 	}
 	if json.Unmarshal(b, &said) == nil {
-		e.text = printable(said.Error)
+		e.text = printable(said.Error, maxSaid)
 	}
 	if to := resp.Header.Get("Location"); to != "" && resp.StatusCode < 400 {
-		e.text = "it redirects to " + printable(to) + ": use that URL"
+		e.text = "it redirects to " + printable(to, maxSaid) + ": use that URL"
 	}
 	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
 		e.retry = time.Duration(min(n, 3600)) * time.Second
@@ -335,16 +334,33 @@ func (e *replyError) Is(target error) bool {
 	return false
 }
 
-// printable returns what a server said fit for a terminal, and no more than a sentence of it.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
+// printable returns what a server said fit for a terminal, and no more of it than so many bytes.
+func printable(s string, most int) string {
+	return strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
-	}, s[:min(len(s), 200)])
-	return s
+	}, s[:min(len(s), most)])
 }
+
+// A legibleError is an error of the transport whose text is fit for a terminal. Some quote what came from the
+// network as it is, such as the names in a certificate that nobody vouches for (x509.HostnameError).
+type legibleError struct {
+	text string
+	err  error
+}
+
+func legible(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err // the URL holds the room's id, which is nobody's business
+	}
+	return &legibleError{printable(err.Error(), maxFault), err}
+}
+
+func (e *legibleError) Error() string { return e.text }
+func (e *legibleError) Unwrap() error { return e.err }
 
 // withCause adds why ctx ended to an error that it may have led to.
 func withCause(ctx context.Context, err error) error {

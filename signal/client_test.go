@@ -2,10 +2,16 @@ package signal_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -140,10 +146,45 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
+// Whoever is on the way chooses the names in a certificate: they do not reach a terminal as they are.
+func TestClientCertificateNames(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"a\x1b]0;x\x07b.example"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewUnstartedServer(http.NotFoundHandler())
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	web.StartTLS()
+	defer web.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "meet.example"}}
+	defer transport.CloseIdleConnections()
+	_, err = (&signal.Client{URL: web.URL, HTTP: &http.Client{Transport: transport}}).ICE(within(t, 10*time.Second))
+	var names x509.HostnameError
+	if !errors.As(err, &names) || !strings.Contains(names.Error(), "\x1b") {
+		t.Fatalf("got %v, want a certificate for another name", err)
+	}
+	if text := err.Error(); strings.ContainsAny(text, "\x1b\x07") || !strings.Contains(text, "b.example, not meet.example") {
+		t.Errorf("got %q, want both names and nothing for the terminal", text)
+	}
+}
+
 func TestICELeavesOutNonsense(t *testing.T) {
 	t.Parallel()
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, `{"stun":["a:1","b","c:0","d:65536",":5","[::1]:3478","e:x",""]}`)
+		fmt.Fprint(w, `{"stun":["a:1","b","c:0","d:65536",":5","[::1]:3478","e:x","","\u001b]0;x\u0007:3478"," f:1","\u202eg:1"]}`)
 	}))
 	defer web.Close()
 	client := &signal.Client{URL: web.URL}
