@@ -1,6 +1,8 @@
 package signal
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -11,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,10 +40,8 @@ type KeyBox struct {
 	base    string
 	host    string
 	private [32]byte
-	token   string // empty until it is claimed; owned by Claim and Poll
-	after   uint64 // number of the last offer fetched; likewise
-
-	accepting chan string // holds the token, for Accept
+	token   atomic.Pointer[string] // nil until it is claimed; set by Claim and Poll
+	after   uint64                 // number of the last offer fetched; owned by Claim and Poll
 }
 
 // A KeyOffer is what somebody left for the holder of a key: anybody may.
@@ -56,7 +57,7 @@ func (c *Client) KeyBox(private, public [32]byte) (*KeyBox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &KeyBox{client: &Client{URL: c.URL, HTTP: c.HTTP}, base: base, host: host, private: private, accepting: make(chan string, 1)}, nil
+	return &KeyBox{client: &Client{URL: c.URL, HTTP: c.HTTP}, base: base, host: host, private: private}, nil
 }
 
 // keyBase returns the URL of a key's mailbox, and the host that it is asked for.
@@ -68,11 +69,36 @@ func (c *Client) keyBase(public [32]byte) (base, host string, err error) {
 	if base, err = c.base(); err != nil {
 		return "", "", err
 	}
-	u, err := url.Parse(base)
-	if err != nil {
+	if host, err = hostAsked(base); err != nil {
 		return "", "", fmt.Errorf("read the rendezvous URL: %v", err)
 	}
-	return base + "/v1/key/" + hex.EncodeToString(name[:]), u.Hostname(), nil
+	return base + "/v1/key/" + hex.EncodeToString(name[:]), host, nil
+}
+
+// hostAsked returns the host, without a port, that a request to a URL has in its Host header. It is not always the
+// URL's: net/http writes the ASCII form of other names, and leaves out the zone of an IPv6 address.
+func hostAsked(base string) (string, error) {
+	r, err := http.NewRequest(http.MethodGet, base, nil)
+	if err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	if err := r.Write(&b); err != nil {
+		return "", err
+	}
+	if r, err = http.ReadRequest(bufio.NewReader(&b)); err != nil {
+		return "", err
+	}
+	u := url.URL{Host: r.Host}
+	return u.Hostname(), nil
+}
+
+// held returns the token of the claim, empty if there is none.
+func (k *KeyBox) held() string {
+	if t := k.token.Load(); t != nil {
+		return *t
+	}
+	return ""
 }
 
 // Claim proves to the rendezvous that this side holds the key. It asks once, some seconds at most. Errors:
@@ -98,17 +124,13 @@ func (k *KeyBox) Claim(ctx context.Context) error {
 	if !isSecret(got.Token) {
 		return fmt.Errorf("claim the mailbox at %s: its reply is not that of a rendezvous", k.client.name())
 	}
-	k.token, k.after = got.Token, 0
-	select {
-	case <-k.accepting:
-	default:
-	}
-	k.accepting <- got.Token
+	k.token.Store(&got.Token)
+	k.after = 0
 	return nil
 }
 
 func (k *KeyBox) ask(ctx context.Context, method, path string, body []byte, into any) error {
-	_, b, err := k.client.try(ctx, tryTimeout, method, k.base+path, k.token, body)
+	_, b, err := k.client.try(ctx, tryTimeout, method, k.base+path, k.held(), body)
 	var re *replyError
 	switch {
 	case errors.As(err, &re) && re.status == http.StatusForbidden:
@@ -125,15 +147,16 @@ func (k *KeyBox) ask(ctx context.Context, method, path string, body []byte, into
 // Poll publishes a challenge and waits for offers: some, or none after at most half a minute. Errors:
 // ErrUnclaimed, ErrReplaced, ErrBusy, or what went wrong on the way.
 func (k *KeyBox) Poll(ctx context.Context, challenge [16]byte) ([]KeyOffer, error) {
-	if k.token == "" {
+	token := k.held()
+	if token == "" {
 		return nil, ErrUnclaimed
 	}
 	at := k.base + "/offers/" + strconv.FormatUint(k.after, 10) + "/" + hex.EncodeToString(challenge[:]) + "?wait=" + strconv.Itoa(int(pollWait/time.Second))
-	_, b, err := k.client.try(ctx, pollWait+pollSlack, http.MethodGet, at, k.token, nil)
+	_, b, err := k.client.try(ctx, pollWait+pollSlack, http.MethodGet, at, token, nil)
 	var re *replyError
 	switch {
 	case errors.As(err, &re) && (re.status == http.StatusNotFound || re.status == http.StatusUnauthorized):
-		k.token = ""
+		k.token.Store(nil)
 		return nil, fmt.Errorf("wait for offers at %s: %w", k.client.name(), ErrUnclaimed)
 	case errors.As(err, &re) && re.status == http.StatusGone:
 		return nil, fmt.Errorf("wait for offers at %s: %w", k.client.name(), ErrReplaced)
@@ -170,17 +193,15 @@ func parseKeyOffers(b []byte, after uint64) (offers []KeyOffer, last uint64, ok 
 }
 
 // Accept answers an offer. The room is where the two peers exchange what follows; the answer is in it already,
-// and the caller closes it. ErrNobody if the peer does not wait any more.
+// and the caller closes it. ErrNobody if the peer does not wait any more, ErrUnclaimed before a claim and after it is
+// lost.
 func (k *KeyBox) Accept(ctx context.Context, o KeyOffer, answer Message) (*Room, error) {
 	body := answer.Append(nil)
 	if len(body) > MaxMessage {
 		return nil, fmt.Errorf("accept an offer with %d bytes: %w", len(body), ErrTooLong)
 	}
-	var token string
-	select {
-	case token = <-k.accepting:
-		k.accepting <- token
-	default:
+	token := k.held()
+	if token == "" {
 		return nil, ErrUnclaimed
 	}
 	// After a refusal for the time being it is tried again, but not after a reply that was lost: of two answers
@@ -217,9 +238,9 @@ func (k *KeyBox) Accept(ctx context.Context, o KeyOffer, answer Message) (*Room,
 // Close tells the rendezvous that nobody listens any more. It takes two seconds at the most. Neither Claim nor
 // Poll may be under way.
 func (k *KeyBox) Close() error {
-	if k.token != "" {
+	if token := k.held(); token != "" {
 		// If this does not get through the rendezvous notices soon.
-		_, _, _ = k.client.try(context.Background(), leaveTimeout, http.MethodDelete, k.base+"/claim", k.token, nil)
+		_, _, _ = k.client.try(context.Background(), leaveTimeout, http.MethodDelete, k.base+"/claim", token, nil)
 	}
 	k.client.CloseIdle()
 	return nil

@@ -5,8 +5,10 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -228,4 +230,68 @@ func TestKeyBoxHost(t *testing.T) {
 	if err := box.Claim(t.Context()); !errors.Is(err, signal.ErrClaim) {
 		t.Errorf("got %v, want %v", err, signal.ErrClaim)
 	}
+}
+
+// A proof is for the host that the rendezvous is asked as, which is not always written as in the URL.
+func TestKeyBoxHostWritten(t *testing.T) {
+	server := rendezvous.New(rendezvous.Config{})
+	defer server.Close()
+	web := httptest.NewServer(server.Handler())
+	defer web.Close()
+	private, public := newKey(t)
+	for _, host := range []string{"meet.example", "MEET.example", "t\u00fcr.example:8080", "[fe80::1%25eth0]", "[fe80::1%25eth0]:8080", "[::1]:8080"} {
+		// Wherever that host is, the connection leads to the server.
+		transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", web.Listener.Addr().String())
+		}}
+		client := &signal.Client{URL: "http://" + host, HTTP: &http.Client{Transport: transport}}
+		box, err := client.KeyBox(private, public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := box.Claim(t.Context()); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+		if err := box.Close(); err != nil {
+			t.Error(err)
+		}
+		transport.CloseIdleConnections()
+	}
+}
+
+// Offers are accepted by several goroutines at once, while the mailbox is claimed again: each Accept finds the claim.
+func TestKeyBoxAcceptsAtOnce(t *testing.T) {
+	client := newServer(t, rendezvous.Config{Limits: rendezvous.Limits{RequestsPerMinute: 1e6, RoomsPerMinute: 1e6}})
+	private, public := newKey(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	box, err := client.KeyBox(private, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	if _, err := box.Accept(ctx, signal.KeyOffer{}, signal.Message{Kind: signal.KindAnswer}); !errors.Is(err, signal.ErrUnclaimed) {
+		t.Errorf("before the claim: got %v, want %v", err, signal.ErrUnclaimed)
+	}
+	if err := box.Claim(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 1000 {
+				gone, stop := context.WithCancel(ctx)
+				stop() // so nothing is sent
+				if _, err := box.Accept(gone, signal.KeyOffer{}, signal.Message{Kind: signal.KindAnswer}); !errors.Is(err, context.Canceled) {
+					t.Errorf("got %v, want %v", err, context.Canceled)
+				}
+			}
+		})
+	}
+	for range 10 {
+		if err := box.Claim(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	all.Wait()
 }
