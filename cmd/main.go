@@ -102,7 +102,7 @@ func action(u *ui, do func(ctx context.Context, c *cli.Context) error) cli.Actio
 
 // interruptible returns a context that the first Ctrl-C, or a polite request to end, cancels with
 // errInterrupted. The second ends the process at once. SIGHUP is such
-// a request where the terminal that adit is used at is gone; else it asks for another look at everything: at the
+// a request, though never the second, where the terminal that adit is used at is gone; else it asks for another look at everything: at the
 // files here, at the network elsewhere.
 func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
@@ -112,7 +112,8 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	signal.Notify(pipe, syscall.SIGPIPE)
 	ch := make(chan os.Signal, 2) // both Ctrl-C, should they come at once
 	terminalGone := terminalInUse()
-	var again <-chan time.Time // nil until a SIGHUP
+	var again <-chan time.Time      // nil until a SIGHUP
+	files := make(chan struct{}, 1) // to be read again; one says it all
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(s) { // as under nohup
 			signal.Notify(ch, s)
@@ -120,27 +121,42 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	}
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
+	wg.Go(func() { // apart: what is read may have the peer asked, and it may not answer
+		for {
+			select {
+			case <-quit:
+				return
+			case <-files:
+				u.reload()
+			}
+		}
+	})
 	wg.Go(func() {
-		for n := 0; ; {
+		for ending := false; ; {
 			select {
 			case <-quit:
 				return
 			case <-again:
 				again = nil
 				if terminalGone() {
+					ending = true
 					cancel(errInterrupted)
 				}
 			case sig := <-ch:
-				if sig == syscall.SIGHUP && !terminalGone() {
+				switch wishOf(sig, ending, terminalGone) {
+				case wishFiles:
 					again = time.After(hangupAfter)
-					u.reload()
-					continue
-				}
-				if n++; n > 1 {
+					select {
+					case files <- struct{}{}:
+					default:
+					}
+				case wishEnd:
+					ending = true
+					cancel(errInterrupted)
+				case wishExit:
 					u.done()
 					os.Exit(exitInterrupted)
 				}
-				cancel(errInterrupted)
 			}
 		}
 	})
@@ -151,6 +167,27 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 		wg.Wait()
 		cancel(nil)
 	}
+}
+
+// A wish is what a signal asks for.
+type wish int
+
+const (
+	wishFiles wish = iota // to read the files again
+	wishEnd               // to end properly
+	wishExit              // to end at once
+)
+
+// wishOf tells what a signal asks for, to a process that ends already or not. A terminal that is closed may send
+// SIGHUP twice, by its shell and by the kernel, so that it is never a second request.
+func wishOf(sig os.Signal, ending bool, terminalGone func() bool) wish {
+	switch {
+	case sig == syscall.SIGHUP && !ending && !terminalGone():
+		return wishFiles
+	case sig == syscall.SIGHUP || !ending:
+		return wishEnd
+	}
+	return wishExit
 }
 
 // quoted returns s as a shell takes it.
