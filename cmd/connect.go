@@ -97,16 +97,16 @@ yours is running, and is there at once.`,
 func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names []string, plan forwarding, book *rulebook, stdio *tunnel.Target) error {
 	u.dataOut = stdio != nil
 	u.onToken = "Send this line back to the other side:"
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, forget := context.WithCancelCause(ctx)
+	defer forget(nil)
 	f, err := openForwards(ctx, u, plan)
 	if err != nil {
 		return err
 	}
 	defer f.close() // after the session's end
 	defer u.onReload(func() error { return book.replan(f) })()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, forget := context.WithCancelCause(ctx)
-	defer forget(nil)
 	gate, release := book.gate(cfg.PeerName, cfg.Peer, func() {
 		forget(usagef(`"adit peers add" makes it known again; then connect again`, "%s, or the key it had, is not among the known peers any more", cfg.PeerName))
 	})
@@ -128,7 +128,7 @@ func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names 
 	defer end()
 	u.save(s, c.String("save"), cfg.Signals, "adit connect "+c.String("save"))
 	offer := tunnel.Offer{Gate: gate}
-	if err := f.begin(ctx, s, offer); err != nil {
+	if err := f.begin(s, offer); err != nil {
 		return err
 	}
 	if stdio != nil {
@@ -145,7 +145,7 @@ func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names 
 	}
 	if cfg.PeerName != "" {
 		return stay(ctx, u, cfg, s, end, f.pause, func(s *peer.Session) error {
-			return f.begin(ctx, s, offer)
+			return f.begin(s, offer)
 		})
 	}
 	return wait(ctx, s)

@@ -104,7 +104,7 @@ func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 	if c.Bool("allow-bench") {
 		offer.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
 	}
-	if err := f.begin(ctx, s, offer); err != nil {
+	if err := f.begin(s, offer); err != nil {
 		return err
 	}
 	return wait(ctx, s)

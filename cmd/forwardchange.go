@@ -40,7 +40,8 @@ func planOf(c *cli.Context, file configFile, peer string) (forwarding, error) {
 }
 
 // change makes plan what is forwarded. What stays the same is not touched, and connections that are open
-// over what goes go on. After an error the rest of plan is in force.
+// over what goes go on. After an error the rest of plan is in force, but for what a silent peer was not asked for: the
+// next begin asks for that.
 func (f *forwarder) change(plan forwarding) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,8 +89,12 @@ func (f *forwarder) changeLocked(plan forwarding) error {
 		if has(f.opened, o) {
 			continue
 		}
-		if err := f.openLocked(o); err != nil && first == nil {
+		err := f.openLocked(o)
+		if err != nil && first == nil {
 			first = err
+		}
+		if errors.Is(err, errNoAnswer) {
+			break // nor would it answer to the next, and others wait
 		}
 	}
 	return first
@@ -106,20 +111,7 @@ func (f *forwarder) openLocked(o opened) error {
 	case f.begun == nil:
 		return nil
 	default:
-		ctx := f.ctx
-		if f.remoteWait > 0 {
-			limit, cancel := context.WithTimeout(ctx, f.remoteWait)
-			defer cancel()
-			ctx = limit
-		}
-		o.there, err = f.remotes.Listen(ctx, f.session, o.forward)
-		var refused *tunnel.RefusedError
-		if errors.As(err, &refused) && refused.Code == tunnel.CodeRefused {
-			return &failure{code: exitRefused, message: err.Error(), hint: fmt.Sprintf("have the other side allow it with --allow-remote %s", strings.TrimPrefix(o.forward.Place(), "localhost:"))}
-		}
-		if err != nil {
-			err = streamEnded(f.ctx, f.begun, err)
-		}
+		o.there, err = f.listenThere(o.forward)
 	}
 	if err != nil {
 		return err
@@ -127,6 +119,28 @@ func (f *forwarder) openLocked(o opened) error {
 	f.opened = append(f.opened, o)
 	f.tell(o)
 	return nil
+}
+
+// listenThere has the peer listen. Where the session is silent it waits for remoteWait at most, and then says
+// errNoAnswer; it ends at once with the session or the command.
+func (f *forwarder) listenThere(w tunnel.Forward) (*tunnel.RemoteListener, error) {
+	ctx, cancel := context.WithTimeoutCause(f.ctx, remoteWait, errNoAnswer)
+	defer cancel()
+	defer context.AfterFunc(f.command, cancel)()
+	// Not over f.session, which would wait for the session after this one.
+	l, err := f.remotes.Listen(ctx, tunnel.Over(f.begun.Streams()), w)
+	var refused *tunnel.RefusedError
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.As(err, &refused) && refused.Code == tunnel.CodeRefused:
+		return nil, &failure{code: exitRefused, message: err.Error(), hint: fmt.Sprintf("have the other side allow it with --allow-remote %s", strings.TrimPrefix(w.Place(), "localhost:"))}
+	case f.command.Err() != nil:
+		return nil, context.Cause(f.command)
+	case errors.Is(context.Cause(ctx), errNoAnswer):
+		return nil, fmt.Errorf("have the peer listen on %s: %w", w.Place(), errNoAnswer)
+	}
+	return nil, streamEnded(f.ctx, f.begun, err)
 }
 
 // tell reports where is listened, and for what, once there is a session.

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"adit/internal/event"
 	"adit/internal/peer"
+	"adit/reliable"
 	"adit/tunnel"
 
 	"github.com/urfave/cli/v2"
@@ -102,6 +104,20 @@ func allowFlags() []cli.Flag {
 	}
 }
 
+// remoteWait is how long a peer may take to listen where -R says before others have their turn.
+const remoteWait = 15 * time.Second
+
+// errNoAnswer says that remoteWait was not enough.
+var errNoAnswer = errors.New("the peer does not answer")
+
+// A carrier is what a forwarder needs of a session: a *peer.Session.
+type carrier interface {
+	Streams() *reliable.Session
+	Targets() []string
+	Stats() peer.Stats
+	Wait() error
+}
+
 // A forwarder has what a forwarding asks for: its listeners are open before there is a session, so that
 // a port in use does not cost a code. What is asked for may change later.
 type forwarder struct {
@@ -109,17 +125,17 @@ type forwarder struct {
 	session *laterSession
 	remotes *tunnel.Remotes
 	ctx     context.Context // of the listeners: it ends with close
+	command context.Context // of the command: what waits for the peer to answer ends with it, too
 
-	peer       string        // its name, where there are forwards to several; constant
-	remoteWait time.Duration // how long it may take to listen for -R; 0 is as long as the session
+	peer string // its name, where there are forwards to several; constant
 
 	stop   context.CancelCauseFunc
 	served chan error // the one result of Serve; nil before begin
 
 	mu      sync.Mutex
 	plan    forwarding
-	begun   *peer.Session // nil while there is none
-	again   bool          // there was one before
+	begun   carrier // nil while there is none
+	again   bool    // there was one before
 	closed  bool
 	opened  []opened
 	drained []*tunnel.Listener // listened at no more; what is open there goes on
@@ -133,9 +149,9 @@ type opened struct {
 	there   *tunnel.RemoteListener // of -R; nil before begin
 }
 
-// openForwards listens. The caller closes what it returns.
+// openForwards listens, for a command that ends with ctx. The caller closes what it returns.
 func openForwards(ctx context.Context, u *ui, plan forwarding) (*forwarder, error) {
-	f := &forwarder{u: u, session: newLaterSession(), remotes: tunnel.NewRemotes()}
+	f := &forwarder{u: u, session: newLaterSession(), remotes: tunnel.NewRemotes(), command: ctx}
 	f.ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	f.mu.Lock()
 	err := f.changeLocked(plan)
@@ -147,18 +163,25 @@ func openForwards(ctx context.Context, u *ui, plan forwarding) (*forwarder, erro
 	return f, nil
 }
 
-// begin starts to forward over s, as use does, and serves the peer's streams by offer.
-func (f *forwarder) begin(_ context.Context, s *peer.Session, offer tunnel.Offer) error {
+// begin starts to forward over s, as use does, and serves the peer's streams by offer. While the path is interrupted it
+// waits for the peer's answer to -R, as long as the session and the command last.
+func (f *forwarder) begin(s carrier, offer tunnel.Offer) error {
 	offer.Remotes = f.remotes
 	served := make(chan error, 1)
 	f.served = served
 	go func() { served <- tunnel.Serve(f.ctx, tunnel.Over(s.Streams()), offer, f.streamOptions()) }()
-	return f.use(s)
+	err := f.use(s)
+	for errors.Is(err, errNoAnswer) {
+		f.mu.Lock() // whoever waits has had a turn
+		err = f.changeLocked(f.plan)
+		f.mu.Unlock()
+	}
+	return err
 }
 
-// use forwards over s: it tells where is listened, and has the peer listen. A peer that does not is an error.
-// Somebody serves s with the set of remotes.
-func (f *forwarder) use(s *peer.Session) error {
+// use forwards over s: it tells where is listened, and has the peer listen. A peer that does not is an error, and
+// errNoAnswer one that is silent. Somebody serves s with the set of remotes.
+func (f *forwarder) use(s carrier) error {
 	f.session.set(tunnel.Over(s.Streams()))
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,14 +10,13 @@ import (
 	"time"
 
 	"adit/internal/identity"
-	"adit/internal/peer"
 	"adit/tunnel"
 
 	"github.com/urfave/cli/v2"
 )
 
-// remoteWait is how long a peer of several may take to listen where -R says: others wait for the answer.
-const remoteWait = 15 * time.Second
+// carrierEvery is how often is looked whether the session that carries has fallen silent, where there are others.
+const carrierEvery = time.Second
 
 // plansOf returns what "expose --listen" forwards, by the name of the peer, as the command line or the file says now:
 // each forward has the name and "=" in front of it.
@@ -65,10 +64,13 @@ func ownerOf(s string) (name, forward string) {
 // when they go. Any goroutine may use it.
 type peerForwards struct {
 	ctx  context.Context // of the goroutines, which end with it
+	stop context.CancelFunc
 	u    *ui
 	wg   sync.WaitGroup
-	mu   sync.Mutex
-	list map[string]*peerForward
+
+	mu     sync.Mutex
+	closed bool
+	list   map[string]*peerForward
 }
 
 // A peerForward is that of one peer. A peer may have several sessions: one of them carries what is forwarded.
@@ -77,12 +79,13 @@ type peerForward struct {
 	changed chan struct{} // capacity 1: one says it all
 
 	mu       sync.Mutex
-	sessions []*peer.Session // the oldest first
+	sessions []carrier // the oldest first
 }
 
-// openPeerForwards listens. The caller closes what it returns, after ctx has ended.
+// openPeerForwards listens. The caller closes what it returns.
 func openPeerForwards(ctx context.Context, u *ui, plans map[string]forwarding) (*peerForwards, error) {
-	p := &peerForwards{ctx: ctx, u: u, list: make(map[string]*peerForward)}
+	p := &peerForwards{u: u, list: make(map[string]*peerForward)}
+	p.ctx, p.stop = context.WithCancel(ctx)
 	if err := p.change(plans); err != nil {
 		p.close()
 		return nil, err
@@ -131,11 +134,14 @@ func (p *peerForwards) ofLocked(name string) (*peerForward, error) {
 	if f := p.list[name]; f != nil {
 		return f, nil
 	}
+	if p.closed {
+		return nil, net.ErrClosed
+	}
 	inner, err := openForwards(p.ctx, p.u, forwarding{})
 	if err != nil {
 		return nil, err
 	}
-	inner.peer, inner.remoteWait = name, remoteWait
+	inner.peer = name
 	f := &peerForward{forwarder: inner, changed: make(chan struct{}, 1)}
 	p.list[name] = f
 	p.wg.Go(func() { f.run(p.ctx) })
@@ -144,25 +150,27 @@ func (p *peerForwards) ofLocked(name string) (*peerForward, error) {
 
 // enter has a session with the named peer carry what is forwarded to it, if no other does. What comes back for -R is
 // known to the set that it returns. leave is called at the session's end.
-func (p *peerForwards) enter(name string, s *peer.Session) (_ *tunnel.Remotes, leave func(), _ error) {
+func (p *peerForwards) enter(name string, s carrier) (_ *tunnel.Remotes, leave func(), _ error) {
 	p.mu.Lock()
 	f, err := p.ofLocked(name)
 	p.mu.Unlock()
 	if err != nil {
 		return nil, nil, err
 	}
-	f.edit(func(list []*peer.Session) []*peer.Session { return append(list, s) })
+	f.edit(func(list []carrier) []carrier { return append(list, s) })
 	return f.remotes, func() {
-		f.edit(func(list []*peer.Session) []*peer.Session {
-			return slices.DeleteFunc(list, func(x *peer.Session) bool { return x == s })
+		f.edit(func(list []carrier) []carrier {
+			return slices.DeleteFunc(list, func(x carrier) bool { return x == s })
 		})
 	}, nil
 }
 
-// close ends all of it. Sessions have ended before, and so has ctx.
+// close ends all of it, whether its ctx has ended or not. Sessions have ended before.
 func (p *peerForwards) close() {
+	p.stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
 	for _, f := range p.list {
 		f.stop(net.ErrClosed) // a peer that is asked to listen does not answer any more
 	}
@@ -172,7 +180,7 @@ func (p *peerForwards) close() {
 	}
 }
 
-func (f *peerForward) edit(change func([]*peer.Session) []*peer.Session) {
+func (f *peerForward) edit(change func([]carrier) []carrier) {
 	f.mu.Lock()
 	f.sessions = change(f.sessions)
 	f.mu.Unlock()
@@ -184,10 +192,10 @@ func (f *peerForward) edit(change func([]*peer.Session) []*peer.Session) {
 
 // run gives the forwarder the session that carries, until ctx ends.
 func (f *peerForward) run(ctx context.Context) {
-	var now *peer.Session
+	var now carrier
 	for {
 		f.mu.Lock()
-		next := carrierOf(f.sessions, now, interrupted)
+		next, several := carrierOf(f.sessions, now, interrupted), len(f.sessions) > 1
 		f.mu.Unlock()
 		if next != now {
 			if now != nil {
@@ -203,15 +211,20 @@ func (f *peerForward) run(ctx context.Context) {
 				}
 			}
 		}
+		var look <-chan time.Time // nil where there is nothing to choose
+		if several {
+			look = time.After(carrierEvery)
+		}
 		select {
 		case <-f.changed:
+		case <-look:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func interrupted(s *peer.Session) bool { return s.Stats().Interrupted }
+func interrupted(s carrier) bool { return s.Stats().Interrupted }
 
 // carrierOf returns the session that carries: the one that does now, unless its peer is silent and that of another
 // is not; nil if there is none. The newest is the most likely to last.

@@ -1,6 +1,11 @@
 package cmd
 
-import "testing"
+import (
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
 func TestOwnerOf(t *testing.T) {
 	for in, want := range map[string][2]string{
@@ -38,4 +43,60 @@ func TestCarrierOf(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
 		}
 	}
+}
+
+// TestPeerForwardsPortInUse fails at once, and leaves nothing behind, where a port of a peer is taken.
+func TestPeerForwardsPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	plan, err := parseForwarding([]string{l.Addr().String() + ":localhost:22"}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) { // it ends the test where all wait for each other
+		_, err := openPeerForwards(t.Context(), newScreen(), map[string]forwarding{"laptop": plan})
+		if f := failureOf(err); f == nil || f.code != exitListen {
+			t.Errorf("got %v, want that of a port in use", err)
+		}
+	})
+}
+
+// TestPeerForwardsMove leaves a session that has fallen silent for another, without either of them ending.
+func TestPeerForwardsMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := openPeerForwards(t.Context(), newScreen(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.close()
+		one, two := newSilent(t), newSilent(t)
+		for _, s := range []*silent{one, two} {
+			_, leave, err := p.enter("laptop", s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer leave()
+			synctest.Wait() // the first carries
+		}
+		check := func(step string, want *silent) {
+			t.Helper()
+			synctest.Wait()
+			f := p.list["laptop"].forwarder
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if f.begun != carrier(want) {
+				t.Errorf("%s: another session carries", step)
+			}
+		}
+		check("both are there", one)
+		one.interrupted.Store(true)
+		time.Sleep(carrierEvery)
+		check("the first is silent", two)
+		one.interrupted.Store(false)
+		time.Sleep(carrierEvery)
+		check("it is back, and the other goes on", two)
+	})
 }

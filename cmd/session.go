@@ -42,7 +42,7 @@ func meet(ctx context.Context, u *ui, cfg peer.Config, data bool) (*peer.Session
 }
 
 // wait blocks until the session ends or ctx does, and returns why.
-func wait(ctx context.Context, s *peer.Session) error {
+func wait(ctx context.Context, s interface{ Wait() error }) error {
 	ended := make(chan error, 1) // the one result of Wait
 	go func() { ended <- s.Wait() }()
 	select {
@@ -55,7 +55,7 @@ func wait(ctx context.Context, s *peer.Session) error {
 
 // streamEnded returns why a single stream of s failed with err: the end of the session where that is the
 // reason, because it says more.
-func streamEnded(ctx context.Context, s *peer.Session, err error) error {
+func streamEnded(ctx context.Context, s interface{ Wait() error }, err error) error {
 	var refused *tunnel.RefusedError
 	var local *tunnel.LocalError
 	switch {
@@ -177,6 +177,8 @@ func failureBelow(err error) *failure {
 		return f
 	case errors.As(err, &token):
 		return &failure{code: exitSignal, message: token.Problem, hint: token.Hint}
+	case errors.Is(err, errNoAnswer):
+		return &failure{code: exitGone, message: err.Error(), hint: "the path may be interrupted; read the files again when it is up, or let the next session have it"}
 	case errors.Is(err, tunnel.ErrListen):
 		return &failure{code: exitListen, message: err.Error(), hint: "stop what else uses the port, or take another; port 0 takes any that is free"}
 	case errors.Is(err, tunnel.ErrPipe), errors.Is(err, net.ErrClosed):
