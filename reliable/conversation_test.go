@@ -308,6 +308,65 @@ func TestAskForAcknowledgement(t *testing.T) {
 	})
 }
 
+// An acknowledgement of what was sent before an outage says nothing of the round trip: kcp's timeout stays.
+func TestLateAcknowledgement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &recorder{rtt: 40 * time.Millisecond, pending: 1}
+		c, _ := newReceiver(l)
+		defer c.close()
+		c.write([]byte("first"))
+		ts := header(l.take()[0]).ts()
+		for sn := range uint32(3) {
+			c.deliver(appendHeader(nil, 1, kcp.IKCP_CMD_ACK, ts-uint32(time.Minute.Milliseconds()), sn, sn+1))
+			c.write([]byte("next"))
+			l.take()
+		}
+		began := time.Now()
+		for len(l.take()) == 0 {
+			time.Sleep(governorTick)
+			c.look(time.Now())
+		}
+		if took := time.Since(began); took > 2*minTimeout {
+			t.Errorf("sent again after %v, want %v or little more", took, minTimeout)
+		}
+	})
+}
+
+// What was held and is refused when its turn comes is handed on later, whether it comes again or not.
+func TestHeldIsRefused(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			full := true
+			var got []byte
+			s := new(Session)
+			c := newConversation(&recorder{rtt: 40 * time.Millisecond}, newGovernor(nil), &s.held, 1, func(p []byte) bool {
+				if full && len(got) > 0 {
+					return false
+				}
+				got = append(got, p...)
+				return true
+			}, nil)
+			defer c.close()
+			for _, sn := range []uint32{1, 2, 0} {
+				c.deliver(push(1, sn, string(rune('a'+sn))))
+			}
+			c.mu.Lock()
+			full = false
+			c.mu.Unlock()
+			if again {
+				c.deliver(push(1, 1, "b"))
+			} else {
+				time.Sleep(time.Second)
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if string(got) != "abc" || c.in.holding > 0 || s.held.Load() > 0 {
+				t.Errorf("again %v: got %q, and %d segments are held, %d bytes", again, got, c.in.holding, s.held.Load())
+			}
+		})
+	}
+}
+
 // Thousands of segments behind holes take a few acknowledgements, and the sender takes them in: it sends
 // again what is missing only.
 func TestReportOfMany(t *testing.T) {

@@ -105,30 +105,37 @@ func (c *conversation) pushLocked(h header, data []byte) bool {
 	if !c.sink(data) {
 		return false // it comes again
 	}
+	if r.holding > 0 {
+		if slot := &r.held[sn%uint32(len(r.held))]; *slot != nil { // it was refused, and came again
+			c.releaseLocked(*slot)
+			*slot = nil
+		}
+	}
 	r.lastTS, r.freshest = h.ts(), sn
 	r.next++
 	r.fresh++
-	if r.holding == 0 {
-		return true
-	}
+	c.drainLocked()
+	return true
+}
+
+// drainLocked hands on what is held and whose turn it is. What the sink refuses stays: the sender may know already
+// that it is here.
+func (c *conversation) drainLocked() {
+	r := &c.in
 	for r.holding > 0 {
 		slot := &r.held[r.next%uint32(len(r.held))]
 		b := *slot
-		if b == nil {
-			break
-		}
-		if !c.sink(b.b[:b.n]) {
-			break
+		if b == nil || !c.sink(b.b[:b.n]) {
+			return
 		}
 		*slot = nil
 		c.releaseLocked(b)
 		r.next++
 		r.fresh++
 	}
-	if r.holding == 0 && len(r.held) > keepHeld {
+	if len(r.held) > keepHeld {
 		r.held = nil
 	}
-	return true
 }
 
 // holdLocked keeps a copy of a segment that overtook others.
@@ -196,6 +203,7 @@ func (c *conversation) tick() {
 		c.flushLocked(now)
 	}
 	r := &c.in
+	c.drainLocked()
 	if r.fresh > 0 || r.again {
 		if at := r.ackAt.Add(min(c.link.RTT()/ackShare, maxAckDelay)); now.Before(at) {
 			r.waiting = true // one went out since the timer was set

@@ -58,8 +58,9 @@ type sender struct {
 	due       time.Time // when kcp looks for segments to send again
 	flushed   time.Time
 	later     bool // a flush waits for the timer
-	rttTold   bool // kcp knows the link's round trip
+	stamped   bool // the present flush sent something, just now by lastTS
 	lastTS    uint32
+	told      time.Duration           // the round trip that kcp knows; 0: none
 	owing     uint32                  // known when the peer began to owe its word
 	owedAt    time.Time               // since when it does; zero: it does not
 	refused   []refusal               // what the link had no room for, in order
@@ -121,13 +122,14 @@ func (c *conversation) write(p []byte) int {
 
 func (c *conversation) flushLocked(now time.Time) {
 	s := &c.out
-	s.later = false
+	s.later, s.stamped = false, false
 	s.flushed = now
 	next := flush(s.kcp, kcp.IKCP_FLUSH_FULL)
 	s.due = now.Add(time.Duration(next) * time.Millisecond)
-	if rtt := c.link.RTT(); !s.rttTold && s.next != 0 && rtt > 0 {
-		// An acknowledgement of nothing: kcp takes the round trip from it and knows none before the first.
-		s.rttTold = true
+	if rtt := c.link.RTT(); s.stamped && rtt > 0 && (s.told == 0 || max(rtt-s.told, s.told-rtt) > s.told/4) {
+		// An acknowledgement of nothing, from which kcp takes the round trip. It does not measure itself: what a segment
+		// that waited for an outage to end would show is none, and its timeout would be a minute.
+		s.told = rtt
 		c.tellLocked(kcp.IKCP_CMD_ACK, s.lastTS-uint32(rtt/time.Millisecond), s.una)
 	}
 }
@@ -154,7 +156,7 @@ func (c *conversation) output(b []byte, size int) {
 			continue
 		}
 		h.stamp(c.in.next)
-		s.lastTS = h.ts()
+		s.lastTS, s.stamped = h.ts(), true
 		if again {
 			c.sendLocked(rest[:n])
 		} else {
@@ -219,20 +221,16 @@ func (c *conversation) acknowledgedLocked(h header, ack bool) {
 	if news != flight && int(news) < s.window/applyShare {
 		return
 	}
-	cmd := byte(kcp.IKCP_CMD_WINS)
-	if ack {
-		cmd = kcp.IKCP_CMD_ACK
-	}
-	c.applyLocked(cmd, h.ts())
+	c.applyLocked()
 }
 
 // applyLocked tells kcp what is known.
-func (c *conversation) applyLocked(cmd byte, ts uint32) {
+func (c *conversation) applyLocked() {
 	s := &c.out
 	s.setWindow(max(s.base, s.window-int(s.known-s.una))) // those that waited are through
 	s.reported.forget(s.una, s.known)
 	s.una = s.known
-	c.tellLocked(cmd, ts, s.una)
+	c.tellLocked(kcp.IKCP_CMD_WINS, 0, s.una)
 	signal(c.room)
 }
 
@@ -299,7 +297,7 @@ func (c *conversation) look(now time.Time) bool {
 	c.offerLocked()
 	c.fitLocked(now)
 	if s.known != s.una {
-		c.applyLocked(kcp.IKCP_CMD_WINS, 0)
+		c.applyLocked()
 	}
 	if !now.Before(s.due) {
 		c.flushLocked(now)

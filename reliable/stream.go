@@ -311,6 +311,9 @@ func (s *Stream) end(err error, tell bool) error {
 	if _, reset := err.(*StreamError); reset || !s.in.complete() {
 		s.in.lost = true
 		s.in.buf.discard()
+		if s.released {
+			s.shrinkLocked(initialCredit) // for what nobody will read
+		}
 	}
 	s.in.over, s.out.over = true, true
 	s.stopWritesLocked(err)

@@ -353,6 +353,34 @@ func TestCreditGrows(t *testing.T) {
 	}
 }
 
+// A stream that is over on the wire, with much that nobody has read yet, gives its credit back when it is reset.
+func TestResetGivesCreditBack(t *testing.T) {
+	a, b := newSessions(t, new(wire), new(wire))
+	from, to := newStreams(t, a, b)
+	const more = 8 << 20
+	if !b.credit.take(more) {
+		t.Fatal("no budget")
+	}
+	to.mu.Lock()
+	to.in.window += more
+	to.allowLocked()
+	to.mu.Unlock()
+	if err := to.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	sends(t, &wg, from, data(more, 9))
+	wg.Wait()
+	waitFor(t, func() bool { to.mu.Lock(); defer to.mu.Unlock(); return to.released })
+	if b.credit.used.Load() == 0 {
+		t.Error("what waits for its reader is not counted")
+	}
+	_ = to.Reset(1)
+	if got := b.credit.used.Load(); got != 0 {
+		t.Errorf("%d bytes of the budget are used by nobody", got)
+	}
+}
+
 // Many streams whose readers stop after a fast start hold what Config says, and all go on.
 func TestManySlowReaders(t *testing.T) {
 	const streams, total = 64, 8 << 20

@@ -61,8 +61,10 @@ type congestion struct {
 	sent records
 
 	// What the receiver told.
-	acked        uint64 // highest counter
-	ackedBytes   uint64 // sent up to acked
+	acked        uint64        // highest counter
+	resetAt      time.Duration // what was sent before tells of another path
+	mixedUntil   time.Duration // what was sent before has that in its rate
+	ackedBytes   uint64        // sent up to acked
 	ackedPackets uint64
 	delivered    uint64 // arrived
 	arrived      uint64 // packets arrived
@@ -121,7 +123,7 @@ func (c *congestion) reset(rtt, now time.Duration) {
 		sent: c.sent, acked: c.acked, ackedBytes: c.ackedBytes, ackedPackets: c.ackedPackets,
 		delivered: c.delivered, arrived: c.arrived, buffer: c.buffer,
 		forgotten: c.sent.bytes, snapBytes: c.delivered, snapAt: now, snapSent: now,
-		gain: cruiseGain, minRTT: rtt, minAt: now, srtt: rtt, rttvar: rtt / 2,
+		resetAt: now, gain: cruiseGain, minRTT: rtt, minAt: now, srtt: rtt, rttvar: rtt / 2,
 		roundAt: now, roundEnd: c.sent.last, roundSent: c.ackedPackets, roundArrived: c.arrived,
 		limited: c.sent.last, progressAt: now, bursts: bursts{size: initialBurst},
 	}
@@ -170,12 +172,17 @@ func (c *congestion) onFeedback(f *feedback, now time.Duration) bool {
 		return true
 	}
 	c.acked = f.highest
+	if r.sentAt < c.resetAt {
+		c.mixedUntil = now
+		c.snapBytes, c.snapAt, c.snapSent = c.delivered, now, now
+		return true
+	}
 	at := now - min(f.delay, now-r.sentAt)
 	c.onRTT(at-r.sentAt, now)
 	if at-c.snapAt >= leastSample {
 		c.snapBytes, c.snapAt, c.snapSent = c.delivered, at, r.sentAt
 	}
-	if took := max(at-r.deliveredAt, r.sentAt-r.firstAt); took >= leastSample && took >= c.minRTT {
+	if took := max(at-r.deliveredAt, r.sentAt-r.firstAt); took >= leastSample && took >= c.minRTT && r.sentAt >= c.mixedUntil {
 		if c.standing(c.lastRTT) {
 			took += min(4*c.noise, took/8) // jitter shortens some samples, and the highest counts
 		}

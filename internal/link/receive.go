@@ -52,6 +52,10 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 		return
 	}
 	rekeyed := was && l.opener.fresh.aead == nil
+	if l.opener.turned {
+		l.opener.turned = false
+		time.AfterFunc(oldEpochFor, l.expireEpoch)
+	}
 	l.recvd.packets++
 	l.recvd.bytes += uint64(len(p))
 	if highest {
@@ -95,6 +99,12 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 		l.mu.Unlock()
 		l.poke()
 	}
+}
+
+func (l *Link) expireEpoch() {
+	l.rmu.Lock()
+	defer l.rmu.Unlock()
+	l.opener.expire(l.now())
 }
 
 // received ends a batch: the peer wants to know.

@@ -310,6 +310,7 @@ func (l *Link) watchRepairsLocked(b *batch, to netip.AddrPort, now time.Duration
 	}
 	if !b.full() {
 		r.flying.remove(p)
+		p.state = stateQueued // on no list
 		r.probes++
 		r.probeAt = now
 		r.resent++

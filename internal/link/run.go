@@ -382,6 +382,7 @@ func (l *Link) fillTwinsLocked(b *batch, to netip.AddrPort, now time.Duration) t
 			return next
 		}
 		l.repairs.flying.remove(p)
+		p.state = stateQueued // on no list
 		l.addDataLocked(b, p, to, now)
 	}
 	return now

@@ -110,6 +110,7 @@ type opener struct {
 	epoch            byte     // of cur
 	lowest           uint64   // counter of cur's epoch: what is sealed with prev has a lower one
 	prevUntil        time.Duration
+	turned           bool // there is a prev that nobody has set the timer for
 	window           replayWindow
 	nonce            [headerBytes]byte
 	rejected, replay uint64
@@ -176,6 +177,7 @@ func (o *opener) open(p []byte, now time.Duration) (plain []byte, highest, ok bo
 		o.next = o.cur.after(o.aes)
 		o.epoch = (o.epoch + 1) & 3
 		o.lowest = c
+		o.turned = true
 	}
 	return plain, o.window.accept(c), true
 }
@@ -185,7 +187,8 @@ func (o *opener) try(key *epochKey, p []byte) (plain []byte, ok bool) {
 	return plain, err == nil
 }
 
-// expire erases the last epoch's key when its time is over.
+// expire erases the last epoch's key when its time is over: before a packet of that epoch is opened, and by a timer
+// where none comes.
 func (o *opener) expire(now time.Duration) {
 	if o.prev.aead != nil && now >= o.prevUntil {
 		o.prev.erase()

@@ -355,3 +355,37 @@ func TestGarbage(t *testing.T) {
 		}
 	})
 }
+
+// What was sent over the path before tells nothing of the new one.
+func TestResetForgetsPath(t *testing.T) {
+	var c congestion
+	c.reset(5*time.Millisecond, 1)
+	for n := range uint64(10) {
+		c.onSend(n+1, 1200, time.Second+time.Duration(n)*time.Millisecond)
+	}
+	const moved = time.Second + 10*time.Millisecond
+	c.reset(60*time.Millisecond, moved)
+	send := func(from, to uint64) {
+		for n := from; n < to; n++ {
+			c.onSend(n+11, 1200, moved+time.Duration(n)*time.Millisecond)
+		}
+	}
+	send(0, 5)
+	f := feedback{highest: 10, packets: 10, bytes: 12000, n: 1}
+	f.ranges[0] = span{1, 10}
+	if !c.onFeedback(&f, moved+5*time.Millisecond) {
+		t.Fatal("the feedback is not believed")
+	}
+	if c.minRTT != 60*time.Millisecond || c.rate > 0 {
+		t.Errorf("round trip %v and %.0f bytes/s after packets of the old path, want 60 ms and 0", c.minRTT, c.rate)
+	}
+	send(5, 10)
+	f = feedback{highest: 20, packets: 20, bytes: 24000, n: 1}
+	f.ranges[0] = span{1, 20}
+	if !c.onFeedback(&f, moved+9*time.Millisecond+60*time.Millisecond) {
+		t.Fatal("the feedback is not believed")
+	}
+	if most := 10 * 1200 / 0.06; c.minRTT != 60*time.Millisecond || c.rate == 0 || c.rate > most {
+		t.Errorf("round trip %v and %.0f bytes/s, want 60 ms and at most %.0f", c.minRTT, c.rate, most)
+	}
+}
