@@ -54,6 +54,7 @@ type Allocation struct {
 	next     uint16 // channel
 	allowed  map[netip.Addr]time.Time
 	renewAt  time.Time
+	lapses   time.Time // when the server frees the allocation, unless it was renewed
 }
 
 // Allocate connects to the server and gets an address from it. It returns when there is one, or ctx is
@@ -82,6 +83,7 @@ func Allocate(ctx context.Context, cfg Config) (*Allocation, error) {
 	if cfg.IPv6 {
 		attrs = append(attrs, requestedFamily(true))
 	}
+	asked := time.Now()
 	limited, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(a.ctx, func() { cancel(fmt.Errorf("connection to the relay: %w", net.ErrClosed)) })
 	r, err := c.do(limited, stun.MethodAllocate, attrs...)
@@ -100,9 +102,7 @@ func Allocate(ctx context.Context, cfg Config) (*Allocation, error) {
 	}
 	a.mapped, _ = address(r, stun.AttrXORMappedAddress) // without one, others tell it
 	life := granted(r)
-	a.mu.Lock()
-	a.renewAt = time.Now().Add(life / 2)
-	a.mu.Unlock()
+	a.renewed(asked, life)
 	a.wg.Go(a.keep)
 	a.log.Debug("relay allocated", "url", cfg.Server.URL, "relayed", a.relayed, "lifetime", life)
 	return a, nil
@@ -217,20 +217,35 @@ func (a *Allocation) keep() {
 		}
 		now := time.Now()
 		a.mu.Lock()
-		renew := !now.Before(a.renewAt)
+		renew, lapses := !now.Before(a.renewAt), a.lapses
 		a.mu.Unlock()
-		if renew {
-			r, err := a.c.do(a.ctx, stun.MethodRefresh, seconds(lifetime))
-			if err != nil {
-				a.end(fmt.Errorf("renew the allocation: %w", err))
-				return
-			}
-			a.mu.Lock()
-			a.renewAt = now.Add(granted(r) / 2)
-			a.mu.Unlock()
+		if !renew {
+			a.renewPeers(now)
+			continue
 		}
-		a.renewPeers(now)
+		r, err := a.c.do(a.ctx, stun.MethodRefresh, seconds(lifetime))
+		switch {
+		case err == nil:
+			a.renewed(now, granted(r))
+			a.renewPeers(now)
+		case final(err), !time.Now().Before(lapses):
+			a.end(fmt.Errorf("renew the allocation: %w", err))
+			return
+		} // the server keeps it for minutes more: another try comes at the next tick
 	}
+}
+
+// renewed notes that the server has granted a lifetime to a request that was made at a time.
+func (a *Allocation) renewed(at time.Time, life time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.renewAt, a.lapses = at.Add(life/2), at.Add(life)
+}
+
+// final says whether an error of a request will not pass: the transport has ended, or the server itself has refused.
+func final(err error) bool {
+	var e *ResponseError
+	return errors.Is(err, net.ErrClosed) || errors.As(err, &e) && !unsigned(stun.ErrorCode(e.Code))
 }
 
 func (c *client) authed() bool {

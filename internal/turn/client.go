@@ -123,13 +123,38 @@ func (c *client) answered(m *stun.Message) {
 	if ch == nil {
 		return
 	}
-	if m.Type.Class == stun.ClassSuccessResponse && (key == nil || key.Check(m) != nil) {
+	if !believed(m, key) {
 		return // a forger's: the server's own comes yet
 	}
 	select {
 	case ch <- m:
 	default: // a repetition
 	}
+}
+
+// believed says whether a response may be the server's. Successes are signed, and so are errors once there is a key
+// (RFC 8489 §9.2.5), but those that the server answers to what it takes for a stranger's. Of the errors of Allocate
+// some servers sign none (pion's), and there is nothing to lose yet.
+func believed(m *stun.Message, key stun.MessageIntegrity) bool {
+	var code stun.ErrorCodeAttribute
+	switch {
+	case key != nil && key.Check(m) == nil:
+		return true
+	case m.Type.Class == stun.ClassSuccessResponse:
+		return false
+	case key == nil, m.Type.Method == stun.MethodAllocate:
+		return true
+	}
+	return code.GetFrom(m) == nil && unsigned(code.Code)
+}
+
+// unsigned says whether servers answer an error without a signature, so that anybody may have sent it.
+func unsigned(code stun.ErrorCode) bool {
+	switch code {
+	case stun.CodeBadRequest, stun.CodeUnauthorized, stun.CodeUnknownAttribute, stun.CodeStaleNonce:
+		return true
+	}
+	return false
 }
 
 // do sends a request and returns the success response. It adds the credentials once the server has
@@ -187,7 +212,8 @@ func (c *client) challenged(m *stun.Message) bool {
 	return true
 }
 
-// transact sends a request until there is a response, or ErrTimeout (RFC 8489 §6.2).
+// transact sends a request until there is a response, or ErrTimeout (RFC 8489 §6.2). On a stream it is sent once, and
+// again only if there was no room for it.
 func (c *client) transact(ctx context.Context, m *stun.Message) (*stun.Message, error) {
 	ch := make(chan *stun.Message, 1)
 	c.mu.Lock()
@@ -198,16 +224,17 @@ func (c *client) transact(ctx context.Context, m *stun.Message) (*stun.Message, 
 		delete(c.waiting, m.TransactionID)
 		c.mu.Unlock()
 	}()
-	tries, wait := maxTries, firstRTO
-	if c.stream {
-		tries, wait = 1, allowance
-	}
+	wait, sent := firstRTO, false
 	t := time.NewTimer(wait)
 	defer t.Stop()
-	for range tries {
-		if err := c.send(m.Raw); errors.Is(err, net.ErrClosed) {
-			return nil, ErrClosed
-		} // any other error is a loss
+	for range maxTries {
+		if !sent {
+			err := c.send(m.Raw)
+			if errors.Is(err, net.ErrClosed) {
+				return nil, ErrClosed
+			} // any other error is a loss
+			sent = c.stream && err == nil
+		}
 		select {
 		case r := <-ch:
 			return r, nil

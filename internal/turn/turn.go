@@ -7,7 +7,8 @@
 // The relay passes on only what comes from addresses that were permitted: by Permit, or by sending to
 // them. What the relay says is taken for what it is, the word of a stranger: every message is checked
 // for its source, size and transaction, and none ends the allocation but an authenticated error or the
-// end of the transport.
+// end of the transport. It ends too when the time is over that the relay has granted, with no answer to
+// the requests for more that are made from half of it on.
 //
 // Errors: [ErrURL], [ErrClosed] (a net.ErrClosed), [ErrUnauthorized], [ErrForbidden], [ErrQuota],
 // [*ResponseError] for the other error codes, [ErrTimeout].
