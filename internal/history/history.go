@@ -1,10 +1,10 @@
 // Package history remembers, in a small file, by what kind of path a peer was reached from a network, so that
 // the next meeting begins with what worked. It is a hint: a wrong one costs a second, and a lost one nothing.
 //
-// The file names nobody: entries have hashes in the place of peers and networks. But the salt is in it too, so who
-// finds it can try guesses: it confirms a peer's key, or a network (a /24 or /64), to who thinks of that. It holds [most] entries for [life]; of two processes that write at the same time one
-// may lose what the other has written. A file that cannot be read counts as empty, one that cannot be written
-// as kept.
+// The file names nobody: an entry has a hash in the place of a peer and a network. But its salt is in the file too, so
+// who finds it can try guesses: to who knows a peer it tells from which networks (of a /24 or /64) that was met. It
+// holds [most] entries for [life]; of two processes that write at the same time one may lose what the other has
+// written. A file that cannot be read counts as empty, one that cannot be written as kept.
 package history
 
 import (
