@@ -86,7 +86,7 @@ func rotate(ctx context.Context, u *ui, dir string, yes bool) error {
 		}
 	}
 	old, now, err := identity.Rotate(dir)
-	if err != nil {
+	if now.IsZero() {
 		return err
 	}
 	shown := shownKey{Key: now, Path: identity.KeyFile(dir)}
@@ -99,7 +99,7 @@ func rotate(ctx context.Context, u *ui, dir string, yes bool) error {
 	if !old.IsZero() {
 		u.say("the old one was %s; tell each peer: adit peers add NAME KEY --replace", old.Fingerprint())
 	}
-	return nil
+	return err // of what came after the new key was in force
 }
 
 // readLine reads one line, or returns the cause of ctx. The reader stays behind then: the process ends.

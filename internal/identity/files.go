@@ -90,7 +90,8 @@ func lock(path string) (func(), error) {
 }
 
 // replace makes data the content of the file at path, in one step: whoever reads it, and whatever
-// fails, there is either the old content or the new. A link is followed, so that it stays one.
+// fails, there is either the old content or the new: an error says so if it is the new. A link is
+// followed, so that it stays one.
 func replace(path string, data []byte, mode fs.FileMode) (err error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -125,7 +126,10 @@ func replace(path string, data []byte, mode fs.FileMode) (err error) {
 	if err = os.Rename(fresh, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("it is written, but may be gone after a loss of power: %w", err)
+	}
+	return nil
 }
 
 // TryLock takes the lock of the file at path, which it makes if need be. ok is false if another process, or another

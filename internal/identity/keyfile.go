@@ -86,8 +86,11 @@ func Load(dir string) (PrivateKey, error) {
 // new key is safely written the old one is kept beside it, as key.old. A damaged file, or one that
 // others could read, is replaced too: old is the zero key then.
 //
-// An error leaves the old key in force.
-func Rotate(dir string) (old, now PublicKey, err error) {
+// With an error, now is the zero key if the old key stays in force, and the new one if that is in force
+// all the same; the old one is left as key.old then.
+func Rotate(dir string) (old, now PublicKey, err error) { return rotate(dir, saveKey) }
+
+func rotate(dir string, save func(path string, k PrivateKey) error) (old, now PublicKey, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return old, now, fmt.Errorf("make a directory for the key: %w", err)
 	}
@@ -114,7 +117,10 @@ func Rotate(dir string) (old, now PublicKey, err error) {
 			return old, now, fmt.Errorf("keep the old key: %w", err)
 		}
 	}
-	if err := saveKey(path, k); err != nil {
+	if err := save(path, k); err != nil {
+		if is, failed := Load(dir); failed == nil && is == k {
+			return old, k.Public(), fmt.Errorf("the new key is in force: %w", err)
+		}
 		_ = os.Remove(kept) // the old key is still in its place
 		return old, now, err
 	}

@@ -76,6 +76,46 @@ func TestRotate(t *testing.T) {
 	names(t, dir, "key", "key.lock")
 }
 
+// A key that is in force is said to be, whatever fails after that, and the old one is not thrown away.
+func TestRotateFailsLate(t *testing.T) {
+	fails := errors.New("no sync")
+	for name, written := range map[string]bool{"before the file is replaced": false, "after": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			was, err := LoadOrCreate(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := read(t, KeyFile(dir))
+			old, now, err := rotate(dir, func(path string, k PrivateKey) error {
+				if written {
+					if err := saveKey(path, k); err != nil {
+						return err
+					}
+				}
+				return fails
+			})
+			is, failed := Load(dir)
+			if !errors.Is(err, fails) || failed != nil || old != was.Public() {
+				t.Fatalf("got %v, %v, %v; the file: %v", old, now, err, failed)
+			}
+			if !written {
+				if !now.IsZero() || is != was {
+					t.Errorf("got %v, in force %v, want the old key", now, is.Public())
+				}
+				names(t, dir, "key", "key.lock")
+				return
+			}
+			if is == was || now != is.Public() || !strings.Contains(err.Error(), "the new key is in force") {
+				t.Errorf("got %v, %v, in force %v", now, err, is.Public())
+			}
+			if got := read(t, filepath.Join(dir, oldName)); got != before {
+				t.Errorf("the old key is left as %q", got)
+			}
+		})
+	}
+}
+
 func TestDamagedKeyFile(t *testing.T) {
 	k, p := alice(t)
 	good := keyFileText(k, time.Now())
