@@ -108,6 +108,13 @@ func (b *base) setSTUN(stun []string) {
 	b.host.SetSTUN(stun)
 }
 
+// firstSTUN names the servers to ask if there are none so far.
+func (b *base) firstSTUN(stun []string) {
+	if len(b.servers()) == 0 && len(stun) > 0 {
+		b.setSTUN(stun)
+	}
+}
+
 // servers returns the STUN servers that are asked.
 func (b *base) servers() []string {
 	b.mu.Lock()

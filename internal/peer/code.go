@@ -32,13 +32,18 @@ const (
 //	   |<-------------------------------- KindOffer  Yb, Noise msg 1 |
 //	   | KindAnswer  Noise msg 2 ----------------------------------->|
 //	   |<------------------------ KindCandidates (sealed) ---------->|
-func createByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, meetFor, failf(ClassSignal, "run the command again for a new one", nil, "the code has expired: nobody used it for ten minutes"))
+//
+// The code's time ends the wait for the joiner, and no checks that have begun by then.
+func createByCode(parent context.Context, cfg Config) (_ *Session, err error) {
+	ctx, cancel := context.WithTimeoutCause(parent, meetFor, failf(ClassSignal, "run the command again for a new one", nil, "the code has expired: nobody used it for ten minutes"))
 	defer cancel()
 	client := &signal.Client{URL: cfg.Signal}
 	stun, err := stunServers(ctx, cfg, client)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.base != nil && cfg.STUN == nil {
+		cfg.base.firstSTUN(stun)
 	}
 	end, err := open(cfg, stun)
 	if err != nil {
@@ -70,6 +75,7 @@ func createByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx = parent
 	end.allocateFrom(room)
 	remote, noise, err := openOffer(cfg, pake, code, m.Body)
 	if err != nil {

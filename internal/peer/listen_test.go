@@ -114,6 +114,33 @@ func TestByKey(t *testing.T) {
 	}
 }
 
+// The first code knows this side's public address too, although no rendezvous has told the listener yet whom to ask.
+func TestFirstCodeAsksSTUN(t *testing.T) {
+	t.Parallel()
+	server := rendezvous.New(rendezvous.Config{STUN: []string{"127.0.0.1:9"}})
+	held := make(chan struct{})
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/key/") {
+			<-held
+		}
+		server.Handler().ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		web.CloseClientConnections()
+		web.Close()
+		server.Close()
+	})
+	h := listen(t, handshake.NewKeyPair(), nil, func(c *Config) { c.Codes, c.STUN = true, nil }, web.URL)
+	defer close(held)
+	h.event(t, event.Code)
+	h.mu.Lock()
+	b := h.base
+	h.mu.Unlock()
+	if got := b.servers(); len(got) != 1 {
+		t.Errorf("servers to ask: %q, want the one that the rendezvous names", got)
+	}
+}
+
 // Sessions of one listener share its sockets, and the end of one is not that of another.
 func TestByKeySeveral(t *testing.T) {
 	t.Parallel()
