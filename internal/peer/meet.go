@@ -182,24 +182,19 @@ func send(ctx context.Context, ch signal.Channel, k signal.Kind, body []byte) er
 	return signalError(ctx, err)
 }
 
-// receive returns the next message, which must be of kind k.
+// receive returns the next message, which must be of kind k. Expires is the peer's clock and nothing is concluded from
+// it here: a room lives by its server's clock, and who reads lines has looked at theirs.
 func receive(ctx context.Context, ch signal.Channel, k signal.Kind) (signal.Message, error) {
-	for {
-		m, err := ch.Receive(ctx)
-		switch {
-		case err != nil:
-			return m, signalError(ctx, err)
-		case m.Kind == signal.KindAbort:
-			return m, aborted(m)
-		case m.Kind == k:
-			if !m.Expires.IsZero() && time.Now().After(m.Expires) {
-				return m, failf(ClassSignal, "start again on both sides", nil, "what the peer sent has expired")
-			}
-			return m, nil
-		default:
-			return m, failf(ClassSignal, "start again on both sides; one exposes, the other connects", nil, "the peer sent a message that is not due here")
-		}
+	m, err := ch.Receive(ctx)
+	switch {
+	case err != nil:
+		return m, signalError(ctx, err)
+	case m.Kind == signal.KindAbort:
+		return m, aborted(m)
+	case m.Kind != k:
+		return m, failf(ClassSignal, "start again on both sides; one exposes, the other connects", nil, "the peer sent a message that is not due here")
 	}
+	return m, nil
 }
 
 // signalError gives an error of a channel its class and, where the cause is known, its advice.

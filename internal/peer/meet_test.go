@@ -2,6 +2,7 @@ package peer
 
 import (
 	"testing"
+	"time"
 
 	"adit/internal/event"
 	"adit/internal/handshake"
@@ -58,5 +59,28 @@ func TestPasteLeftBeforeReveal(t *testing.T) {
 	end.Close()
 	if got := b.class(t); got != ClassGone {
 		t.Errorf("%v of class %d, want %d", b.err, got, ClassGone)
+	}
+}
+
+// The clock of one side is slow: what it sends to a room has expired by the other's.
+func TestReceiveGoesByNoClock(t *testing.T) {
+	url := meetingPlace(t)
+	client := &signal.Client{URL: url}
+	a, err := client.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := client.Join(t.Context(), a.Nameplate())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	late := signal.Message{Kind: signal.KindOffer, Expires: time.Now().Add(-time.Hour), Body: []byte("offer")}
+	if err := a.Send(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := receive(t.Context(), b, signal.KindOffer); err != nil {
+		t.Errorf("receive: %v", err)
 	}
 }
