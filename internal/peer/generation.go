@@ -304,6 +304,7 @@ func (r *roamer) take(o offer) {
 		return
 	}
 	r.e.cfg.Logger.Debug("the peer's half", "generation", o.number, "candidates", o.d.Candidates)
+	r.e.nat.forgetPublic() // a half names all that the peer knows of itself now
 	for _, c := range o.d.Candidates {
 		r.e.nat.see(c)
 		r.e.knowHost(c)

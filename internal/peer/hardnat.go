@@ -34,6 +34,13 @@ const (
 	aimAfter = 700 * time.Millisecond
 )
 
+const (
+	// A session bursts so often one right after the other, and then once in burstEvery: the peer chooses
+	// the address, and may ask for as many generations as it likes.
+	burstsAtOnce = 3
+	burstEvery   = 10 * time.Minute
+)
+
 // errHopeless says that both NATs change ports per destination, and one of them at random.
 var errHopeless = errors.New("both NATs change ports per destination")
 
@@ -46,7 +53,8 @@ type natTalk struct {
 	trickles bool // somebody reads out
 	own      punch.NAT
 	peer     signal.NAT
-	public   netip.AddrPort // the peer's first reflexive IPv4 address
+	public   netip.AddrPort // the first reflexive IPv4 address that the peer has named of late
+	fullAt   time.Time      // when burstsAtOnce bursts are left again
 }
 
 func newNATTalk() *natTalk {
@@ -112,11 +120,32 @@ func (n *natTalk) see(c signal.Candidate) {
 	}
 }
 
+// forgetPublic makes room for where the peer's NAT is now.
+func (n *natTalk) forgetPublic() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.public = netip.AddrPort{}
+}
+
 // trickle says that there is a way to tell the peer more than descriptions do.
 func (n *natTalk) trickle() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.trickles = true
+}
+
+// mayBurst takes one of the session's bursts, if there is one left.
+func (n *natTalk) mayBurst(now time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fullAt.Sub(now) > (burstsAtOnce-1)*burstEvery {
+		return false
+	}
+	if n.fullAt.Before(now) {
+		n.fullAt = now
+	}
+	n.fullAt = n.fullAt.Add(burstEvery)
+	return true
 }
 
 // hopeless reports whether no way past the two NATs is known.
@@ -198,6 +227,10 @@ func (e *endpoint) beyondICE(ctx context.Context, agent *punch.Agent) error {
 			if e.nat.hopeless() && sleep(ctx, hopelessAfter) {
 				return errHopeless
 			}
+			return nil
+		}
+		if round == 0 && !e.nat.mayBurst(time.Now()) {
+			e.cfg.Logger.Info("no burst: there were enough of late")
 			return nil
 		}
 		var err error

@@ -3,7 +3,9 @@ package peer
 import (
 	"net/netip"
 	"testing"
+	"time"
 
+	"adit/internal/link"
 	"adit/internal/punch"
 	"adit/signal"
 )
@@ -86,5 +88,63 @@ func TestNATTalk(t *testing.T) {
 	}
 	if n.describe(toSignalNAT(randomNAT)); !n.hopeless() {
 		t.Error("a random one and one that counts are")
+	}
+}
+
+// A session that is asked for one burst after the other makes a few at once, and others with time.
+func TestBurstBudget(t *testing.T) {
+	t.Parallel()
+	n, now := newNATTalk(), time.Now()
+	count := func() (got int) {
+		for range 100 {
+			if n.mayBurst(now) {
+				got++
+			}
+		}
+		return got
+	}
+	if got := count(); got != burstsAtOnce {
+		t.Errorf("got %d bursts at once, want %d", got, burstsAtOnce)
+	}
+	if now = now.Add(burstEvery); count() != 1 {
+		t.Error("not one more after a while")
+	}
+	if now = now.Add(24 * time.Hour); count() != burstsAtOnce {
+		t.Error("a quiet day is worth another number of bursts than the first minute")
+	}
+}
+
+// nowhere is a socket that loses everything.
+type nowhere struct{}
+
+func (nowhere) Send([]byte, int, netip.AddrPort) error { return nil }
+
+// The peer has moved: its half of the next generation says where it is now.
+func TestPublicMoves(t *testing.T) {
+	t.Parallel()
+	e := &endpoint{cfg: Config{Logger: discard}, nat: newNATTalk()}
+	mux := link.NewMux()
+	index, err := mux.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.link, err = mux.Open(link.Config{Socket: nowhere{}, LocalIndex: index, RemoteIndex: 1}); err != nil {
+		t.Fatal(err)
+	}
+	defer e.link.Close("")
+	r := &roamer{e: e}
+	half := func(seed byte, addr string) {
+		g := &generation{e: e, remote: make(chan signal.Description, 4)}
+		r.gen = g
+		r.take(offer{kind: controlOffer, d: signal.Description{Seed: [16]byte{seed}, Candidates: []signal.Candidate{
+			{Type: signal.Host, Addr: netip.MustParseAddrPort("192.0.2.1:1")},
+			{Type: signal.ServerReflexive, Addr: netip.MustParseAddrPort(addr)},
+		}}})
+	}
+	for i, addr := range []string{"198.51.100.1:1", "203.0.113.1:2"} {
+		half(byte(i+1), addr)
+		if _, _, _, _, got := e.nat.state(); got.String() != addr {
+			t.Errorf("the peer is at %v, want %v", got, addr)
+		}
 	}
 }
