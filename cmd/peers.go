@@ -32,7 +32,7 @@ and may do what its rules say; without rules, what "adit expose" was given.
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "signal", Usage: "add: meet it at the rendezvous `URL`, several times if you like", DefaultText: "that of the config file"},
 			&cli.StringSliceFlag{Name: "allow", Usage: "add: it may connect to `RULE`, a port, HOST:PORT[-PORT], 10.0.0.0/8:PORT or unix:/path"},
-			&cli.BoolFlag{Name: "no-local", Usage: "add: it may not connect to anything here (-L, -W)"},
+			&cli.BoolFlag{Name: "no-local", Usage: "add: it may not connect to anything here (-L, -W, -D)"},
 			&cli.StringSliceFlag{Name: "remote", Usage: "add: it may have this machine listen at `RULE`, [BIND:]PORT[-PORT] (-R)"},
 			&cli.StringSliceFlag{Name: "dynamic", Usage: "add: it may reach `RULE` by SOCKS (-D), * for everything"},
 			&cli.IntFlag{Name: "streams", Usage: "add: it may have `N` streams at once", DefaultText: "what a session holds"},

@@ -22,7 +22,7 @@ type Policy struct {
 	// the first of those for datagrams is theirs.
 	Targets []Rule
 
-	// NoLocal takes -L and -W away, whatever Targets and Dynamic say.
+	// NoLocal takes -L, -W and -D away, whatever Targets and Dynamic say: it connects to nothing.
 	NoLocal bool
 
 	// Remote is where the peer may have this side listen.
@@ -94,7 +94,7 @@ func (p *Policy) rules(d Direction) [][]Rule {
 	switch {
 	case d == Remote:
 		return [][]Rule{p.Remote}
-	case d == Local && !p.NoLocal, d == Dynamic && len(p.Dynamic) > 0:
+	case !p.NoLocal && (d == Local || d == Dynamic && len(p.Dynamic) > 0):
 		return [][]Rule{p.Targets, p.Dynamic}
 	}
 	return nil
@@ -130,12 +130,12 @@ func (p *Policy) refusal(d Direction, at place) *RefusedError {
 		why = fmt.Sprintf("listening on %s for the peer (-R) is not allowed: the rule \"remote\" is empty", at)
 	case d == Remote:
 		why = fmt.Sprintf("listening on %s for the peer (-R) is not allowed: the rule \"remote\" has %s", at, sample(p.Remote))
+	case p.NoLocal:
+		why = fmt.Sprintf("%s is not offered: the rule \"local\" is false", at)
 	case d == Dynamic && len(p.Dynamic) == 0:
 		why = fmt.Sprintf("%s is not offered by SOCKS (-D): the rule \"dynamic\" is empty", at)
 	case d == Dynamic:
 		why = fmt.Sprintf("%s is not offered by SOCKS (-D): the rule \"dynamic\" has %s", at, sample(p.Dynamic))
-	case p.NoLocal:
-		why = fmt.Sprintf("%s is not offered: the rule \"local\" is false", at)
 	case len(p.Targets) == 0:
 		why = fmt.Sprintf("%s is not offered: the rule \"allow\" is empty", at)
 	default:

@@ -136,7 +136,8 @@ func TestDirections(t *testing.T) {
 		{"dynamic to what is offered", Policy{Dynamic: dynamic, Targets: targets}, Dynamic, "localhost:22", ""},
 		{"dynamic, nothing allowed", Policy{Targets: targets}, Dynamic, "localhost:22", `localhost:22 is not offered by SOCKS (-D): the rule "dynamic" is empty`},
 		{"dynamic, something else", Policy{Dynamic: dynamic}, Dynamic, "11.0.0.1:80", `11.0.0.1:80 is not offered by SOCKS (-D): the rule "dynamic" has 10.0.0.0/8:80`},
-		{"dynamic where local is off", Policy{Dynamic: dynamic, NoLocal: true}, Dynamic, "10.0.0.1:80", ""},
+		{"dynamic where local is off", Policy{Dynamic: dynamic, NoLocal: true}, Dynamic, "10.0.0.1:80", `10.0.0.1:80 is not offered: the rule "local" is false`},
+		{"dynamic to a target where local is off", Policy{Targets: targets, Dynamic: dynamic, NoLocal: true}, Dynamic, "localhost:22", `localhost:22 is not offered: the rule "local" is false`},
 		{"a direction that is none", Policy{Targets: targets}, "sideways", "localhost:22", `localhost:22 is not offered: the rule "allow" has localhost:22`},
 		{"a target that is none", Policy{Targets: targets}, Local, "localhost", `target "localhost" has no port: write localhost:22, for example`},
 	} {
