@@ -88,7 +88,7 @@ func (r *statusReader) read(ctx context.Context, u *ui) []control.Status {
 	all, errs := control.Statuses(ctx)
 	for _, err := range errs {
 		if ctx.Err() == nil {
-			u.say("%v", err)
+			u.say("%s", printable(err.Error()))
 		}
 	}
 	next := make(map[int]control.Status, len(all))

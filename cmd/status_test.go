@@ -47,6 +47,25 @@ func TestStatusWide(t *testing.T) {
 	}
 }
 
+// Root reads what services of other users say: none of it gets at the terminal.
+func TestStatusPrintable(t *testing.T) {
+	const bad = "x\x1b]0;title\a\u009b2J\r\n\u202ey\xff"
+	all := []control.Status{{
+		Command: bad, State: bad, Targets: []string{bad}, Listening: []control.Listener{{Addr: bad, Target: bad}},
+		Sessions: []control.Session{{
+			Peer: bad, Met: bad, State: bad, Path: control.Path{Kind: bad, Transport: bad, Local: bad, Remote: bad},
+			Local: []string{bad}, Remote: []string{bad},
+		}},
+	}}
+	for detail := oneLine; detail <= everything; detail++ {
+		for _, line := range (&view{detail: detail}).all(all, time.Now()) {
+			if got := printable(line); got != line {
+				t.Errorf("line %q, want what can be printed of it", line)
+			}
+		}
+	}
+}
+
 func TestStatusNarrow(t *testing.T) {
 	now := time.Now()
 	for _, width := range []int{40, 60, 80} {

@@ -3,6 +3,7 @@ package cmd
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -81,11 +82,12 @@ func (v *view) all(all []control.Status, now time.Time) []string {
 	return v.lines
 }
 
-// line adds the parts that are not empty, with dots in between, broken where they do not fit.
+// line adds the parts that are not empty, with dots in between, broken where they do not fit. Parts are what
+// another process says, of which root trusts none: nothing in them gets at the terminal.
 func (v *view) line(indent int, parts ...string) {
 	var some []string
 	for _, p := range parts {
-		if p != "" {
+		if p = printable(p); p != "" {
 			some = append(some, p)
 		}
 	}
@@ -110,6 +112,16 @@ func (v *view) line(indent int, parts ...string) {
 		}
 	}
 	v.wrapped(text, space+"  ")
+}
+
+// printable leaves out of s what a terminal could obey.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
 }
 
 func (v *view) wrapped(text, indent string) {

@@ -29,7 +29,7 @@ func TestParseTarget(t *testing.T) {
 	}
 	for _, in := range []string{
 		"", ":", "0", "65536", "22x", "+22", "022", "host", "host:", "host:0", "host:ssh", "host:22:22", "::1:22", "[::1]", "[::1:22",
-		"[host]:22", "[10.0.0.1:22", "a b:22", "ho\x00st:22", "-x:22", "22:22", "unix:", "unix:relative", "/", "/a\nb", "/" + strings.Repeat("x", 300),
+		"[host]:22", "[10.0.0.1:22", "a b:22", "ho\x00st:22", "-x:22", "22:22", "unix:", "unix:relative", "/", "/a\nb", "/x\u009b2J", "/a\u202eb", "/a\xff", "/" + strings.Repeat("x", 300),
 		strings.Repeat("x", 254) + ":22", "[fe80::1%]]:22", "[fe80::1%a\n]:22", "é:22", "[]:22",
 	} {
 		got, err := ParseTarget(in)

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -157,10 +158,9 @@ func parsePath(s string) (Target, error) {
 	if len(s) > maxPathBytes {
 		return Target{}, fmt.Errorf("the path of a unix socket is at most %d bytes, this one has %d", maxPathBytes, len(s))
 	}
-	for _, c := range []byte(s) {
-		if c < ' ' || c == 0x7f {
-			return Target{}, fmt.Errorf("the path %q has a control character in it", s)
-		}
+	// It is shown on terminals, and some of those obey U+009B as they do ESC [.
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return Target{}, fmt.Errorf("the path %q has a character in it that cannot be printed", s)
 	}
 	return Target{Path: path.Clean(s)}, nil
 }
