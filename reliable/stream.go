@@ -24,6 +24,7 @@ type Stream struct {
 	header  []byte // constant once the stream is handed out
 
 	done      chan struct{} // closed when it failed
+	gone      chan struct{} // closed when done is, or when the peer left before this side's end
 	accepted  chan struct{} // closed when the peer accepted it
 	readStop  chan struct{} // closed by Close
 	writeStop chan struct{} // closed when nothing more can be written
@@ -58,6 +59,7 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 		id:        id,
 		opener:    opener,
 		done:      make(chan struct{}),
+		gone:      make(chan struct{}),
 		accepted:  make(chan struct{}),
 		readStop:  make(chan struct{}),
 		writeStop: make(chan struct{}),
@@ -230,8 +232,9 @@ func (s *Stream) Reset(code uint32) error {
 	return s.end(&StreamError{Code: code}, true)
 }
 
-// Done is closed when the stream failed: either side reset it, or the session ended.
-func (s *Stream) Done() <-chan struct{} { return s.done }
+// Done is closed when the stream failed: either side reset it, or the session ended; and also when the peer has closed
+// it and all it sent is here, while this side has not ended its direction: its writes fail, and it may not write soon.
+func (s *Stream) Done() <-chan struct{} { return s.gone }
 
 // WaitAccepted blocks until the peer accepted the stream, which this side opened. It returns a
 // *StreamError if the peer refused, ctx's cause, or why the stream failed.
@@ -318,6 +321,9 @@ func (s *Stream) end(err error, tell bool) error {
 	s.in.over, s.out.over = true, true
 	s.stopWritesLocked(err)
 	close(s.done)
+	if !isClosed(s.gone) { // a reset may come after the peer left
+		close(s.gone)
+	}
 	if e, ok := err.(*StreamError); ok && tell && !s.released {
 		s.session.control.say(s, message{kind: msgReset, value: uint64(e.Code), reason: e.Reason})
 	}
@@ -370,6 +376,9 @@ func (s *Stream) releaseIfOver() {
 		return
 	}
 	s.released = true
+	if s.err == nil && !s.closed && !s.out.ending {
+		close(s.gone) // the session, which forgets the stream, will not tell of its own end
+	}
 	s.shrinkLocked(max(s.in.buf.bytes, initialCredit))
 	if s.linger != nil {
 		s.linger.Stop()

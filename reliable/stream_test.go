@@ -224,6 +224,32 @@ func TestWriteToClosedReader(t *testing.T) {
 	}
 }
 
+// Who has nothing to write is told that the peer has left; what it sent can be read, and a reset later does no harm.
+func TestDoneWhenThePeerLeaves(t *testing.T) {
+	a, b := newSessions(t, new(wire), new(wire))
+	from, to := newStreams(t, a, b)
+	if _, err := from.Write([]byte("the last words")); err != nil {
+		t.Fatal(err)
+	}
+	_ = from.Close()
+	<-to.Done()
+	if got, err := io.ReadAll(to); string(got) != "the last words" || err != nil {
+		t.Errorf("read: got %q, %v, want the last words", got, err)
+	}
+	_ = to.Reset(9)
+
+	from, to = newStreams(t, a, b)
+	_ = from.CloseWrite()
+	_ = to.CloseWrite()
+	if got, err := io.ReadAll(to); len(got) > 0 || err != nil {
+		t.Errorf("read: got %q, %v, want the end", got, err)
+	}
+	waitFor(t, func() bool { return a.NumStreams() == 0 && b.NumStreams() == 0 })
+	if isClosed(from.Done()) || isClosed(to.Done()) {
+		t.Error("a stream whose directions have both ended has failed")
+	}
+}
+
 func TestAcceptRefuseReset(t *testing.T) {
 	a, b := newSessions(t, new(wire), new(wire))
 

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"io"
 	"math/rand"
+	"net"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 )
 
 // scripted gives its chunks, one a Read as far as the buffer goes.
@@ -62,6 +65,40 @@ func TestCopyAllocates(t *testing.T) {
 	}); n > 1 { // the pools are emptied by a garbage collection now and then
 		t.Errorf("%v allocations a copy, want 0", n)
 	}
+}
+
+// A deaf connection takes nothing and says nothing until it is closed.
+type deaf struct{ net.Conn }
+
+func (deaf) CloseWrite() error { return nil }
+
+// A target that takes nothing does not hold a stream that has failed; it has a while for what has arrived.
+func TestJoinDeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newSessions(t)
+		go func() {
+			if st, err := a.Open(t.Context(), nil); err == nil {
+				_, _ = st.Write([]byte("unheard"))
+			}
+		}()
+		st, err := b.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, far := net.Pipe()
+		defer far.Close()
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := join(t.Context(), deaf{c}, st, nil)
+			done <- err
+		}()
+		synctest.Wait()
+		began := time.Now()
+		a.Close()
+		if err := <-done; err == nil || time.Since(began) != lastWrites {
+			t.Errorf("%v after %v, want an error after %v", err, time.Since(began), lastWrites)
+		}
+	})
 }
 
 // discard has no ReadFrom.

@@ -114,6 +114,55 @@ func TestOverForward(t *testing.T) {
 	dialReset(t, refusing.Addr())
 }
 
+// A stream that the peer gives up after its end is given up here too, however silent the target is.
+func TestOverGivenUp(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		giveUp func(st Stream, s *reliable.Session)
+	}{
+		{"reset", func(st Stream, _ *reliable.Session) { _ = st.Reset(CodeReset) }},
+		{"closed", func(st Stream, _ *reliable.Session) { _ = st.Close() }},
+		{"end of the session", func(_ Stream, s *reliable.Session) { s.Close() }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			target, conns := service(t, "tcp", "127.0.0.1:0", nil)
+			a, b := reliableSessions(t)
+			sink, seen := events()
+			serving(t, Over(b), offering(target), Options{OnStream: sink})
+			st, err := Over(a).Open(t.Context(), headerTo(target).encode())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := st.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			text(t, accepted(t, conns), "")
+			opened(t, seen)
+			test.giveUp(st, a)
+			if e := next(t, seen); e.State != StateReset || e.Reason == "" {
+				t.Errorf("event %+v, want reset with a reason", e)
+			}
+		})
+	}
+}
+
+// Where the target has ended its direction the end of the session ends the connection of a silent client.
+func TestOverHalfClosedAtTheEnd(t *testing.T) {
+	target, conns := service(t, "tcp", "127.0.0.1:0", nil)
+	a, b := reliableSessions(t)
+	serving(t, Over(b), offering(target), Options{})
+	sink, seen := events()
+	l := listening(t, Over(a), "0", Options{OnStream: sink})
+	c := dialed(t, l.Addr())
+	say(t, accepted(t, conns), "bye", true)
+	text(t, c, "bye")
+	opened(t, seen)
+	a.Close()
+	if e := next(t, seen); e.State != StateReset || e.Received != 3 {
+		t.Errorf("event %+v, want reset after 3 bytes", e)
+	}
+}
+
 func TestOverStdio(t *testing.T) {
 	target, _ := service(t, "tcp", "127.0.0.1:0", echo)
 	a, b := reliableSessions(t)

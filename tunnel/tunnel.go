@@ -57,7 +57,8 @@ type Stream interface {
 	// Reset ends both directions at once, here and at the peer; what is on its way is lost.
 	Reset(code uint32) error
 
-	// Done is closed when the stream failed: a reset of either side, or the end of the session.
+	// Done is closed when the stream failed: a reset of either side, the end of the session, or the peer's Close
+	// when all it sent is here and this side has not ended its direction.
 	Done() <-chan struct{}
 }
 
