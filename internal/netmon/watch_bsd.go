@@ -26,7 +26,7 @@ func openRoutes() (*os.File, error) {
 }
 
 func watch(ctx context.Context, log *slog.Logger, hints chan<- struct{}) {
-	watchSocket(ctx, log, hints, openRoutes)
+	watchSocket(ctx, log, hints, openRoutes, func(b []byte) bool { return !onlyMisses(b, unix.RTM_MISS) })
 }
 
 // defaultRoutes knows none here: the source address tells of most changes.

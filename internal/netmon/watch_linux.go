@@ -26,7 +26,7 @@ func openRoutes() (*os.File, error) {
 }
 
 func watch(ctx context.Context, log *slog.Logger, hints chan<- struct{}) {
-	watchSocket(ctx, log, hints, openRoutes)
+	watchSocket(ctx, log, hints, openRoutes, func([]byte) bool { return true })
 }
 
 // defaultRoutes returns the default routes of the main table with their interfaces and gateways. Their
