@@ -25,13 +25,15 @@ const (
 
 var ssdpGroup = netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), ssdpPort)
 
-// upnp maps by a WANIPConnection or WANPPPConnection service of UPnP IGD.
+// upnp maps by a WANIPConnection or WANPPPConnection service of UPnP IGD. Many routers let anybody remove
+// anybody's mapping, so it remembers which ones are its own.
 type upnp struct {
 	local   netip.Addr
 	client  *http.Client
 	service string // its type
 	control *url.URL
 	lease   time.Duration
+	own     map[int]struct{} // external ports that are mapped, or may be: there was no answer
 }
 
 func (u *upnp) protocol() Protocol { return UPnP }
@@ -232,19 +234,36 @@ func (u *upnp) add(ctx context.Context, port, external int) (netip.AddrPort, tim
 }
 
 func (u *upnp) addPort(ctx context.Context, port, external int) error {
+	_, before := u.own[external]
+	if u.own == nil {
+		u.own = make(map[int]struct{})
+	}
+	u.own[external] = struct{}{} // even if the answer is lost
 	_, err := u.call(ctx, "AddPortMapping", [][2]string{
 		{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(external)}, {"NewProtocol", "UDP"},
 		{"NewInternalPort", strconv.Itoa(port)}, {"NewInternalClient", u.local.String()}, {"NewEnabled", "1"},
 		{"NewPortMappingDescription", "adit"}, {"NewLeaseDuration", strconv.Itoa(int(u.lease / time.Second))},
 	})
+	var soap *soapError
+	if errors.As(err, &soap) && (!before || soap.code == errorConflict) {
+		delete(u.own, external) // it was not mapped, or is somebody else's by now
+	}
 	return err
 }
 
-func (u *upnp) remove(ctx context.Context, _, external int) error {
-	_, err := u.call(ctx, "DeletePortMapping", [][2]string{
-		{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(external)}, {"NewProtocol", "UDP"},
-	})
-	return err
+// remove removes all that is its own, whatever external is.
+func (u *upnp) remove(ctx context.Context, _, _ int) error {
+	var first error
+	for external := range u.own {
+		_, err := u.call(ctx, "DeletePortMapping", [][2]string{
+			{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(external)}, {"NewProtocol", "UDP"},
+		})
+		if first == nil {
+			first = err
+		}
+	}
+	clear(u.own)
+	return first
 }
 
 func (u *upnp) externalIP(ctx context.Context) (netip.Addr, error) {
