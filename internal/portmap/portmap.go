@@ -112,6 +112,7 @@ type method interface {
 	protocol() Protocol
 	// add makes or renews the mapping and returns how long it lives.
 	add(ctx context.Context, port, external int) (netip.AddrPort, time.Duration, error)
+	// remove removes what add mapped, or may have mapped. Mappings of others stay.
 	remove(ctx context.Context, port, external int) error
 }
 
@@ -138,29 +139,32 @@ func (m *Mapper) run(ctx context.Context) {
 	}
 }
 
-// keep maps the port by x until that fails. It reports whether it ever worked.
+// keep maps the port by x until that fails. A router that is silent is asked again until the mapping's lifetime
+// is over. It reports whether it ever worked.
 func (m *Mapper) keep(ctx context.Context, x method, last *Mapping) bool {
 	external := m.cfg.Port
 	worked := false
+	var expires time.Time
 	for {
 		limited, cancel := context.WithTimeout(ctx, probeFor)
 		addr, life, err := x.add(limited, m.cfg.Port, external)
 		cancel()
-		if err != nil {
+		wait := leastRenew
+		switch {
+		case err == nil:
+			worked, external, expires = true, int(addr.Port()), time.Now().Add(life)
+			wait = max(life/2, leastRenew)
+			m.tell(Mapping{x.protocol(), addr}, life, last)
+		case worked && silent(err) && time.Now().Before(expires) && ctx.Err() == nil:
+			m.log.Debug("port mapping not renewed", "protocol", x.protocol(), "err", err)
+		default:
 			m.log.Debug("port mapping failed", "protocol", x.protocol(), "err", err)
 			if worked || ctx.Err() != nil {
 				m.remove(x, external)
 			}
 			return worked
 		}
-		worked, external = true, int(addr.Port())
-		if now := (Mapping{x.protocol(), addr}); now != *last {
-			*last = now
-			m.log.Debug("port mapped", "protocol", x.protocol(), "external", addr, "lifetime", life)
-			m.found(now)
-			m.once.Do(func() { close(m.tried) })
-		}
-		t := time.NewTimer(max(life/2, leastRenew))
+		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -169,6 +173,23 @@ func (m *Mapper) keep(ctx context.Context, x method, last *Mapping) bool {
 		case <-t.C:
 		}
 	}
+}
+
+// tell reports a mapping that differs from the last.
+func (m *Mapper) tell(now Mapping, life time.Duration, last *Mapping) {
+	if now == *last {
+		return
+	}
+	*last = now
+	m.log.Debug("port mapped", "protocol", now.Protocol, "external", now.External, "lifetime", life)
+	m.found(now)
+	m.once.Do(func() { close(m.tried) })
+}
+
+// silent reports whether err means that nobody answered in time.
+func silent(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
 }
 
 func (m *Mapper) remove(x method, external int) {
