@@ -57,6 +57,7 @@ var (
 type keyboxes struct {
 	limits  Limits
 	now     func() time.Time
+	start   time.Time        // what nonces count from: a clock that is set back must not make them older
 	secret  [32]byte         // of nonces
 	private *ecdh.PrivateKey // of proofs, this process's
 
@@ -97,7 +98,7 @@ type keyOffer struct {
 }
 
 func newKeyboxes(limits Limits, now func() time.Time) *keyboxes {
-	k := &keyboxes{limits: limits, now: now, byName: make(map[signal.KeyName]*list.Element), recent: list.New()}
+	k := &keyboxes{limits: limits, now: now, start: now(), byName: make(map[signal.KeyName]*list.Element), recent: list.New()}
 	rand.Read(k.secret[:]) // never fails
 	var err error
 	if k.private, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
@@ -108,8 +109,11 @@ func newKeyboxes(limits Limits, now func() time.Time) *keyboxes {
 
 // nonce makes one for a claim of name. It is not kept: the server knows its own again.
 func (k *keyboxes) nonce(name signal.KeyName) []byte {
-	return k.sign(name, k.now().UnixNano())
+	return k.sign(name, k.sinceStart())
 }
+
+// sinceStart returns what a nonce made now is stamped with, in ns. Like the secret it means nothing to a later process.
+func (k *keyboxes) sinceStart() int64 { return int64(k.now().Sub(k.start)) }
 
 func (k *keyboxes) sign(name signal.KeyName, stamp int64) []byte {
 	b := binary.BigEndian.AppendUint64(nil, uint64(stamp))
@@ -125,7 +129,7 @@ func (k *keyboxes) claim(name signal.KeyName, nonce []byte, host string, proof [
 		return "", signal.ErrClaim
 	}
 	stamp := int64(binary.BigEndian.Uint64(nonce))
-	age := k.now().Sub(time.Unix(0, stamp))
+	age := time.Duration(k.sinceStart() - stamp)
 	if !hmac.Equal(nonce, k.sign(name, stamp)) || age < 0 || age > keyNonceLife {
 		return "", signal.ErrClaim
 	}
@@ -173,7 +177,7 @@ func (k *keyboxes) openLocked(name signal.KeyName, may bool) (*keybox, error) {
 		return nil, ErrFull
 	}
 	b := &keybox{
-		name: name, usedAt: now, present: make(chan struct{}), arrived: make(chan struct{}),
+		name: name, usedAt: now, stamp: -1, present: make(chan struct{}), arrived: make(chan struct{}),
 		rate: rate.NewLimiter(rate.Limit(k.limits.OffersPerSecond), k.limits.OffersPerSecond),
 	}
 	k.byName[name] = k.recent.PushBack(b)

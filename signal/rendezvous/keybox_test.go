@@ -103,6 +103,15 @@ func TestKeyClaim(t *testing.T) {
 	}
 }
 
+// A nonce says how old the process was when it made it, which grows whatever becomes of the clock on the wall.
+func TestKeyNonceStamp(t *testing.T) {
+	k := newKeyboxes(Limits{}.withDefaults(), time.Now)
+	h := newHolder(t)
+	if age := time.Duration(binary.BigEndian.Uint64(k.nonce(h.name))); age < 0 || age > time.Hour {
+		t.Errorf("a nonce is stamped with %v, want the time since the start", age)
+	}
+}
+
 func TestKeyPresence(t *testing.T) {
 	now := newClock()
 	k := newKeyboxes(Limits{}.withDefaults(), now.Now)
