@@ -26,6 +26,7 @@ type Limits struct {
 
 	Bodies int // request bodies being read at once in all, 1,024
 
+	MailboxesOfOne    int           // that an address was the first to ask for, 256
 	OffersPerMinute   int           // of an address to mailboxes by key, 60
 	RoomsPerMinute    int           // rooms an address may create, and as many it may join; 60
 	RequestsPerMinute int           // requests of an address, 600
@@ -49,6 +50,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Bodies, 1024)
 	set(&l.Mailboxes, 20_000)
 	set(&l.MailboxBytes, 32<<20)
+	set(&l.MailboxesOfOne, 256)
 	set(&l.Keyboxes, 20_000)
 	set(&l.KeyboxBytes, 32<<20)
 	set(&l.OffersPerSecond, 200)

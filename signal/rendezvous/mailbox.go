@@ -17,25 +17,33 @@ const (
 
 	mailboxIdle  = time.Hour      // without a request a mailbox is forgotten after this,
 	mailboxLife  = 24 * time.Hour // and with any number of them after that
-	mailboxBytes = 512            // what an empty one is counted as
+	mailboxBusy  = maxWait        // so long after a request somebody may still wait at it
+	mailboxBytes = 768            // what an empty one is counted as
 	numberDigits = 15             // of a letter's number
 )
 
 // mailboxes are where two peers that have lost their path leave each other word. Both know the id, which
 // derives from their session's keys; nobody else does. A mailbox has a place for one letter of each side:
 // the newest, which takes the place of the one before it. It is there when it is first asked for.
+//
+// Where there is no place for another, the one that has not been asked for longest makes room, unless somebody may
+// wait at it: what strangers leave behind is no hindrance. Those of one address are few, so that its newest ones,
+// which nothing displaces, leave room for others.
 type mailboxes struct {
 	limits Limits
 	now    func() time.Time
 
 	mu     sync.Mutex
 	byID   map[string]*list.Element
-	recent *list.List // of *mailbox, the one asked for last at the end
+	recent *list.List                  // of *mailbox, the one asked for last at the end
+	byAddr map[netip.Prefix]*list.List // the same of each address
 	bytes  int
 }
 
 type mailbox struct {
 	id           string
+	by           netip.Prefix  // who asked for it first
+	own          *list.Element // in byAddr
 	made, usedAt time.Time
 	letter       [2]letter     // of each side
 	wanted       [2]bool       // each side's letters, by the other one
@@ -50,14 +58,20 @@ type letter struct {
 }
 
 func newMailboxes(limits Limits, now func() time.Time) *mailboxes {
-	return &mailboxes{limits: limits, now: now, byID: make(map[string]*list.Element), recent: list.New()}
+	return &mailboxes{
+		limits: limits, now: now,
+		byID: make(map[string]*list.Element), recent: list.New(), byAddr: make(map[netip.Prefix]*list.List),
+	}
 }
 
-// errNewMailbox says that there is no such mailbox, and that the caller may make one.
-var errNewMailbox = errors.New("no such mailbox yet")
+var (
+	errNewMailbox = errors.New("no such mailbox yet")                   // the caller may make one
+	errMailboxes  = errors.New("address has all mailboxes that it may") // 429
+)
 
-// openLocked returns a mailbox, making it if it may. ErrFull if there is no place for another.
-func (m *mailboxes) openLocked(id string, may bool) (*mailbox, error) {
+// openLocked returns a mailbox, making it for an address if it may. Errors: errNewMailbox, errMailboxes, and
+// ErrFull if there is no place for another.
+func (m *mailboxes) openLocked(id string, by netip.Prefix, may bool) (*mailbox, error) {
 	now := m.now()
 	for e := m.recent.Front(); e != nil; e = m.recent.Front() {
 		b := e.Value.(*mailbox)
@@ -70,6 +84,7 @@ func (m *mailboxes) openLocked(id string, may bool) (*mailbox, error) {
 		if b := e.Value.(*mailbox); now.Sub(b.made) < mailboxLife {
 			b.usedAt = now
 			m.recent.MoveToBack(e)
+			m.byAddr[b.by].MoveToBack(b.own)
 			return b, nil
 		}
 		m.dropLocked(e)
@@ -77,28 +92,54 @@ func (m *mailboxes) openLocked(id string, may bool) (*mailbox, error) {
 	if !may {
 		return nil, errNewMailbox
 	}
-	if len(m.byID) >= m.limits.Mailboxes || m.bytes+mailboxBytes > m.limits.MailboxBytes {
-		return nil, ErrFull
+	if his := m.byAddr[by]; his != nil && his.Len() >= m.limits.MailboxesOfOne && !m.makeRoomLocked(his) {
+		return nil, errMailboxes
 	}
-	b := &mailbox{id: id, made: now, usedAt: now, changed: make(chan struct{})}
+	for len(m.byID) >= m.limits.Mailboxes || m.bytes+mailboxBytes > m.limits.MailboxBytes {
+		if !m.makeRoomLocked(m.recent) {
+			return nil, ErrFull
+		}
+	}
+	his := m.byAddr[by]
+	if his == nil {
+		his = list.New()
+		m.byAddr[by] = his
+	}
+	b := &mailbox{id: id, by: by, made: now, usedAt: now, changed: make(chan struct{})}
+	b.own = his.PushBack(b)
 	m.byID[id] = m.recent.PushBack(b)
 	m.bytes += mailboxBytes
 	return b, nil
 }
 
+// makeRoomLocked drops the mailbox of a list that has not been asked for longest, if nobody can be waiting at it.
+func (m *mailboxes) makeRoomLocked(of *list.List) bool {
+	e := of.Front()
+	if e == nil || m.now().Sub(e.Value.(*mailbox).usedAt) <= mailboxBusy {
+		return false
+	}
+	m.dropLocked(m.byID[e.Value.(*mailbox).id])
+	return true
+}
+
 func (m *mailboxes) dropLocked(e *list.Element) {
 	b := m.recent.Remove(e).(*mailbox)
 	delete(m.byID, b.id)
+	his := m.byAddr[b.by]
+	his.Remove(b.own)
+	if his.Len() == 0 {
+		delete(m.byAddr, b.by)
+	}
 	m.bytes -= mailboxBytes + len(b.letter[0].body) + len(b.letter[1].body)
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
 
-// put leaves a side's letter, unless there is one with a larger number. errNewMailbox, unless the caller may make a mailbox, and ErrFull.
-func (m *mailboxes) put(id string, side int, number int64, body []byte, may bool) error {
+// put leaves a side's letter, unless there is one with a larger number. Errors are openLocked's.
+func (m *mailboxes) put(id string, side int, number int64, body []byte, by netip.Prefix, may bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b, err := m.openLocked(id, may)
+	b, err := m.openLocked(id, by, may)
 	if err != nil {
 		return err
 	}
@@ -106,8 +147,10 @@ func (m *mailboxes) put(id string, side int, number int64, body []byte, may bool
 	if number <= old.number {
 		return nil
 	}
-	if m.bytes+len(body)-len(old.body) > m.limits.MailboxBytes {
-		return ErrFull
+	for m.bytes+len(body)-len(old.body) > m.limits.MailboxBytes {
+		if !m.makeRoomLocked(m.recent) { // never this one, which has just been asked for
+			return ErrFull
+		}
 	}
 	m.bytes += len(body) - len(old.body)
 	*old = letter{number, body}
@@ -117,11 +160,11 @@ func (m *mailboxes) put(id string, side int, number int64, body []byte, may bool
 }
 
 // get returns the letter of a side if its number is larger than after, else the channel that is closed
-// when there may be another.
-func (m *mailboxes) get(id string, side int, after int64, may bool) (letter, <-chan struct{}, error) {
+// when there may be another. Errors are openLocked's.
+func (m *mailboxes) get(id string, side int, after int64, by netip.Prefix, may bool) (letter, <-chan struct{}, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b, err := m.openLocked(id, may)
+	b, err := m.openLocked(id, by, may)
 	if err != nil {
 		return letter{}, nil, err
 	}
@@ -163,11 +206,14 @@ func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Pref
 		err := do(false)
 		if errors.Is(err, errNewMailbox) {
 			if !s.limits.create(addr) {
-				return &problem{http.StatusTooManyRequests, "too many mailboxes for this address", "wait a minute", 10 * time.Second}
+				return tooManyMailboxes()
 			}
 			err = do(true)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errMailboxes):
+			return tooManyMailboxes()
+		case err != nil:
 			return s.storeProblem(err)
 		}
 		return nil
@@ -182,7 +228,7 @@ func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Pref
 		case len(b) > MaxLetter:
 			return &problem{status: http.StatusRequestEntityTooLarge, text: "a mailbox takes messages of at most " + strconv.Itoa(MaxLetter) + " bytes"}
 		}
-		if p := try(func(may bool) error { return s.mailboxes.put(to.name, to.seq, to.after, b, may) }); p != nil {
+		if p := try(func(may bool) error { return s.mailboxes.put(to.name, to.seq, to.after, b, addr, may) }); p != nil {
 			return p
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -190,7 +236,7 @@ func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Pref
 	}
 	return s.wait(w, r, addr, func() (b []byte, changed <-chan struct{}, p *problem) {
 		p = try(func(may bool) error {
-			l, c, err := s.mailboxes.get(to.name, to.seq, to.after, may)
+			l, c, err := s.mailboxes.get(to.name, to.seq, to.after, addr, may)
 			changed = c
 			if l.body != nil {
 				b = append(binary.BigEndian.AppendUint64(nil, uint64(l.number)), l.body...)

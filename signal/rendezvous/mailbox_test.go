@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,34 +77,116 @@ func TestMailbox(t *testing.T) {
 // TestMailboxLimits: what nobody asks for is forgotten, and all of them together are bounded.
 func TestMailboxLimits(t *testing.T) {
 	now := time.Now()
-	m := newMailboxes(Limits{Mailboxes: 3, MailboxBytes: 4*mailboxBytes + 100}, func() time.Time { return now })
+	m := newMailboxes(Limits{Mailboxes: 3, MailboxesOfOne: 3, MailboxBytes: 4*mailboxBytes + 100}, func() time.Time { return now })
 	for i := range 3 {
-		if err := m.put(boxID(i), 0, 1, []byte("letter"), true); err != nil {
+		if err := m.put(boxID(i), 0, 1, []byte("letter"), from(i), true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := m.put(boxID(3), 0, 1, []byte("letter"), true); !errors.Is(err, ErrFull) {
+	if err := m.put(boxID(3), 0, 1, []byte("letter"), from(9), true); !errors.Is(err, ErrFull) {
 		t.Errorf("a fourth mailbox: %v, want ErrFull", err)
 	}
-	if err := m.put(boxID(3), 0, 1, []byte("letter"), false); !errors.Is(err, errNewMailbox) {
+	if err := m.put(boxID(3), 0, 1, []byte("letter"), from(9), false); !errors.Is(err, errNewMailbox) {
 		t.Errorf("a mailbox that may not be made: %v", err)
 	}
-	if err := m.put(boxID(0), 1, 1, bytes.Repeat([]byte("x"), 4*mailboxBytes), true); !errors.Is(err, ErrFull) {
+	if err := m.put(boxID(0), 1, 1, bytes.Repeat([]byte("x"), 4*mailboxBytes), from(9), true); !errors.Is(err, ErrFull) {
 		t.Errorf("too many bytes: %v, want ErrFull", err)
 	}
 	for range 25 { // one is in use for a day
 		now = now.Add(mailboxIdle - time.Minute)
-		if _, _, err := m.get(boxID(0), 0, 0, true); err != nil {
+		if _, _, err := m.get(boxID(0), 0, 0, from(9), true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if l, _, err := m.get(boxID(0), 0, 0, true); err != nil || l.body != nil {
+	if l, _, err := m.get(boxID(0), 0, 0, from(9), true); err != nil || l.body != nil {
 		t.Errorf("after a day: %q, %v; want it forgotten", l.body, err)
 	}
 	now = now.Add(mailboxIdle)
-	if _, _, err := m.get(boxID(9), 0, 0, true); err != nil || len(m.byID) != 1 || m.bytes != mailboxBytes {
+	if _, _, err := m.get(boxID(9), 0, 0, from(9), true); err != nil || len(m.byID) != 1 || m.bytes != mailboxBytes {
 		t.Errorf("%v, %d mailboxes of %d bytes, want the idle ones forgotten", err, len(m.byID), m.bytes)
 	}
+}
+
+// TestMailboxRoom: the oldest mailbox makes room for a new one, but not one that somebody may wait at.
+func TestMailboxRoom(t *testing.T) {
+	now := time.Now()
+	m := newMailboxes(Limits{Mailboxes: 4, MailboxesOfOne: 2, MailboxBytes: 4*mailboxBytes + 2*MaxLetter}, func() time.Time { return now })
+	open := func(n, by int) error {
+		now = now.Add(time.Second)
+		_, _, err := m.get(boxID(n), 0, 0, from(by), true)
+		return err
+	}
+	want := func(boxes ...int) {
+		t.Helper()
+		var got []int
+		for n := range 20 {
+			if m.byID[boxID(n)] != nil {
+				got = append(got, n)
+			}
+		}
+		if !slices.Equal(got, boxes) {
+			t.Errorf("got mailboxes %v, want %v", got, boxes)
+		}
+	}
+	for _, b := range [][2]int{{0, 1}, {1, 2}, {2, 2}, {3, 3}} {
+		if err := open(b[0], b[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := open(4, 2); !errors.Is(err, errMailboxes) {
+		t.Errorf("a third of one address: got %v, want %v", err, errMailboxes)
+	}
+	if err := open(4, 3); !errors.Is(err, ErrFull) {
+		t.Errorf("a fifth in all: got %v, want %v", err, ErrFull)
+	}
+	want(0, 1, 2, 3)
+	now = now.Add(mailboxBusy)
+	if err := open(4, 2); err != nil { // in the place of its address's oldest
+		t.Error(err)
+	}
+	want(0, 2, 3, 4)
+	if err := errors.Join(open(0, 9), open(5, 4)); err != nil { // in the place of the oldest of all
+		t.Error(err)
+	}
+	want(0, 3, 4, 5)
+	for side := range 2 { // there is space for two letters
+		if err := m.put(boxID(0), side, 1, make([]byte, MaxLetter), from(1), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.put(boxID(5), 0, 1, make([]byte, mailboxBytes), from(1), true); err != nil {
+		t.Error(err)
+	}
+	if err := m.put(boxID(5), 1, 1, make([]byte, mailboxBytes), from(1), true); !errors.Is(err, ErrFull) {
+		t.Errorf("letters where all others are waited at: got %v, want %v", err, ErrFull)
+	}
+	want(0, 4, 5)
+	now = now.Add(mailboxIdle)
+	if err := open(6, 1); err != nil || len(m.byAddr) != 1 || m.bytes != mailboxBytes {
+		t.Errorf("%v, mailboxes of %d addresses, %d bytes; want the idle ones forgotten", err, len(m.byAddr), m.bytes)
+	}
+}
+
+// TestMailboxStranger: one address that asks for all the mailboxes it can keeps nobody else from his.
+func TestMailboxStranger(t *testing.T) {
+	now := newClock()
+	stranger := call(t, Config{Now: now.Now, Limits: Limits{Mailboxes: 300}})
+	friend := caller{t, stranger.h, "192.0.2.77:1"}
+	friend.want(http.StatusNoContent, http.MethodPut, "/v1/mailbox/"+boxID(0)+"/0/1", "", []byte("letter"))
+	for n := 1; n <= 600; n++ {
+		if n%50 == 0 { // both do what they may in a minute
+			for range 2 {
+				now.add(25 * time.Second)
+				friend.want(http.StatusOK, http.MethodGet, "/v1/mailbox/"+boxID(0)+"/0/0", "", nil)
+			}
+			now.add(10 * time.Second)
+		}
+		stranger.do(http.MethodGet, "/v1/mailbox/"+boxID(n)+"/0/0", "", nil)
+	}
+	for n := range 60 {
+		friend.want(http.StatusNoContent, http.MethodGet, "/v1/mailbox/"+boxID(1000+n)+"/0/0", "", nil)
+	}
+	friend.want(http.StatusOK, http.MethodGet, "/v1/mailbox/"+boxID(0)+"/0/0", "", nil)
 }
 
 // TestMailboxTURN: relays are for two who have both asked for letters.
