@@ -105,11 +105,12 @@ func (h *Hub) Serve(rw http.ResponseWriter, r *http.Request, id string, side int
 		pair = &hall{}
 		h.halls[id] = pair
 	}
-	if old := pair.seats[side]; old != nil {
-		old.conn.Close()
-	}
+	old := pair.seats[side]
 	pair.seats[side] = s
 	h.mu.Unlock()
+	if old != nil {
+		h.wg.Go(func() { old.conn.Close() }) // over TLS it may take some seconds
+	}
 	h.carry(s, pair, side, buffered.Reader)
 	h.mu.Lock()
 	if pair.seats[side] == s {
@@ -150,7 +151,7 @@ func (h *Hub) Close() {
 	h.closed = true
 	for s := range h.conns {
 		if s.conn != nil {
-			s.conn.Close()
+			h.wg.Go(func() { s.conn.Close() })
 		}
 	}
 	h.mu.Unlock()
