@@ -86,6 +86,7 @@ func Run(ctx context.Context, cfg Config) *Report {
 	})
 	wg.Wait()
 	r.carrier(hops)
+	r.report.clean()
 	r.report.judge()
 	r.report.Seconds = float64(time.Since(began).Milliseconds()) / 1000
 	return r.report

@@ -27,20 +27,15 @@ func (r *Report) Redact() *Redactor {
 			names = append(names, host)
 		}
 	}
-	texts := []*string{&r.Verdict, &r.Advice, &r.Carrier, &r.Ports.Error, &r.System.Error}
-	for i := range r.STUN {
-		s := &r.STUN[i]
+	for _, s := range r.STUN {
 		add(hostOf(s.Name))
-		texts = append(texts, &s.Name, &s.Error)
 	}
-	for i := range r.Relays {
-		t := &r.Relays[i]
+	for _, t := range r.Relays {
 		_, rest, _ := strings.Cut(t.URL, ":")
 		rest, _, _ = strings.Cut(rest, "?")
 		rest = strings.TrimPrefix(rest, "//") // of a rendezvous that did not tell
 		rest, _, _ = strings.Cut(rest, "/")
 		add(hostOf(rest))
-		texts = append(texts, &t.URL, &t.Error)
 	}
 	if v := r.Rendezvous; v != nil {
 		for _, s := range []string{v.URL, v.Proxy} {
@@ -48,12 +43,11 @@ func (r *Report) Redact() *Redactor {
 				add(u.Hostname())
 			}
 		}
-		texts = append(texts, &v.URL, &v.Proxy, &v.Error)
 	}
 	slices.SortFunc(names, func(a, b string) int { return len(b) - len(a) }) // one may be part of another
 	for _, n := range names {
 		whole := regexp.MustCompile(`\b` + regexp.QuoteMeta(n) + `\b`)
-		for _, t := range texts {
+		for _, t := range r.texts() {
 			*t = whole.ReplaceAllStringFunc(*t, func(string) string { return x.label(n, "host") })
 		}
 	}

@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"net/netip"
+	"strings"
+	"unicode"
 
 	"adit/internal/portmap"
 )
@@ -92,4 +94,31 @@ type System struct {
 	SendOffload   bool   `json:"udp_segment"`
 	RecvOffload   bool   `json:"udp_gro"`
 	Error         string `json:"error,omitempty"`
+}
+
+// texts returns where the texts are that may hold names of servers and what those said.
+func (r *Report) texts() []*string {
+	out := []*string{&r.Verdict, &r.Advice, &r.Carrier, &r.Ports.Error, &r.System.Error}
+	for i := range r.STUN {
+		out = append(out, &r.STUN[i].Name, &r.STUN[i].Error)
+	}
+	for i := range r.Relays {
+		out = append(out, &r.Relays[i].URL, &r.Relays[i].Error)
+	}
+	if v := r.Rendezvous; v != nil {
+		out = append(out, &v.URL, &v.Proxy, &v.Error)
+	}
+	return out
+}
+
+// clean makes all texts fit for a terminal, whoever they are from.
+func (r *Report) clean() {
+	for _, t := range r.texts() {
+		*t = strings.Map(func(c rune) rune {
+			if c == unicode.ReplacementChar || !unicode.IsPrint(c) {
+				return -1
+			}
+			return c
+		}, *t)
+	}
 }
