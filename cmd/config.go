@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 )
@@ -38,8 +39,7 @@ func defaultConfigFile() string {
 	return filepath.Join(dir, "adit", "config.toml")
 }
 
-// loadConfig reads the config file of c's command line. One that nobody named need not be there, nor be
-// readable. Errors are failures.
+// loadConfig reads the config file of c's command line. One that nobody named need not be there. Errors are failures.
 func loadConfig(u *ui, c *cli.Context) (configFile, error) {
 	path, named := c.String("config"), true
 	if path == "" {
@@ -53,11 +53,11 @@ func loadConfig(u *ui, c *cli.Context) (configFile, error) {
 		switch {
 		case !named && errors.Is(err, os.ErrNotExist):
 			return configFile{}, nil
-		case !named && errors.Is(err, os.ErrPermission): // a home that is somebody else's, as under sudo -u
+		case !named && dispensable(c.Command.Name, err):
 			u.say("going on without the config file: %v", err)
 			return configFile{}, nil
 		}
-		return configFile{}, usagef("check --config, or the file's permissions", "read the config file: %v", err)
+		return configFile{}, usagef("let this user read it (chmod, chown), or name another with --config", "read the config file: %v", err)
 	}
 	file, err := parseConfig(text, configKeys(c.App))
 	if err != nil {
@@ -65,6 +65,12 @@ func loadConfig(u *ui, c *cli.Context) (configFile, error) {
 	}
 	file.path = path
 	return file, nil
+}
+
+// dispensable reports whether a command does without a config file that cannot be read for err: one in a home that is
+// somebody else's, as under sudo -u. Those that follow its rules, or show them, do not: peers might do more than it says.
+func dispensable(command string, err error) bool {
+	return errors.Is(err, os.ErrPermission) && command != "config" && !slices.Contains(attended, command)
 }
 
 // applyConfig gives every flag of c that neither the command line nor a variable has set its value

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -306,4 +307,16 @@ func FuzzConfig(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestUnreadableConfig has no command that follows the rules of the file go on without it.
+func TestUnreadableConfig(t *testing.T) {
+	for command, want := range map[string]bool{"expose": false, "connect": false, "pipe": false, "serve": false, "config": false, "doctor": true, "status": true} {
+		if got := dispensable(command, fs.ErrPermission); got != want {
+			t.Errorf("%s goes on without it: %v, want %v", command, got, want)
+		}
+	}
+	if dispensable("doctor", fs.ErrInvalid) {
+		t.Error("any error will do")
+	}
 }
