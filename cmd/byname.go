@@ -60,7 +60,7 @@ func byName(c *cli.Context, cfg *peer.Config) (bool, error) {
 	}
 	p, ok := peers.ByName(name)
 	switch {
-	case strings.HasPrefix(name, tokenPrefix):
+	case !ok && strings.HasPrefix(name, tokenPrefix):
 		return false, nil
 	case !ok:
 		hint := `"adit peers list" shows who is known; "adit peers add NAME KEY" adds one, and so does --save NAME after a meeting by code`

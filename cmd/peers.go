@@ -111,6 +111,11 @@ func addPeer(ctx context.Context, u *ui, c *cli.Context, path, name, text string
 		return usagef("for example: adit peers add "+name+" KEY --allow localhost:22", "%v", err)
 	}
 	if c.Bool("replace") {
+		for _, flag := range []string{"signal", "allow", "no-local", "remote", "dynamic", "streams"} {
+			if c.IsSet(flag) {
+				return usagef("leave it out, and edit "+path, "--replace takes another key and leaves all else as it is: --%s does not go with it", flag)
+			}
+		}
 		if err := identity.SetKey(path, name, key); err != nil {
 			return err
 		}
