@@ -106,7 +106,11 @@ func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names 
 		return err
 	}
 	defer f.close() // after the session's end
-	defer u.onReload(func() error { return book.replan(f) })()
+	defer u.onReload(func() error {
+		return book.replan(f, func(file configFile) (forwarding, error) {
+			return planOf(c, file, peerName(c.Args().First()))
+		})
+	})()
 	gate, release := book.gate(cfg.PeerName, cfg.Peer, func() {
 		forget(usagef(`"adit peers add" makes it known again; then connect again`, "%s, or the key it had, is not among the known peers any more", cfg.PeerName))
 	})

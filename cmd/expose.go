@@ -73,7 +73,6 @@ one is what a plain "-L 2222" means. A target may stand for many: 8000-8010, 10.
 }
 
 func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *rulebook, plan forwarding) error {
-	defer u.onReload(book.reload)()
 	gate, release := book.gate("", identity.PublicKey{}, nil)
 	defer release()
 	join, offers := "connect", book.words()
@@ -91,6 +90,11 @@ func expose(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 		return err
 	}
 	defer f.close() // after the session's end
+	defer u.onReload(func() error {
+		return book.replan(f, func(file configFile) (forwarding, error) {
+			return parseForwarding(valuesNow(c, file, "local"), valuesNow(c, file, "remote"), valuesNow(c, file, "dynamic"))
+		})
+	})()
 	s, end, err := meet(ctx, u, cfg, false)
 	if err != nil {
 		return err

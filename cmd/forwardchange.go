@@ -65,16 +65,16 @@ func (f *forwarder) changeLocked(plan forwarding) error {
 		return slices.ContainsFunc(list, func(x opened) bool { return x.flag == o.flag && x.forward == o.forward })
 	}
 	// Those that the command chose by itself, for a peer of whom nobody said what to forward, stay.
-	chosen := f.plan.empty()
 	f.plan = plan
 	var stay []opened
 	for _, o := range f.opened {
-		if chosen || has(want, o) {
+		if o.chosen || has(want, o) {
 			stay = append(stay, o)
 			continue
 		}
 		// First these: what is new may want their ports.
 		f.u.say("%sforwards no more: %s %s", f.prefix(), o.flag, o.forward)
+		f.u.run.unlisten(o.told)
 		if o.there != nil {
 			_ = o.there.Close() // the session may have ended
 		}
@@ -116,8 +116,8 @@ func (f *forwarder) openLocked(o opened) error {
 	if err != nil {
 		return err
 	}
+	f.tell(&o)
 	f.opened = append(f.opened, o)
-	f.tell(o)
 	return nil
 }
 
@@ -143,11 +143,11 @@ func (f *forwarder) listenThere(w tunnel.Forward) (*tunnel.RemoteListener, error
 	return nil, streamEnded(f.ctx, f.begun, err)
 }
 
-// tell reports where is listened, and for what, once there is a session.
-func (f *forwarder) tell(o opened) {
+// tell reports where is listened, and for what, once, when there is a session.
+func (f *forwarder) tell(o *opened) {
 	e := event.Event{Name: event.Listening, Peer: f.peer}
 	switch {
-	case f.begun == nil:
+	case f.begun == nil || o.told.Name != "":
 		return
 	case o.flag == "-L":
 		e.Addr, e.Target = o.here.Addr().String(), targetName(o.forward.Target, f.begun.Targets())
@@ -156,6 +156,7 @@ func (f *forwarder) tell(o opened) {
 	default:
 		e.Side, e.Addr, e.Target = event.Peer, o.there.Addr(), o.forward.Target.String()
 	}
+	o.told = e
 	f.u.event(e)
 }
 
@@ -171,5 +172,5 @@ func (f *forwarder) prefix() string {
 func (f *forwarder) choose(w tunnel.Forward) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.openLocked(opened{flag: "-L", forward: w})
+	return f.openLocked(opened{flag: "-L", forward: w, chosen: true})
 }

@@ -135,7 +135,6 @@ type forwarder struct {
 	mu      sync.Mutex
 	plan    forwarding
 	begun   carrier // nil while there is none
-	again   bool    // there was one before
 	closed  bool
 	opened  []opened
 	drained []*tunnel.Listener // listened at no more; what is open there goes on
@@ -145,6 +144,8 @@ type forwarder struct {
 type opened struct {
 	flag    string // "-L", "-R" or "-D"
 	forward tunnel.Forward
+	chosen  bool                   // by the command itself
+	told    event.Event            // of its place, once there was a session
 	here    *tunnel.Listener       // of -L and -D
 	there   *tunnel.RemoteListener // of -R; nil before begin
 }
@@ -186,11 +187,8 @@ func (f *forwarder) use(s carrier) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.begun = s
-	for _, o := range f.opened {
-		if f.again {
-			break // they have been there all the time
-		}
-		f.tell(o)
+	for i := range f.opened {
+		f.tell(&f.opened[i])
 	}
 	return f.changeLocked(f.plan)
 }
@@ -205,10 +203,11 @@ func (f *forwarder) pause() {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.begun, f.again = nil, true
+	f.begun = nil
 	f.opened = slices.DeleteFunc(f.opened, func(o opened) bool { // begin asks for them again
 		if o.there != nil {
 			_ = o.there.Close() // the session has ended, most likely
+			f.u.run.unlisten(o.told)
 		}
 		return o.there != nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -128,4 +129,63 @@ func TestRemoteOfASilentPeer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
 	}
+}
+
+// TestChosenForwardsStay when others are added, and when the session after that begins.
+func TestChosenForwardsStay(t *testing.T) {
+	u := newScreen()
+	u.run = newRunning("connect")
+	f, err := openForwards(t.Context(), u, forwarding{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	s := newSilent(t)
+	if err := f.begin(s, tunnel.Offer{}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := tunnel.ParseForward("0:localhost:22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.choose(w); err != nil {
+		t.Fatal(err)
+	}
+	check := func(step string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, l := range u.run.status().Listening {
+			got = append(got, l.Target)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: listening for %q, want %q", step, got, want)
+		}
+	}
+	check("chosen", "localhost:22")
+	plan, err := parseForwarding([]string{"0:localhost:80"}, nil, []string{"0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.change(plan); err != nil {
+		t.Fatal(err)
+	}
+	check("others are added", "localhost:22", "localhost:80", "socks")
+	s.end()
+	f.pause()
+	plan.dynamic = nil
+	if err := f.change(plan); err != nil {
+		t.Fatal(err)
+	}
+	check("one has gone while there is no session", "localhost:22", "localhost:80")
+	plan.local = append(plan.local, w)
+	plan.local[1].Target.Port = 81
+	if err := f.change(plan); err != nil {
+		t.Fatal(err)
+	}
+	next := newSilent(t)
+	if err := f.begin(next, tunnel.Offer{}); err != nil {
+		t.Fatal(err)
+	}
+	check("the next session", "localhost:22", "localhost:80", "localhost:81")
+	next.end()
 }

@@ -3,7 +3,6 @@ package cmd
 import (
 	"context"
 	"net"
-	"strconv"
 	"sync"
 
 	"adit/internal/bench"
@@ -42,16 +41,7 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 		return err
 	}
 	defer forwards.close() // after the sessions' end
-	defer u.onReload(func() error {
-		if err := book.reload(); err != nil {
-			return err
-		}
-		plans, err := book.plans()
-		if err != nil {
-			return err
-		}
-		return forwards.change(plans)
-	})()
+	defer u.onReload(func() error { return book.replanAll(forwards) })()
 	cfg.Codes = c.Bool("code")
 	cfg.Keep = c.String("save") != ""
 	cfg.Admit = func(k [32]byte) (string, bool) {
@@ -73,7 +63,7 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 	defer wg.Wait()
 	defer stop(net.ErrClosed)
 	wg.Go(func() { book.follow(sctx) })
-	for saved := 0; ; {
+	for {
 		s, err := l.Accept(ctx)
 		if err != nil {
 			return err
@@ -84,10 +74,7 @@ func listen(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, book *r
 		}
 		u.run.add(s, how)
 		if name == "" && cfg.Keep {
-			name = c.String("save")
-			if saved++; saved > 1 {
-				name += "-" + strconv.Itoa(saved)
-			}
+			name = book.freeName(c.String("save"))
 			u.save(s, name, nil, "")
 		}
 		unhook := recoverOnHangup(s)

@@ -3,6 +3,7 @@ package cmd
 import (
 	"context"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -60,13 +61,13 @@ func newRulebook(u *ui, c *cli.Context, base func(configFile) (tunnel.Policy, er
 	r := &rulebook{u: u, c: c, base: base, gates: make(map[*tunnel.Gate]*gated)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, err := r.applyLocked(configOf(c))
+	_, err := r.applyLocked(configOf(c), nil)
 	return r, err
 }
 
-// applyLocked puts what file and the file of peers say in force, or nothing of it. It returns what is to be called
-// without mu: it ends the sessions of peers that are known no more.
-func (r *rulebook) applyLocked(file configFile) (gone []func(), err error) {
+// applyLocked puts what file and the file of peers say in force, or nothing of it, which is also when check, if it is
+// not nil, fails. It returns what is to be called without mu: it ends the sessions of peers that are known no more.
+func (r *rulebook) applyLocked(file configFile, check func(configFile, *identity.Peers) error) (gone []func(), err error) {
 	path, err := identity.PeersFile()
 	if err != nil {
 		return nil, err
@@ -79,6 +80,11 @@ func (r *rulebook) applyLocked(file configFile) (gone []func(), err error) {
 	others, err := r.base(file)
 	if err != nil {
 		return nil, err
+	}
+	if check != nil {
+		if err := check(file, peers); err != nil {
+			return nil, err
+		}
 	}
 	r.file, r.peers, r.others, r.stamp, r.looked = file, peers, others, stamp, time.Now()
 	for g, s := range r.gates {
@@ -134,15 +140,15 @@ func (r *rulebook) policyLocked(name string) tunnel.Policy {
 	return policy
 }
 
-// reload reads the config file and the file of peers again, and lets the gates follow. After an error
-// everything is as it was.
-func (r *rulebook) reload() error {
+// reload reads the config file and the file of peers again, and lets the gates follow. After an error, of check too,
+// everything is as it was. check may be nil; it is called with the lock held.
+func (r *rulebook) reload(check func(configFile, *identity.Peers) error) error {
 	file, err := loadConfig(r.u, r.c)
 	if err != nil {
 		return err
 	}
 	r.mu.Lock()
-	gone, err := r.applyLocked(file)
+	gone, err := r.applyLocked(file, check)
 	r.mu.Unlock()
 	callAll(gone)
 	return err
@@ -173,19 +179,46 @@ func (r *rulebook) plans() (map[string]forwarding, error) {
 	return plansOf(r.c, r.file, r.peers)
 }
 
-// replan reads the files again, and has f forward what they say now.
-func (r *rulebook) replan(f *forwarder) error {
-	if err := r.reload(); err != nil {
+// replan reads the files again, and has f forward what planOf takes from them. Where that makes no sense, rules do not
+// change either.
+func (r *rulebook) replan(f *forwarder, planOf func(configFile) (forwarding, error)) error {
+	var plan forwarding
+	if err := r.reload(func(file configFile, _ *identity.Peers) (err error) {
+		plan, err = planOf(file)
 		return err
-	}
-	r.mu.Lock()
-	file := r.file
-	r.mu.Unlock()
-	plan, err := planOf(r.c, file, peerName(r.c.Args().First()))
-	if err != nil {
+	}); err != nil {
 		return err
 	}
 	return f.change(plan)
+}
+
+// replanAll is replan for forwards to many.
+func (r *rulebook) replanAll(p *peerForwards) error {
+	var plans map[string]forwarding
+	if err := r.reload(func(file configFile, known *identity.Peers) (err error) {
+		plans, err = plansOf(r.c, file, known)
+		return err
+	}); err != nil {
+		return err
+	}
+	return p.change(plans)
+}
+
+// freeName returns name, or the first of name-2, name-3 and so on that nobody has.
+func (r *rulebook) freeName(name string) string {
+	r.mu.Lock()
+	r.looked = time.Time{} // the last one to be saved may be there since
+	gone := r.refreshLocked()
+	free := name
+	for n := 2; ; n++ {
+		if _, taken := r.peers.ByName(free); !taken {
+			break
+		}
+		free = name + "-" + strconv.Itoa(n)
+	}
+	r.mu.Unlock()
+	callAll(gone)
+	return free
 }
 
 // gate returns the gate of a session with the named peer, "" after a meeting by code. It follows the
@@ -252,7 +285,7 @@ func (r *rulebook) refreshLocked() (gone []func()) {
 		return nil
 	}
 	r.stamp = stampOf(path) // a file that is wrong is told of once
-	if gone, err = r.applyLocked(r.file); err != nil {
+	if gone, err = r.applyLocked(r.file, nil); err != nil {
 		r.u.say("the known peers stay as they were: %v", err)
 	}
 	return gone

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"adit/internal/identity"
+	"adit/internal/peer"
 	"adit/tunnel"
 )
 
@@ -93,18 +94,29 @@ func TestRulebook(t *testing.T) {
 
 	// What is wrong changes nothing.
 	put(t, dir, "config.toml", "[peers.bob]\nallow = [\"x\"]\n")
-	if err := r.reload(); err == nil || !allows(bob, "localhost:80") {
+	if err := r.reload(nil); err == nil || !allows(bob, "localhost:80") {
 		t.Errorf("a wrong rule: %v, and 80 is allowed: %v", err, allows(bob, "localhost:80"))
 	}
 	put(t, dir, "config.toml", "[peers.bob]\nkey = \""+keyOne+"\"\n")
-	if err := r.reload(); err == nil || failureOf(err).code != exitAuth || !allows(bob, "localhost:80") {
+	if err := r.reload(nil); err == nil || failureOf(err).code != exitAuth || !allows(bob, "localhost:80") {
 		t.Errorf("another key: %v", err)
+	}
+
+	// Nor is there half of it, where the rules are right and the forwards are not.
+	put(t, dir, "config.toml", "[connect]\nlocal = [\"x:y:z\"]\n[peers.bob]\nallow = []\n")
+	f, err := openForwards(t.Context(), r.u, forwarding{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	if err := r.replan(f, func(file configFile) (forwarding, error) { return planOf(r.c, file, "") }); err == nil || !allows(bob, "localhost:80") {
+		t.Errorf("a wrong forward: %v, and 80 is allowed: %v", err, allows(bob, "localhost:80"))
 	}
 
 	// What is right is in force for the sessions that are up.
 	endBob()
 	put(t, dir, "config.toml", "[peers.home]\nlocal = false\n[peers.bob]\nallow = []\n")
-	if err := r.reload(); err != nil {
+	if err := r.reload(nil); err != nil {
 		t.Fatal(err)
 	}
 	if allows(home, "localhost:22") || !allows(code, "localhost:22") {
@@ -117,7 +129,7 @@ func TestRulebook(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, dir, "config.toml", "")
-	if err := r.reload(); err != nil {
+	if err := r.reload(nil); err != nil {
 		t.Fatal(err)
 	}
 	if allows(home, "localhost:22") {
@@ -186,7 +198,7 @@ func TestRulebookForgets(t *testing.T) {
 	enter("bob", "bob", two)
 	check := func(step string, want map[string]int) {
 		t.Helper()
-		if err := r.reload(); err != nil {
+		if err := r.reload(nil); err != nil {
 			t.Fatal(err)
 		}
 		if !maps.Equal(ended, want) {
@@ -203,6 +215,37 @@ func TestRulebookForgets(t *testing.T) {
 	check("another key", map[string]int{"bob": 1, "home": 1})
 	enter("late", "home", one) // it was met before and comes up now
 	check("late", map[string]int{"bob": 1, "home": 1, "late": 1})
+}
+
+// TestFreeName gives each peer that comes by code a name of its own, after a restart too.
+func TestFreeName(t *testing.T) {
+	r, dir, _ := book(t, "", peerTable("home", keyOne, ""))
+	if got := r.freeName("bob"); got != "bob" {
+		t.Errorf("got %q, want the name as it is", got)
+	}
+	if got := r.freeName("home"); got != "home-2" {
+		t.Errorf("got %q, want the next of a name that is taken", got)
+	}
+	put(t, dir, "peers.toml", peerTable("home", keyOne, "")+peerTable("home-2", keyTwo, ""))
+	if got := r.freeName("home"); got != "home-3" {
+		t.Errorf("got %q, want the one after that which was saved just now", got)
+	}
+}
+
+// TestByName takes a name for one that begins as a pasted line does, if it is known.
+func TestByName(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	book(t, "", peerTable("aditya", keyOne, ""))
+	for name, want := range map[string]string{"aditya": "aditya", "adit1abc": ""} {
+		c, err := settled(t, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := peer.Config{Signals: []string{"https://meet.example.org"}}
+		if named, err := byName(c, &cfg); err != nil || named != (want != "") || cfg.PeerName != want {
+			t.Errorf("%s: %v, %v, %q", name, named, err, cfg.PeerName)
+		}
+	}
 }
 
 func TestForwardsFor(t *testing.T) {

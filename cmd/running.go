@@ -21,7 +21,7 @@ type running struct {
 	mu        sync.Mutex
 	doing     string // while there is no session
 	targets   []string
-	listening []control.Listener
+	listening []runningListener
 	sessions  []*runningSession
 	opened    uint64
 	refused   uint64
@@ -30,6 +30,16 @@ type running struct {
 	ready     bool                  // it does what it is for, or waits for what it needs to
 	past      map[string]totals     // of sessions that have ended, by the peer's name
 	more      []func(*metrics.Page) // further figures
+}
+
+// A runningListener is one place where this process listens, or a peer does for it.
+type runningListener struct {
+	peer, side string
+	control.Listener
+}
+
+func listenerOf(e event.Event) runningListener {
+	return runningListener{e.Peer, e.Side, control.Listener{Addr: e.Addr, Target: e.Target}}
 }
 
 // A runningSession is one peer within reach.
@@ -63,10 +73,7 @@ func (r *running) event(e event.Event) {
 	case event.Checking:
 		r.doing = "trying paths to the peer"
 	case event.Listening:
-		l := control.Listener{Addr: e.Addr, Target: e.Target}
-		if !slices.Contains(r.listening, l) {
-			r.listening = append(r.listening, l)
-		}
+		r.listening = append(r.listening, listenerOf(e))
 	case event.Stream:
 		r.streamLocked(e)
 	}
@@ -84,6 +91,18 @@ func (r *running) streamLocked(e event.Event) {
 	case "refused":
 		r.refused++
 	}
+}
+
+// unlisten takes back what a listening event said; none is no harm.
+func (r *running) unlisten(e event.Event) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	if i := slices.Index(r.listening, listenerOf(e)); i >= 0 {
+		r.listening = slices.Delete(r.listening, i, i+1)
+	}
+	r.mu.Unlock()
 }
 
 // offer says what peers may reach here.
@@ -133,8 +152,11 @@ func (r *running) status() control.Status {
 	sessions := slices.Clone(r.sessions)
 	st := control.Status{
 		Command: r.command, Since: r.since, State: "waiting", Doing: r.doing,
-		Targets: slices.Clone(r.targets), Listening: slices.Clone(r.listening),
-		Opened: r.opened, Refused: r.refused, Sessions: []control.Session{},
+		Targets: slices.Clone(r.targets),
+		Opened:  r.opened, Refused: r.refused, Sessions: []control.Session{},
+	}
+	for _, l := range r.listening {
+		st.Listening = append(st.Listening, l.Listener)
 	}
 	r.mu.Unlock()
 	for _, s := range sessions {
