@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,20 +13,35 @@ import (
 
 // A router maps for an hour, or fails.
 type router struct {
+	began time.Time
+
+	mu      sync.Mutex
 	err     error
 	added   []time.Duration // when
 	removed int
-	began   time.Time
 }
 
 func (*router) protocol() Protocol { return PCP }
 
 func (r *router) add(_ context.Context, _, external int) (netip.AddrPort, time.Duration, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.added = append(r.added, time.Since(r.began))
 	return netip.AddrPortFrom(netip.MustParseAddr("20.0.0.1"), uint16(external)), time.Hour, r.err
 }
 
-func (r *router) remove(context.Context, int, int) error { r.removed++; return nil }
+func (r *router) remove(context.Context, int, int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.removed++
+	return nil
+}
+
+func (r *router) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+}
 
 // TestKeep: a router that does not answer has until the end of the mapping's lifetime.
 func TestKeep(t *testing.T) {
@@ -54,11 +70,11 @@ func TestKeep(t *testing.T) {
 				r := new(router)
 				ended, cancel := keep(t, r)
 				defer cancel()
-				r.err = c.err
+				r.fail(c.err)
 				if c.until > 0 {
 					time.Sleep(c.until)
 					synctest.Wait()
-					r.err = nil
+					r.fail(nil)
 				}
 				if c.over > 0 {
 					if worked := <-ended; !worked || time.Since(r.began) != c.over || r.removed != 1 {
