@@ -15,9 +15,6 @@ const (
 	// gatherFresh is how long what one session of several has found out about this side's addresses holds
 	// for the next: NATs keep a mapping for 30 s or more.
 	gatherFresh = 10 * time.Second
-
-	// remapLeast is between two times that the router is asked anew for a port.
-	remapLeast = 5 * time.Second
 )
 
 // A base is what the sessions of one place share: a pair of sockets, the mux that finds the session of a
@@ -36,10 +33,8 @@ type base struct {
 	users     int
 	stun      []string
 	ends      map[*endpoint]struct{} // told of the network
-	mapper    *portmap.Mapper        // nil if the router is not to be asked
-	mapped    portmap.Mapping        // the zero Mapping if there is none
-	mappedAt  time.Time              // when mapper was made
-	gathering *gathering             // the last one; nil if what it found is not true any more
+	mapping   mapping
+	gathering *gathering // the last one; nil if what it found is not true any more
 }
 
 // A gathering is one search for this side's addresses, for all who want to know them now.
@@ -66,8 +61,9 @@ func newBase(cfg Config, stun []string) (*base, error) {
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	host.SetHandler(b.mux.Deliver)
 	if cfg.PortMapping && !cfg.Loopback && cfg.Path != PathRelay {
-		b.mappedAt = time.Now()
-		b.mapper = portmap.Open(portmap.Config{Port: host.Port(), Logger: cfg.Logger}, b.portMapped)
+		b.openMapper(func() mapper {
+			return portmap.Open(portmap.Config{Port: host.Port(), Logger: cfg.Logger}, b.portMapped)
+		})
 	}
 	b.monitor = netmon.Open(cfg.Logger, func(netmon.Event) { b.networkChanged() })
 	return b, nil
@@ -85,7 +81,7 @@ func (b *base) use() *base {
 func (b *base) release() error {
 	b.mu.Lock()
 	b.users--
-	last, mapper := b.users == 0, b.mapper
+	last, mapper := b.users == 0, b.mapping.mapper
 	b.mu.Unlock()
 	if !last {
 		return nil
@@ -127,11 +123,8 @@ func (b *base) servers() []string {
 func (b *base) join(e *endpoint) {
 	b.mu.Lock()
 	b.ends[e] = struct{}{}
-	m := b.mapped
 	b.mu.Unlock()
-	if m.External.IsValid() {
-		e.portMapped(m)
-	}
+	b.tellMapped(e)
 }
 
 func (b *base) leave(e *endpoint) {
@@ -152,48 +145,28 @@ func (b *base) each(f func(*endpoint)) {
 	}
 }
 
+// networkChanged has the sessions look for other paths, and those that have none yet for their addresses here.
 func (b *base) networkChanged() {
+	b.forget()
+	b.each(func(e *endpoint) { e.networkChanged() })
+}
+
+// forget drops what is known of the network, and asks the router that is there now for a port.
+func (b *base) forget() {
 	b.mu.Lock()
 	b.gathering = nil
 	b.mu.Unlock()
-	b.host.NetworkChanged()
-	b.each(func(e *endpoint) { e.tell(func(r *roamer) { r.network = true }) })
+	b.remap()
 }
 
-// portMapped is told of the public port that the router forwards to this side's.
-func (b *base) portMapped(m portmap.Mapping) {
-	if !m.Public() {
-		b.cfg.Logger.Info("the router's own address is not public: it is behind another NAT", "protocol", m.Protocol, "external", m.External)
-		return
+// stopRefresh ends the refresh of this side's mappings, which a path that is up keeps alive by itself, unless
+// somebody waits for a peer that may go by them.
+func (b *base) stopRefresh() {
+	waiting := false
+	b.each(func(e *endpoint) { waiting = waiting || e.waits() })
+	if !waiting {
+		b.host.StopRefresh()
 	}
-	b.mu.Lock()
-	b.mapped = m
-	b.mu.Unlock()
-	b.each(func(e *endpoint) { e.portMapped(m) })
-}
-
-// remap asks the router that is there now for a port, and forgets what the one before gave.
-func (b *base) remap() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.gathering = nil
-	if b.mapper == nil || b.users == 0 || time.Since(b.mappedAt) < remapLeast {
-		return
-	}
-	old := b.mapper
-	b.wg.Go(func() { old.Close() })
-	b.mapped, b.mappedAt = portmap.Mapping{}, time.Now()
-	b.mapper = portmap.Open(portmap.Config{Port: b.host.Port(), Logger: b.cfg.Logger}, b.portMapped)
-}
-
-// tried returns what is closed when the router has had its chance; nil if it is not asked.
-func (b *base) tried() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.mapper == nil {
-		return nil
-	}
-	return b.mapper.Tried()
 }
 
 // gather is punch.Host.Gather for several at once: who comes while a search is under way, or not later after

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,7 +45,6 @@ var ErrRestarted = errors.New("the peer was started again")
 type caller struct {
 	cfg    Config
 	static *handshake.KeyPair
-	late   late
 	fresh  *fresh
 	turn   chan struct{} // capacity 1: held by who has made an offer, for nextAfter at most
 	got    chan answered // capacity: one for each rendezvous
@@ -58,6 +58,7 @@ type caller struct {
 type answered struct {
 	client    *signal.Client
 	room      *signal.Room
+	told      []signal.Candidate // what the offer said of this side
 	remote    signal.Description
 	keys      *handshake.Result
 	challenge [16]byte
@@ -72,7 +73,7 @@ func dialByKey(ctx context.Context, cfg Config) (_ *Session, err error) {
 	}
 	cfg.Who = who(cfg.Peer)
 	c := &caller{
-		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), late: newLate(), fresh: newFresh(),
+		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), fresh: newFresh(),
 		turn: make(chan struct{}, 1), got: make(chan answered, len(cfg.Signals)),
 	}
 	monitor := netmon.Open(cfg.Logger, func(netmon.Event) { c.fresh.changed() })
@@ -108,11 +109,18 @@ func dialByKey(ctx context.Context, cfg Config) (_ *Session, err error) {
 	if a.err != nil {
 		return nil, a.err
 	}
+	// The offer is as old as the peer's absence; what this side has found since then follows.
+	late := newLate()
+	for _, c := range end.description(late.add).Candidates {
+		if !slices.Contains(a.told, c) {
+			late.add(toPunch(c))
+		}
+	}
 	end.allocateFrom(a.room)
 	if err := end.check(a.remote, a.keys, true, false); err != nil {
 		return nil, err
 	}
-	s, err := finish(ctx, cfg, end, a.client, a.room, a.remote, a.keys, true, c.late)
+	s, err := finish(ctx, cfg, end, a.client, a.room, a.remote, a.keys, true, late)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +223,9 @@ func (c *caller) try(ctx context.Context, client *signal.Client, door *signal.Ke
 	if err != nil {
 		return a, failf(ClassAuth, "check the peer's key", err, "%v", err)
 	}
-	offer, err := noise.Offer(marshal(end.description(c.late.add)))
+	d := end.description(nil)
+	a.told = d.Candidates
+	offer, err := noise.Offer(marshal(d))
 	if err != nil {
 		return a, failf(ClassAuth, "check the peer's key", err, "%v", err)
 	}

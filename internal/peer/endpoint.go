@@ -46,11 +46,14 @@ type endpoint struct {
 
 	died atomic.Pointer[Error] // not nil: the peer's process has, and this side has closed the link for that
 
-	gathered chan struct{} // closed when no further candidate will come but of the router
-	nat      *natTalk
-	past     history.Entry // what worked before; constant
+	fresh *fresh        // ends the search for addresses when the network changed, until there is a roamer
+	roams chan struct{} // closed when there is one
+	nat   *natTalk
+	past  history.Entry // what worked before; constant
 
 	mu         sync.Mutex
+	gathered   chan struct{} // closed when no further candidate will come but of the router; another one in another network
+	stale      bool          // the network changed, and nobody has looked at that yet
 	candidates []punch.Candidate
 	remote     []punch.Candidate     // the peer's
 	hosts      []netip.AddrPort      // addresses of the peer's own
@@ -82,7 +85,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 		}
 	}
 	e := &endpoint{
-		cfg: cfg, base: b, host: b.host, mux: b.mux, gathered: make(chan struct{}), nat: newNATTalk(),
+		cfg: cfg, base: b, host: b.host, mux: b.mux, gathered: make(chan struct{}), nat: newNATTalk(), fresh: newFresh(), roams: make(chan struct{}),
 		revealed: make(chan []byte, 1), chosen: make(chan netip.AddrPort, 1), searched: make(chan struct{}),
 	}
 	e.board = newSwitchboard(e.host, e.mux)
@@ -101,14 +104,86 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 		close(e.gathered) // the peer must not learn any other address
 		return e, nil
 	}
-	e.wg.Go(func() {
-		defer close(e.gathered)
-		if err := b.gather(e.ctx, gatherFresh, e.found); err != nil && e.ctx.Err() == nil {
-			cfg.Logger.Info("gathering ended early", "err", err)
-		}
-		e.nat.measured(b.nat(e.ctx))
-	})
+	e.wg.Go(e.gather)
 	return e, nil
+}
+
+// gather looks for this side's addresses, and again in another network for as long as there is no roamer, who does so
+// from then on.
+func (e *endpoint) gather() {
+	for {
+		ctx, done := e.fresh.with(e.ctx)
+		if err := e.base.gather(ctx, gatherFresh, e.found); err != nil && ctx.Err() == nil {
+			e.cfg.Logger.Info("gathering ended early", "err", err)
+		}
+		if ctx.Err() == nil {
+			e.nat.measured(e.base.nat(ctx))
+		}
+		e.endGathering(ctx)
+		select {
+		case <-ctx.Done():
+		case <-e.roams:
+		}
+		done()
+		if !e.moved() {
+			return
+		}
+		e.forgetNetwork()
+	}
+}
+
+// endGathering says that all candidates are there, unless they are of another network.
+func (e *endpoint) endGathering(ctx context.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ctx.Err() == nil || e.ctx.Err() != nil {
+		closeOnce(e.gathered)
+	}
+}
+
+// moved reports whether the network changed, and nobody else looks after that.
+func (e *endpoint) moved() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ctx.Err() != nil || e.roamer != nil || !e.stale {
+		return false
+	}
+	e.stale = false
+	select {
+	case <-e.gathered:
+		e.gathered = make(chan struct{})
+	default: // who waits goes on waiting
+	}
+	return true
+}
+
+// closeOnce closes c if it is open. The caller sees to it that nobody else does.
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// networkChanged is told that this machine is in another network, or may be.
+func (e *endpoint) networkChanged() {
+	e.mu.Lock()
+	waits := e.roamer == nil
+	e.stale = e.stale || waits // whoever comes first sees it: gather, or the roamer that is about to be
+	e.mu.Unlock()
+	if waits {
+		e.fresh.changed()
+		return
+	}
+	e.tell(func(r *roamer) { r.network = true })
+}
+
+// waits reports whether there is no path yet.
+func (e *endpoint) waits() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.roamer == nil
 }
 
 // portMapped is told of the public port that the router forwards to this side's. To ICE it is like an
@@ -125,14 +200,13 @@ func (e *endpoint) portMapped(m portmap.Mapping) {
 	e.found(c)
 }
 
-// forgetNetwork drops what was found in a network that this machine has left, or may have left, and asks
-// the router that is there now for a port.
+// forgetNetwork drops what was found in a network that this machine has left, or may have left.
 func (e *endpoint) forgetNetwork() {
-	e.base.remap()
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.candidates = slices.DeleteFunc(e.candidates, func(c punch.Candidate) bool { return c.Type != punch.Relay })
 	e.mapped = punch.Candidate{}
+	e.mu.Unlock()
+	e.base.tellMapped(e) // the router that is there now may have been quick
 }
 
 func (e *endpoint) found(c punch.Candidate) {
@@ -166,8 +240,11 @@ func (e *endpoint) description(tell func(punch.Candidate)) signal.Description {
 
 // settle waits until gathering is over.
 func (e *endpoint) settle(ctx context.Context) error {
+	e.mu.Lock()
+	gathered := e.gathered
+	e.mu.Unlock()
 	select {
-	case <-e.gathered:
+	case <-gathered:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

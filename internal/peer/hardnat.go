@@ -37,7 +37,7 @@ const (
 const (
 	// A session bursts so often one right after the other, and then once in burstEvery: the peer chooses
 	// the address, and may ask for as many generations as it likes.
-	burstsAtOnce = 3
+	burstsAtOnce = 5
 	burstEvery   = 10 * time.Minute
 )
 

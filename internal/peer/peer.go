@@ -190,7 +190,10 @@ func (s *Session) Wait() error {
 }
 
 // Recover looks for another path at once, as when the network changed.
-func (s *Session) Recover() { s.end.tell(func(r *roamer) { r.network = true }) }
+func (s *Session) Recover() {
+	s.end.base.forget()
+	s.end.networkChanged()
+}
 
 // Dismiss ends the session at once, because this side knows the peer no more, and tells the peer so. What is left of
 // the session goes with Close.
@@ -227,9 +230,11 @@ func start(end *endpoint, p path, remote signal.Description, cfg Config, client 
 	r.moved = true // it takes note of the path
 	end.mu.Lock()
 	end.roamer = r
+	r.network = end.stale
 	end.mu.Unlock()
+	close(end.roams)
 	end.wg.Go(r.run)
-	end.host.StopRefresh() // from here on the link keeps the NAT's mapping alive
+	end.base.stopRefresh() // from here on the link keeps the NAT's mapping alive
 	end.wg.Go(func() {
 		select {
 		case <-s.link.Done():

@@ -294,7 +294,7 @@ func (r *roamer) endGeneration() {
 		r.gen.cancel()
 		r.gen = nil
 		if r.e.link.Err() == nil && r.was == link.Up {
-			r.e.host.StopRefresh() // the link keeps its own mapping
+			r.e.base.stopRefresh() // the link keeps its own mapping
 		}
 	}
 }
@@ -340,7 +340,7 @@ func (r *roamer) generationStep(s link.State) {
 		r.rekey.want()
 		r.gen = nil // its agent lingers
 		g.cancel()
-		r.e.host.StopRefresh()
+		r.e.base.stopRefresh()
 		r.calmAt, r.backoff = r.now, 0
 		return
 	}
