@@ -16,10 +16,10 @@ type HalfConn interface {
 // Join joins c, which is closed in the end, to target over s, and returns when both directions have
 // ended, nil, or one failed. decided is called once, before anything is written to c: with nil when the
 // peer has accepted the stream, else with why there is none, *RefusedError or another. What c gives is sent
-// before that.
+// before that. While Open waits for a session it ends if c's other side leaves, which is seen if c is a syscall.Conn.
 func Join(ctx context.Context, s Session, target Target, c HalfConn, decided func(error), opts Options) error {
 	e := StreamEvent{Target: target.String()}
-	st, err := s.Open(ctx, headerTo(target).encode())
+	st, err := (*waiting)(nil).open(ctx, s, headerTo(target).encode(), c)
 	if err != nil {
 		decided(err)
 		abort(c)

@@ -46,6 +46,7 @@ type Listener struct {
 	opts      Options
 	listeners []net.Listener
 	sockets   []*net.UDPConn // instead, for datagrams
+	waiting   waiting
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -53,7 +54,9 @@ type Listener struct {
 
 // Listen listens where f says and gives each connection a stream of its own on s, until ctx is done
 // or Close is called; then connections are reset. A refused stream resets its connection. The end of
-// the session resets connections, and new ones as they come: it does not end the listener.
+// the session resets connections, and new ones as they come: it does not end the listener. Where Open waits for a
+// session, so do 256 connections at most: another one resets the one that came first. One whose client has left is
+// reset; one whose client has ended its direction, after 30 seconds.
 //
 // Where f is about datagrams each source has a flow instead, which ends after a minute of silence, or
 // five once datagrams went both ways. There are 256 at most: another one ends the one that was silent the longest.
@@ -153,7 +156,7 @@ func (l *Listener) accept(ctx context.Context, n net.Listener, serve func(contex
 
 func (l *Listener) serve(ctx context.Context, c net.Conn) {
 	e := StreamEvent{Target: l.name, Peer: c.RemoteAddr().String()}
-	st, err := l.session.Open(ctx, l.header.encode())
+	st, err := l.waiting.open(ctx, l.session, l.header.encode(), c)
 	if err != nil {
 		abort(c)
 		l.opts.stream(ended(e, 0, 0, err))

@@ -208,7 +208,8 @@ func (l *Listener) denySocks(c net.Conn, code byte) {
 // connectSocks joins c to a stream to the target once the peer has it.
 func (l *Listener) connectSocks(ctx context.Context, c conn, target Target) {
 	e := StreamEvent{Target: target.String(), Peer: c.RemoteAddr().String()}
-	st, err := l.session.Open(ctx, header{kind: kindDynamic, target: target}.encode())
+	_ = c.SetDeadline(time.Time{}) // it may wait for the session; fails on a closed one only
+	st, err := l.waiting.open(ctx, l.session, header{kind: kindDynamic, target: target}.encode(), c)
 	if err == nil {
 		if err = st.WaitAccepted(ctx); err != nil {
 			_ = st.Reset(CodeCanceled) // it may be what failed
