@@ -111,7 +111,7 @@ func (h priorityHandler) WithGroup(name string) slog.Handler {
 	return priorityHandler{h.Handler.WithGroup(name), h.w}
 }
 
-// logEvent writes an event as a record.
+// logEvent writes an event as a record. The caller holds mu.
 func (u *ui) logEvent(e event.Event) {
 	level, message := slog.LevelInfo, e.Name
 	var attrs []slog.Attr
@@ -131,8 +131,14 @@ func (u *ui) logEvent(e event.Event) {
 		}
 	case event.Stream:
 		message = "stream " + e.State
-		if level = slog.LevelDebug; e.State == "refused" {
-			level = slog.LevelWarn
+		level = slog.LevelDebug
+		if e.State == "refused" {
+			if show, skipped := u.refusalLocked(e.Peer); show {
+				level = slog.LevelWarn
+				if skipped > 0 {
+					attrs = append(attrs, slog.Int("not logged", skipped))
+				}
+			}
 		}
 	}
 	add("peer", e.Peer)

@@ -42,14 +42,15 @@ type ui struct {
 	run      *running                 // of a command that others may ask about; may be nil
 	reloads  reloads
 
-	mu      sync.Mutex
-	status  string    // what the status line says
-	shown   bool      // whether it is on the screen
-	vivid   bool      // whether it is there to be looked at
-	started time.Time // when the path came up
-	path    string
-	streams int
-	later   *time.Timer // will show streams, if not nil
+	mu       sync.Mutex
+	status   string    // what the status line says
+	shown    bool      // whether it is on the screen
+	vivid    bool      // whether it is there to be looked at
+	started  time.Time // when the path came up
+	path     string
+	streams  int
+	later    *time.Timer // will show streams, if not nil
+	refusals refusals
 }
 
 const (
@@ -156,7 +157,10 @@ func (u *ui) peerLocked(e event.Event) {
 	case event.Unanswered:
 		u.lineLocked(e.Message, "")
 	case event.Stream:
-		if e.State == "refused" || u.verbose {
+		switch {
+		case e.State == "refused":
+			u.refusalLineLocked(e.Peer, e.Peer+": ", e.State+" "+e.Target+because(e.Message))
+		case u.verbose:
 			u.lineLocked(e.Peer+": ", e.State+" "+e.Target+because(e.Message))
 		}
 	case event.Listening:
@@ -230,7 +234,7 @@ func (u *ui) streamLocked(e event.Event) {
 	}
 	switch {
 	case e.State == "refused":
-		u.lineLocked("refused ", e.Target+because(e.Message))
+		u.refusalLineLocked("", "refused ", e.Target+because(e.Message))
 	case u.verbose:
 		u.lineLocked("stream ", fmt.Sprintf("%s: %s%s", e.State, e.Target, because(e.Message)))
 	}
