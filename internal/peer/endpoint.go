@@ -251,19 +251,29 @@ func (e *endpoint) settle(ctx context.Context) error {
 	return nil
 }
 
-// settleAll is settle for a line that cannot be amended later: it gives the router a moment too.
-func (e *endpoint) settleAll(ctx context.Context) error {
-	tried := e.base.tried()
-	if err := e.settle(ctx); err != nil || tried == nil {
+// settleAll is settle for a line that cannot be amended later: it gives the router a moment too, and the relays, whose
+// allocation relayed ends; nil if there is none.
+func (e *endpoint) settleAll(ctx context.Context, relayed <-chan struct{}) error {
+	mapped := e.base.tried()
+	if err := e.settle(ctx); err != nil {
 		return err
 	}
-	t := time.NewTimer(mapFor)
-	defer t.Stop()
-	select {
-	case <-tried:
-	case <-t.C:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	relay, router := time.NewTimer(relayedFor), time.NewTimer(mapFor)
+	defer relay.Stop()
+	defer router.Stop()
+	for mapped != nil || relayed != nil {
+		select {
+		case <-mapped:
+			mapped = nil
+		case <-router.C:
+			mapped = nil
+		case <-relayed:
+			relayed = nil
+		case <-relay.C:
+			relayed = nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	return nil
 }

@@ -53,14 +53,15 @@ func byLine(ctx context.Context, cfg Config, ch signal.Channel, patient bool) (_
 		// A command may take its time to end; the session need not wait for it.
 		end.wg.Go(func() { ch.Close() })
 	}()
+	relayed := end.allocate(nil) // on those of the settings
 	if cfg.Role == Exposer {
-		return offerLine(ctx, cfg, ch, end)
+		return offerLine(ctx, cfg, ch, end, relayed)
 	}
-	return answerLine(ctx, cfg, ch, end, patient)
+	return answerLine(ctx, cfg, ch, end, relayed, patient)
 }
 
-func offerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint) (*Session, error) {
-	if err := end.settleAll(ctx); err != nil {
+func offerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint, relayed <-chan struct{}) (*Session, error) {
+	if err := end.settleAll(ctx, relayed); err != nil {
 		return nil, err
 	}
 	noise, err := handshake.NewInitiator(handshake.Config{Mode: handshake.ModePaste})
@@ -104,7 +105,7 @@ func offerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint
 	return s, nil
 }
 
-func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint, patient bool) (*Session, error) {
+func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint, relayed <-chan struct{}, patient bool) (*Session, error) {
 	m, err := receive(ctx, ch, signal.KindOffer)
 	if err != nil {
 		return nil, err
@@ -121,7 +122,7 @@ func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoin
 	if err != nil {
 		return nil, failf(ClassSignal, "use the same version of adit on both sides", err, "the peer's offer makes no sense: %v", err)
 	}
-	if err := end.settleAll(ctx); err != nil {
+	if err := end.settleAll(ctx, relayed); err != nil {
 		return nil, err
 	}
 	answer, keys, err := noise.Answer(marshal(end.description(nil)))

@@ -42,6 +42,10 @@ const (
 	// mapFor is how long a line that is about to be shown waits for the router, after everything else.
 	mapFor = 300 * time.Millisecond
 
+	// relayedFor is how long it waits for an address on a relay, which takes UDP two round trips, and TCP or TLS,
+	// where UDP is blocked, streamAfter and four.
+	relayedFor = 2 * time.Second
+
 	// checkFor is how long connectivity checks may take once both sides know each other, where no
 	// timeout was given. The peer's checks start at the same moment, give or take one delivery, so a
 	// path that has not shown itself by then does not exist.

@@ -231,7 +231,7 @@ func TestNoRendezvous(t *testing.T) {
 // pasted makes two sides whose lines reach each other through pipes.
 func pasted(t *testing.T, toExposer, toConnecter func(line string) string) (a, b *side) {
 	t.Helper()
-	offerOut, offerIn, answerOut, answerIn := relay(toConnecter, toExposer)
+	offerOut, offerIn, answerOut, answerIn := linked(toConnecter, toExposer)
 	a = dial(t.Context(), Config{Role: Exposer, Signal: "paste", Paste: signal.PasteConfig{In: answerOut, Out: offerIn}})
 	b = dial(t.Context(), Config{Role: Connecter, Signal: "paste", Paste: signal.PasteConfig{In: offerOut, Out: answerIn}})
 	t.Cleanup(func() { offerIn.Close(); answerIn.Close() })
@@ -250,7 +250,7 @@ func (c changing) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func relay(toConnecter, toExposer func(string) string) (offerOut io.Reader, offerIn io.WriteCloser, answerOut io.Reader, answerIn io.WriteCloser) {
+func linked(toConnecter, toExposer func(string) string) (offerOut io.Reader, offerIn io.WriteCloser, answerOut io.Reader, answerIn io.WriteCloser) {
 	r1, w1 := io.Pipe()
 	r2, w2 := io.Pipe()
 	return r1, changing{w1, toConnecter}, r2, changing{w2, toExposer}

@@ -65,8 +65,9 @@ type relayResult struct {
 }
 
 // allocate gets an address on one of the servers in the background: over UDP, or over TCP and TLS if
-// that takes too long. It is told to the peer like any other candidate.
-func (e *endpoint) allocate(servers []signal.TURNServer) {
+// that takes too long. It is told to the peer like any other candidate. What it returns is closed when that is over;
+// nil if there is nothing to ask for, or somebody else has.
+func (e *endpoint) allocate(servers []signal.TURNServer) <-chan struct{} {
 	e.mu.Lock()
 	e.relays.servers = servers
 	servers = slices.Concat(e.cfg.TURN, servers)
@@ -77,8 +78,9 @@ func (e *endpoint) allocate(servers []signal.TURNServer) {
 	}
 	e.mu.Unlock()
 	if !begin {
-		return
+		return nil
 	}
+	over := make(chan struct{})
 	var datagram, stream []signal.TURNServer
 	for _, s := range servers {
 		if strings.HasPrefix(s.URL, "turns:") || strings.HasSuffix(s.URL, "transport=tcp") {
@@ -92,6 +94,7 @@ func (e *endpoint) allocate(servers []signal.TURNServer) {
 			e.mu.Lock()
 			e.relays.asking--
 			e.mu.Unlock()
+			close(over)
 		}()
 		ctx, cancel := context.WithTimeout(e.ctx, allocateFor)
 		defer cancel()
@@ -150,6 +153,7 @@ func (e *endpoint) allocate(servers []signal.TURNServer) {
 			}
 		}
 	})
+	return over
 }
 
 // allocateFrom is allocate on the relays that the rendezvous knows, and on those of the settings.
