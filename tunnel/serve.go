@@ -14,7 +14,9 @@ import (
 )
 
 const (
+	// dialTimeout is for all of a target's addresses, minDial what one has at least while there is time.
 	dialTimeout = 10 * time.Second
+	minDial     = 2 * time.Second
 
 	// maxDials is how many targets are dialled at once. While that many are, further streams wait in
 	// the session, which bounds them.
@@ -213,19 +215,35 @@ func (o *Offer) dial(ctx context.Context, t destination) (net.Conn, error) {
 	case t.UDP:
 		network = "udp"
 	}
-	var d net.Dialer
-	var first error
-	for _, a := range addrs {
-		d.KeepAlive = 0
-		if host, _, err := net.SplitHostPort(a); err == nil && net.ParseIP(host).IsLoopback() {
+	return dialFirst(ctx, addrs, func(ctx context.Context, addr string) (net.Conn, error) {
+		var d net.Dialer
+		if host, _, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsLoopback() {
 			d.KeepAlive = -1 // who is on this machine cannot vanish, and it costs four system calls
 		}
-		c, err := d.DialContext(ctx, network, a)
+		return d.DialContext(ctx, network, addr)
+	})
+}
+
+// dialFirst returns what dial has for the first address that answers, or the first error. Each has its share of the
+// time that is left to ctx, as net.Dialer gives it to the addresses of a name, so that one without an answer leaves
+// some for the next.
+func dialFirst(ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error)) (net.Conn, error) {
+	var first error
+	for i, a := range addrs {
+		each, cancel := ctx, context.CancelFunc(func() {})
+		if deadline, ok := ctx.Deadline(); ok {
+			each, cancel = context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(len(addrs)-i), minDial))
+		}
+		c, err := dial(each, a)
+		cancel()
 		if err == nil {
 			return c, nil
 		}
 		if first == nil {
 			first = err
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	return nil, first

@@ -97,6 +97,45 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// Addresses without an answer leave time for the others.
+func TestDialFirst(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		addrs []string
+		want  string // the one that answers; "" for none
+		after time.Duration
+	}{
+		{"one", []string{"good"}, "good", 0},
+		{"the second", []string{"hole", "good"}, "good", 5 * time.Second},
+		{"behind a refusal", []string{"bad", "hole", "good"}, "good", 5 * time.Second},
+		{"the last of eight", []string{"hole", "hole", "hole", "hole", "hole", "hole", "hole", "good"}, "", dialTimeout},
+		{"the fifth of eight", []string{"hole", "hole", "hole", "hole", "good", "hole", "hole", "hole"}, "good", 8 * time.Second},
+		{"none", []string{"hole", "bad"}, "", 5 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), dialTimeout)
+				defer cancel()
+				began, got := time.Now(), ""
+				c, err := dialFirst(ctx, test.addrs, func(ctx context.Context, addr string) (net.Conn, error) {
+					switch addr {
+					case "good":
+						got = addr
+						return new(net.TCPConn), nil
+					case "hole":
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					return nil, syscall.ECONNREFUSED
+				})
+				if got != test.want || (c == nil) != (test.want == "") || (err == nil) != (test.want != "") || time.Since(began) != test.after {
+					t.Errorf("%q, %v after %v; want %q after %v", got, err, time.Since(began), test.want, test.after)
+				}
+			})
+		})
+	}
+}
+
 // Dials that get no answer are given up after dialTimeout, and only so many run at once.
 func TestSlowDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
