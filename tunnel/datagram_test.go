@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand"
 	"net"
 	"path/filepath"
@@ -229,6 +230,78 @@ func TestRemote(t *testing.T) {
 	if len(r.m) != 0 {
 		t.Errorf("%d places are remembered after their end", len(r.m))
 	}
+}
+
+// told is a writer that tells of what is written.
+type told chan string
+
+func (c told) Write(b []byte) (int, error) {
+	c <- string(b)
+	return len(b), nil
+}
+
+// Rules that change hold for the next source of datagrams, and for the next connection; what is there stays.
+func TestRemoteAfterAChange(t *testing.T) {
+	target, _ := service(t, "tcp", "127.0.0.1:0", echo)
+	datagrams := udpEcho(t)
+	x, y := reliableSessions(t)
+	log := make(told, refusalBurst)
+	gate := NewGate("", Policy{Remote: []Rule{Any}}, slog.New(slog.NewTextHandler(log, nil)))
+	serving(t, Over(y), Offer{Gate: gate}, Options{})
+	r := NewRemotes()
+	serving(t, Over(x), Offer{Remotes: r}, Options{})
+	m, err := remote(t, Over(x), r, "0:"+datagrams.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := remote(t, Over(x), r, "0:"+target.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := net.Dial("udp", m.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	answered(t, old, []byte("before"))
+
+	gate.Set(Policy{})
+	c, err := net.Dial("udp", m.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		if _, err := c.Read(make([]byte, 10)); err == nil {
+			log <- "an answer"
+		}
+	}()
+	for range 3 { // are denied in one go
+		if _, err := c.Write([]byte("after")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case line := <-log:
+		if !strings.Contains(line, "msg=refused") {
+			t.Errorf("the log has %q, want a refusal", line)
+		}
+	case <-time.After(patience):
+		t.Fatal("nothing is refused")
+	}
+	answered(t, old, []byte("still there"))
+	if len(log) > 0 {
+		t.Errorf("then the log has %q, want nothing", <-log)
+	}
+	c.Close()
+	<-heard
+	place, err := net.ResolveTCPAddr("tcp", n.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialReset(t, place)
 }
 
 // A peer cannot come back from a place that nobody asked for.

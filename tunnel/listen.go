@@ -44,6 +44,7 @@ type Listener struct {
 	name      string // of the target, in events
 	header    header // of its streams
 	opts      Options
+	allow     func() bool // asked for each connection, and each source of datagrams; nil allows all
 	listeners []net.Listener
 	sockets   []*net.UDPConn // instead, for datagrams
 	waiting   waiting
@@ -141,6 +142,10 @@ func (l *Listener) accept(ctx context.Context, n net.Listener, serve func(contex
 		switch {
 		case err == nil:
 			backoff = minBackoff
+			if l.allow != nil && !l.allow() {
+				abort(c)
+				continue
+			}
 			l.wg.Go(func() { serve(ctx, c) })
 			continue
 		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):

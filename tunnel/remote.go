@@ -155,17 +155,12 @@ func (o *Offer) serveListen(ctx context.Context, s Session, st Stream, h header,
 		return
 	}
 	l := &Listener{session: s, name: f.Place(), header: header{kind: kindReturn, id: h.id}, opts: *opts}
+	l.allow = func() bool { return o.Gate.Allows(Remote, f.Place()) == nil } // the rules may change
 	if err := l.listenSoon(ctx, f); err != nil {
 		refuse(st, e, &RefusedError{CodeUnreachable, err.Error()}, opts)
 		return
 	}
-	l.start(ctx, func(ctx context.Context, c net.Conn) {
-		if o.Gate.Allows(Remote, f.Place()) != nil { // the rules may have changed since
-			abort(c)
-			return
-		}
-		l.serve(ctx, c)
-	})
+	l.start(ctx, l.serve)
 	defer l.Close()
 	if err := st.Accept(); err != nil {
 		opts.stream(ended(e, 0, 0, err))

@@ -21,6 +21,7 @@ func (l *Listener) datagrams(ctx context.Context, n *net.UDPConn) {
 	defer stop()
 	buf := make([]byte, maxDatagram)
 	backoff := minBackoff
+	var denied time.Time // when a source was denied
 	for {
 		size, from, err := n.ReadFromUDPAddrPort(buf)
 		switch {
@@ -37,6 +38,15 @@ func (l *Listener) datagrams(ctx context.Context, n *net.UDPConn) {
 			continue
 		}
 		f := t.get(from)
+		if f == nil && l.allow != nil {
+			if time.Since(denied) < refusedFor {
+				continue
+			}
+			if !l.allow() {
+				denied = time.Now()
+				continue
+			}
+		}
 		if f == nil {
 			e := StreamEvent{Target: l.name, Peer: from.String()}
 			f = t.open(from, l.header, e, func(p []byte) {
