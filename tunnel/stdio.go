@@ -42,7 +42,9 @@ func (w output) Write(b []byte) (int, error) {
 
 // Stdio joins in and out to target, or to the peer's default if target is zero. It returns nil when
 // the target's end of data came and all of it was written to out; a *RefusedError if the peer said no;
-// a *LocalError if in or out failed; otherwise what failed, or the cause of ctx. The end of in ends the direction to the target alone.
+// a *LocalError if in or out failed; otherwise what failed, or the cause of ctx. The end of in ends the direction to
+// the target alone. Stdio does not go on with in after the target's end, as ssh -W would: most targets have closed
+// both ways then, which only a write could tell, and a person or a silent program would have to make it.
 //
 // What in gives is sent at once, before the peer has accepted. A Read of in may block for ever, as on
 // a terminal, so Stdio does not wait for it: the goroutine that reads ends with that Read.
