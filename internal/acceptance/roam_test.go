@@ -227,6 +227,20 @@ func TestRoamSSH(t *testing.T) {
 	r.end()
 }
 
+// TestRoamFromHole: a session that a burst found a path for leaves the random NAT, and what the burst found with it.
+func TestRoamFromHole(t *testing.T) {
+	t.Parallel()
+	r := newRoaming(newWorld(t), netlab.PortRestricted)
+	r.right = r.lab.Host(netlab.Symmetric, netlab.HostOptions{})
+	r.start()
+	r.right.Join(r.other) // a further network changes nothing for what goes by the first
+	time.Sleep(5 * time.Second)
+	r.back(time.Second)
+	r.hop()
+	r.back(3 * time.Second)
+	r.end()
+}
+
 // TestRoamNarrow: a path begins to swallow packets of more than 1,250 bytes.
 func TestRoamNarrow(t *testing.T) {
 	t.Parallel()
