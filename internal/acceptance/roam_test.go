@@ -377,7 +377,10 @@ func TestRoamLoss(t *testing.T) {
 				r.copying, r.exposer, r.connecter = r.copyAt(r.left, r.right, 0, "-v")
 			}
 			time.Sleep(2 * time.Second)
-			const sample = 4 * time.Second // scp writes 128 KiB at a time: a tenth of a second's
+			sample := 4 * time.Second
+			if long {
+				sample = 10 * time.Second // scp writes 255 KiB at a time: a fifth of a second's
+			}
 			before := r.copying.rate(sample)
 			drop(t, r.left, "numgen", "random", "mod", "100", "<", "30")
 			lossy := r.copying.rate(c.d)
