@@ -4,11 +4,16 @@ package acceptance
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/relay"
 )
 
 // newRelayWorld is a world whose rendezvous relays too.
@@ -89,6 +94,56 @@ func TestRemembered(t *testing.T) {
 	t.Logf("up after %v", took)
 	if best := min(took[1], took[2]); best > took[0]*2/3 {
 		t.Errorf("up after %v, want the later ones sooner", took)
+	}
+}
+
+// TestRelayPasted: a relay that one side names carries two that met by pasted lines.
+func TestRelayPasted(t *testing.T) {
+	t.Parallel()
+	secret := []byte("0123456789abcdef0123456789abcdef")
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, append(secret, '\n'), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	user := strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10) + ":pasted"
+	for _, exposes := range []bool{true, false} {
+		t.Run(map[bool]string{true: "the exposer's", false: "the connecter's"}[exposes], func(t *testing.T) {
+			w := &world{t: t, adit: adit(t), lab: netlab.New(t)}
+			w.serve(w.lab.Public("rendezvous"), "--turn", "--turn-allow", "198.51.100.0/24", "--turn-secret", file)
+			left, right := w.lab.Host(netlab.Symmetric, netlab.HostOptions{}), w.lab.Host(netlab.Symmetric, netlab.HostOptions{})
+			flags := func(named bool, args ...string) ([]setting, []string) {
+				args = append(args, "--signal", "paste", "--stun", w.stun)
+				if !named {
+					return nil, args
+				}
+				return []setting{variable("ADIT_TURN_PASSWORD", relay.Password(secret, user))},
+					append(args, "--turn", "turn:"+w.stun+"?transport=udp", "--turn-user", user)
+			}
+			r, toExposer, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { r.Close(); toExposer.Close() })
+			settings, args := flags(exposes, "expose", "22")
+			exposer := w.runWith(left, append(settings, stdin(r)), args...)
+			offer, _ := exposer.await("token")
+			r2, _ := input(t, offer.Token)
+			settings, args = flags(!exposes, "connect", "-L", "0")
+			connecter := w.runWith(right, append(settings, stdin(r2)), args...)
+			answer, _ := connecter.await("token")
+			if _, err := io.WriteString(toExposer, answer.Token+"\n"); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			for _, p := range []*process{exposer, connecter} {
+				up, _ := p.await("up")
+				t.Logf("up after %d ms: %s to %s", time.Since(began).Milliseconds(), up.Local, up.Remote)
+				if up.Path != "relay" || up.Transport != "udp" {
+					t.Errorf("path %s %s, want relay udp", up.Path, up.Transport)
+				}
+			}
+			ends(connecter, exposer)
+		})
 	}
 }
 

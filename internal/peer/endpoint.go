@@ -88,7 +88,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 		cfg: cfg, base: b, host: b.host, mux: b.mux, gathered: make(chan struct{}), nat: newNATTalk(), fresh: newFresh(), roams: make(chan struct{}),
 		revealed: make(chan []byte, 1), chosen: make(chan netip.AddrPort, 1), searched: make(chan struct{}),
 	}
-	e.board = newSwitchboard(e.host, e.mux)
+	e.board = newSwitchboard(e.host, e.mux, e.heard, e.probeRelay)
 	var err error
 	if e.index, err = e.mux.Reserve(); err != nil {
 		_ = b.release() // the first error tells more
@@ -184,6 +184,17 @@ func (e *endpoint) waits() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.roamer == nil
+}
+
+// heard returns how many authentic packets have come.
+func (e *endpoint) heard() uint64 {
+	e.mu.Lock()
+	l := e.link
+	e.mu.Unlock()
+	if l == nil {
+		return 0
+	}
+	return l.Stats().ReceivedPackets
 }
 
 // portMapped is told of the public port that the router forwards to this side's. To ICE it is like an

@@ -298,6 +298,9 @@ func (e *endpoint) probeRelays(ctx context.Context) <-chan relayResult {
 	if carried.IsValid() {
 		e.probeRelay(carried)
 	}
+	for _, name := range e.board.reflexive() {
+		e.probeRelay(name)
+	}
 	for _, c := range peers {
 		for _, a := range allocs {
 			e.tryThrough(a, c)
