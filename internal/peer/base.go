@@ -148,6 +148,7 @@ func (b *base) each(f func(*endpoint)) {
 // networkChanged has the sessions look for other paths, and those that have none yet for their addresses here.
 func (b *base) networkChanged() {
 	b.forget()
+	b.host.NetworkChanged()
 	b.each(func(e *endpoint) { e.networkChanged() })
 }
 

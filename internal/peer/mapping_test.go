@@ -59,7 +59,7 @@ func TestRemapSoonAgain(t *testing.T) {
 			return got
 		}
 		change := func() {
-			b.networkChanged()
+			b.forget()
 			e.forgetNetwork() // as the roamer does
 		}
 		time.Sleep(10 * time.Second)
