@@ -90,7 +90,7 @@ func TestFlowIdle(t *testing.T) {
 				synctest.Wait()
 				st := s.opened[0]
 				sent, want := st.sent.Load(), 0 // the first one may travel either way
-				if test.answered { // until then it is one way
+				if test.answered {              // until then it is one way
 					st.came <- []byte("yes")
 					want++
 				}
