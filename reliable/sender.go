@@ -18,7 +18,7 @@ const (
 	receiveWindow = 1 << 16
 
 	// KCP's timeout is the safety net under the link's repairs, for what the peer had no room for: the
-	// smoothed round trip and at least this or eight round trips more. A segment may wait for a queue and
+	// link's round trip and this or eight more, whichever is the most. A segment may wait for a queue and
 	// for several repairs of one before it; all that came meanwhile would be sent again for nothing.
 	minTimeout    = 500 * time.Millisecond
 	timeoutRounds = 8
