@@ -81,6 +81,16 @@ func (k PublicKey) Fingerprint() string {
 // IsZero reports whether k is no key at all.
 func (k PublicKey) IsZero() bool { return k == PublicKey{} }
 
+// decodeLetters returns the 32 bytes that the letters of a key stand for. Package base32 takes a byte of 0xff for
+// padding where there is none, and returns fewer.
+func decodeLetters(body string) (k [32]byte, ok bool) {
+	b, err := letters.DecodeString(body)
+	if err != nil || len(b) != len(k) {
+		return k, false
+	}
+	return [32]byte(b), true
+}
+
 // ParsePublicKey reads the text form of a public key. There is one way to write each key, but for
 // capitals, and white space around it. The error says what is wrong with the text and wraps ErrKeyText.
 func ParsePublicKey(s string) (PublicKey, error) {
@@ -94,8 +104,8 @@ func ParsePublicKey(s string) (PublicKey, error) {
 	case len(body) != keyLetters:
 		return PublicKey{}, fmt.Errorf("%w: it has %d letters behind %q and not %d", ErrKeyText, len(body), publicPrefix, keyLetters)
 	}
-	b, err := letters.DecodeString(body)
-	if err != nil {
+	b, ok := decodeLetters(body)
+	if !ok {
 		return PublicKey{}, fmt.Errorf("%w: letters from a to z and digits from 2 to 7 follow %q", ErrKeyText, publicPrefix)
 	}
 	k := PublicKey(b)
@@ -103,7 +113,7 @@ func ParsePublicKey(s string) (PublicKey, error) {
 		return PublicKey{}, fmt.Errorf("%w: its last letter cannot be", ErrKeyText)
 	}
 	// A point of small order would make the shared secret anybody's: RFC 7748 section 6.1.
-	p, err := ecdh.X25519().NewPublicKey(b)
+	p, err := ecdh.X25519().NewPublicKey(b[:])
 	if err != nil {
 		return PublicKey{}, fmt.Errorf("%w: %v", ErrKeyText, err)
 	}

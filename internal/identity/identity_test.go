@@ -68,6 +68,7 @@ func FuzzParsePublicKey(f *testing.F) {
 	_, p := alice(f)
 	f.Add(p.String())
 	f.Add("adit1")
+	f.Add("adit1" + strings.Repeat("2", keyLetters-7) + "\xff\xff\xff0000") // "padding"
 	f.Fuzz(func(t *testing.T, s string) {
 		k, err := ParsePublicKey(s)
 		if err == nil && k.String() != strings.ToLower(strings.TrimSpace(s)) {

@@ -188,11 +188,11 @@ func parseKeyFile(s string) (k PrivateKey, problem string) {
 	if secret == "" {
 		return k, "it holds no key"
 	}
-	b, err := letters.DecodeString(body)
-	if !ok || len(body) != keyLetters || err != nil || PrivateKey(b).text() != secret {
+	b, whole := decodeLetters(body)
+	if !ok || !whole || PrivateKey(b).text() != secret {
 		return k, "the private key in it is damaged"
 	}
-	k = PrivateKey(b)
+	k = b
 	if !public.IsZero() && k.Public() != public {
 		return PrivateKey{}, "the private and the public key in it do not belong together"
 	}

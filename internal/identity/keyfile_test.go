@@ -257,6 +257,7 @@ func TestBusy(t *testing.T) {
 func FuzzKeyFile(f *testing.F) {
 	k, _ := alice(f)
 	f.Add(keyFileText(k, time.Unix(0, 0)))
+	f.Add(privatePrefix + strings.Repeat("2", keyLetters-7) + "\xff\xff\xff0000") // "padding"
 	f.Fuzz(func(t *testing.T, s string) {
 		k, problem := parseKeyFile(s)
 		if problem == "" && !strings.Contains(s, k.text()) {
