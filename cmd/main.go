@@ -101,9 +101,9 @@ func action(u *ui, do func(ctx context.Context, c *cli.Context) error) cli.Actio
 }
 
 // interruptible returns a context that the first Ctrl-C, or a polite request to end, cancels with
-// errInterrupted. The second ends the process at once. SIGHUP is such
-// a request, though never the second, where the terminal that adit is used at is gone; else it asks for another look at everything: at the
-// files here, at the network elsewhere.
+// errInterrupted. The second ends the process at once. SIGHUP is such a request, though never the second, where the
+// terminal that adit is used at is gone; else it asks for another look at everything: at the files here, at the network
+// elsewhere.
 func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	// The runtime kills a process that writes to a closed pipe on its standard output, unless it asks

@@ -80,18 +80,23 @@ func TestProveKey(t *testing.T) {
 	}
 }
 
-// TestKeyBox: the holder of a key listens, another offers, and they have a room.
-func TestKeyBox(t *testing.T) {
-	client := newServer(t, rendezvous.Config{})
+// newBox returns the mailbox of a new key.
+func newBox(t *testing.T, client *signal.Client) (box *signal.KeyBox, public [32]byte) {
+	t.Helper()
 	private, public := newKey(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-
 	box, err := client.KeyBox(private, public)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer box.Close()
+	t.Cleanup(func() { _ = box.Close() })
+	return box, public
+}
+
+// TestKeyBox: the holder of a key listens, another offers, and they have a room.
+func TestKeyBox(t *testing.T) {
+	client := newServer(t, rendezvous.Config{})
+	box, public := newBox(t, client)
+	ctx := within(t, 20*time.Second)
 	door, err := client.KeyDoor(public)
 	if err != nil {
 		t.Fatal(err)
@@ -262,14 +267,8 @@ func TestKeyBoxHostWritten(t *testing.T) {
 // Offers are accepted by several goroutines at once, while the mailbox is claimed again: each Accept finds the claim.
 func TestKeyBoxAcceptsAtOnce(t *testing.T) {
 	client := newServer(t, rendezvous.Config{Limits: rendezvous.Limits{RequestsPerMinute: 1e6, RoomsPerMinute: 1e6}})
-	private, public := newKey(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	box, err := client.KeyBox(private, public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer box.Close()
+	box, _ := newBox(t, client)
+	ctx := within(t, 20*time.Second)
 	if _, err := box.Accept(ctx, signal.KeyOffer{}, signal.Message{Kind: signal.KindAnswer}); !errors.Is(err, signal.ErrUnclaimed) {
 		t.Errorf("before the claim: got %v, want %v", err, signal.ErrUnclaimed)
 	}

@@ -233,8 +233,8 @@ func TestRoamFromHole(t *testing.T) {
 	r := newRoaming(newWorld(t), netlab.PortRestricted)
 	r.right = r.lab.Host(netlab.Symmetric, netlab.HostOptions{})
 	r.start()
-	r.right.Join(r.other) // a further network changes nothing for what goes by the first
-	time.Sleep(5 * time.Second)
+	r.right.Join(r.other)       // a further network changes nothing for what goes by the first,
+	time.Sleep(5 * time.Second) // nor when the time is over in which a hole that is in doubt has to show that it lives
 	r.back(time.Second)
 	r.hop()
 	r.back(3 * time.Second)
