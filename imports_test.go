@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	"adit/internal/sdnotify":       {},
 	"adit/internal/simnet":         {},
 	"adit/internal/stunmsg":        {},
+	"adit/internal/testtier":       {},
 	"adit/internal/turn":           {"adit/internal/outbox", "adit/internal/stunmsg"},
 	"adit/reliable":                {},
 	"adit/signal":                  {"adit/internal/carry", "adit/internal/reach"},

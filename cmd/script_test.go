@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"adit/internal/testtier"
 )
 
 // TestScripts runs adit as a user does: real processes over loopback, their output and exit codes.
@@ -58,7 +60,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "long" {
-				return !testing.Short(), nil
+				return testtier.IsLong(), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 func TestOpenStorm(t *testing.T) {
@@ -212,9 +214,7 @@ func TestLossDoesNotStall(t *testing.T) {
 
 // The steady state allocates next to nothing for a packet.
 func TestAllocations(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures")
-	}
+	testtier.Long(t)
 	a, b := newSessions(t, new(wire), new(wire))
 	from, to := newStreams(t, a, b)
 	out, in := make([]byte, 256<<10), make([]byte, 256<<10)

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // outcome runs f and returns its error, or fails the test if it does not come.
@@ -159,7 +161,7 @@ func piped(t *testing.T, a, b Session, inA io.Reader, outA io.Writer, inB io.Rea
 
 func TestPipe(t *testing.T) {
 	size := int64(64 << 20)
-	if testing.Short() {
+	if !testtier.IsLong() {
 		size = 4 << 20
 	}
 	for _, c := range []struct {

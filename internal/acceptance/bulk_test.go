@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestBulk measures the throughput of one forwarded connection over a plain cable.
 func TestBulk(t *testing.T) {
 	size := int64(64 << 20)
-	if long {
+	if testtier.IsFull() {
 		size = 1 << 30
 	}
 	for _, c := range []struct {
@@ -20,8 +21,8 @@ func TestBulk(t *testing.T) {
 		down bool // from the exposer to the connecter
 	}{{"to the connecter", true}, {"to the exposer", false}} {
 		t.Run(c.name, func(t *testing.T) {
-			if testing.Short() && !c.down {
-				t.Skip("one direction will do with -short")
+			if !testtier.IsLong() && !c.down {
+				t.Skip("one direction will do in the short tier")
 			}
 			l := netlab.New(t)
 			left, right := l.Veth(0)
@@ -37,7 +38,7 @@ func TestBulk(t *testing.T) {
 // TestLossyBulk: over a long path that loses packets in both directions, a transfer keeps moving.
 func TestLossyBulk(t *testing.T) {
 	size, limit := int64(16<<20), time.Minute
-	if long {
+	if testtier.IsFull() {
 		size, limit = 1<<30, 5*time.Minute
 	}
 	l := netlab.New(t)

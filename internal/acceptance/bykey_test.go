@@ -26,6 +26,7 @@ import (
 
 	"adit/internal/handshake"
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 	"adit/signal"
 )
 
@@ -122,7 +123,7 @@ func (p *process) processor() time.Duration {
 }
 
 // TestStrangersAtTheDoor: offers of strangers, well made, each from an address of its own and held for ten seconds,
-// 10,000 in a minute (for a shorter time in the short form), cost the exposer less than 5 % of a processor and not
+// 10,000 in a minute (for a shorter time below the full tier), cost the exposer less than 5 % of a processor and not
 // one candidate, and who is known gets in meanwhile.
 func TestStrangersAtTheDoor(t *testing.T) {
 	t.Parallel()
@@ -130,7 +131,7 @@ func TestStrangersAtTheDoor(t *testing.T) {
 		t.Skip("reads /proc")
 	}
 	offers := 1000
-	if long {
+	if testtier.IsFull() {
 		offers = 10_000
 	}
 	const every, path = time.Minute / 10_000, "/offers?wait=10"
@@ -225,7 +226,7 @@ func TestStrangersAtTheDoor(t *testing.T) {
 	wg.Wait()
 	t.Logf("%d offers in %.1f s, all of them answered after %.1f s (%d refused by the rendezvous): %.1f %% of a processor",
 		posted.Load(), made.Seconds(), time.Since(began).Seconds(), refused.Load(), 100*share)
-	if long && refused.Load() > int64(offers/100) { // on a busy machine the exposer pauses for longer
+	if testtier.IsFull() && refused.Load() > int64(offers/100) { // on a busy machine the exposer pauses for longer
 		t.Errorf("the rendezvous refused %d offers of %d", refused.Load(), offers)
 	}
 	if share > 0.05 {

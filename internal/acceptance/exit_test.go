@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 	"adit/signal"
 )
 
@@ -79,9 +80,7 @@ func TestExpired(t *testing.T) {
 		}
 	})
 	t.Run("code", func(t *testing.T) {
-		if !long {
-			t.Skip("takes ten minutes: set ADIT_LONG")
-		}
+		testtier.Full(t)
 		w := newWorld(t)
 		h := w.lab.Public("late")
 		exposer, code := w.expose(h, "22")
@@ -184,9 +183,7 @@ func TestGoodbye(t *testing.T) {
 // TestKilled: a side that is no more is noticed by the other one, whichever it is: soon where something is
 // being sent, and within the time of a few keepalives where nothing is.
 func TestKilled(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as a session waits for a keepalive, and then for its peer")
-	}
+	testtier.Long(t)
 	t.Parallel()
 	const soon, late = 5 * time.Second, 30 * time.Second // until "interrupted"
 	const resume = "--resume-timeout=10s"
@@ -233,9 +230,7 @@ func TestKilled(t *testing.T) {
 // TestNoPath: where no path is to be had, both sides say so. Two NATs that allot ports at random cannot be
 // punched through, nor by chance: docs/nat.md.
 func TestNoPath(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as the connectivity checks")
-	}
+	testtier.Long(t)
 	t.Parallel()
 	w := newWorld(t)
 	left, right := w.lab.Host(netlab.Symmetric, netlab.HostOptions{}), w.lab.Host(netlab.Symmetric, netlab.HostOptions{})

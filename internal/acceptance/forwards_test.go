@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // A pair of hosts behind NATs, 20 ms apart.
@@ -282,7 +283,7 @@ func TestDNS(t *testing.T) {
 // second on: what comes before the link knows what the path carries waits.
 //
 // Datagrams wait for nobody: on a machine that does other work too they are lost, whoever carries them. So the
-// bounds that hold on a quiet one are for the long form; the short one shows that iperf3 works, and logs its figures.
+// bounds that hold on a quiet one are for the full tier; the others show that iperf3 works, and logs its figures.
 func TestDatagramRate(t *testing.T) {
 	tool(t, "iperf3")
 	w := newWorld(t)
@@ -313,7 +314,7 @@ func TestDatagramRate(t *testing.T) {
 	}
 	for _, way := range [][]string{nil, {"-R"}} {
 		for _, seconds := range []string{"1", "2"} {
-			if mbits, lost := rate(seconds, way...); long && (mbits < 49 || lost > 1) {
+			if mbits, lost := rate(seconds, way...); testtier.IsFull() && (mbits < 49 || lost > 1) {
 				t.Errorf("%v: %.1f Mbit/s, %.2f %% lost; want 50 and next to none", way, mbits, lost)
 			}
 		}

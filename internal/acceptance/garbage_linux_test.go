@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // iceLinger is how long a side that is up goes on answering ICE checks, for the sake of the peer's.
@@ -95,7 +96,7 @@ func TestGarbage(t *testing.T) {
 			t.Errorf("an answer of %d bytes (STUN: %v): %x", len(d.payload), isSTUN(d.payload), d.payload)
 		}
 	}
-	if !testing.Short() {
+	if testtier.IsLong() {
 		if connecter.gone(iceLinger + time.Second) {
 			t.Fatal("the connecter ended")
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestIPv6 joins hosts without IPv4: with each other and, where their network has a NAT64, with those that have
@@ -35,8 +36,8 @@ func TestIPv6(t *testing.T) {
 		{"a NAT64, and UDP blocked", v4(netlab.UDPBlocked), v6, "relay", "198.51.100.", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.slow && !long {
-				t.Skip("with ADIT_LONG=1")
+			if c.slow {
+				testtier.Full(t)
 			}
 			t.Parallel()
 			w := newRelayWorld(t)

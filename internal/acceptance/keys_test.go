@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // flood writes into a connection until that is reset, and tells when.
@@ -47,9 +48,7 @@ func TestKilledNextDoor(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux tells of ICMP errors")
 	}
-	if testing.Short() {
-		t.Skip("takes as long as a peer's silence")
-	}
+	testtier.Long(t)
 	t.Parallel()
 	const least, most = 10 * time.Second, 20 * time.Second
 	w := newWorld(t)

@@ -25,9 +25,6 @@ func TestMain(m *testing.M) {
 	leaktest.Main(m)
 }
 
-// long says that the long forms of the tests are wanted.
-var long = os.Getenv("ADIT_LONG") != ""
-
 // build builds adit once and returns its path.
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "adit-acceptance-")

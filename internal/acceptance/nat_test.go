@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // natKinds are those of the matrix in docs/nat.md, in its order.
@@ -50,11 +51,11 @@ func direct(a, b netlab.NAT) bool {
 	return true
 }
 
-// TestNATs meets by code between hosts behind each kind of NAT, without a relay. With ADIT_LONG=1 it is
+// TestNATs meets by code between hosts behind each kind of NAT, without a relay. In the full tier it is
 // the whole matrix, several times, and the log has the table of docs/nat.md.
 func TestNATs(t *testing.T) {
 	pairs, tries := telling, 1
-	if long {
+	if testtier.IsFull() {
 		pairs, tries = nil, 10
 		for _, a := range natKinds {
 			for _, b := range natKinds {
@@ -74,7 +75,7 @@ func TestNATs(t *testing.T) {
 			})
 		}
 	})
-	if long {
+	if testtier.IsFull() {
 		t.Log("\n" + table(cells))
 	}
 }
@@ -82,8 +83,8 @@ func TestNATs(t *testing.T) {
 func natPair(t *testing.T, i int, p [2]netlab.NAT, tries int, tell func(cell string)) {
 	t.Run(natural(p[0], p[1]), func(t *testing.T) {
 		t.Parallel()
-		if testing.Short() && i > 0 {
-			t.Skip("one pair will do with -short")
+		if !testtier.IsLong() && i > 0 {
+			t.Skip("one pair will do in the short tier")
 		}
 		n := tries
 		if !direct(p[0], p[1]) {
@@ -160,12 +161,10 @@ func table(cells map[[2]netlab.NAT]string) string {
 	return b.String()
 }
 
-// TestNATsWithRelay is the matrix with a relay at the rendezvous, with ADIT_LONG=1: every pair is up soon, and
+// TestNATsWithRelay is the matrix with a relay at the rendezvous, in the full tier: every pair is up soon, and
 // by which path. What a burst finds later does not count here.
 func TestNATsWithRelay(t *testing.T) {
-	if !long {
-		t.Skip("TestRelay has the telling pairs")
-	}
+	testtier.Full(t)
 	const tries, soon = 10, 3 * time.Second
 	var mu sync.Mutex
 	cells := make(map[[2]netlab.NAT]string)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // A pair is a way in which two machines are joined to the internet.
@@ -48,7 +49,7 @@ var pairs = []pair{
 
 // rounds is how often each pair must connect.
 func rounds() int {
-	if long {
+	if testtier.IsFull() {
 		return 20
 	}
 	return 1
@@ -59,8 +60,8 @@ func rounds() int {
 func TestPairs(t *testing.T) {
 	for i, p := range pairs {
 		t.Run(p.name, func(t *testing.T) {
-			if testing.Short() && i > 0 {
-				t.Skip("one pair will do with -short")
+			if !testtier.IsLong() && i > 0 {
+				t.Skip("one pair will do in the short tier")
 			}
 			w := newWorld(t)
 			left, right := p.hosts(w.lab)
@@ -96,7 +97,7 @@ func spread(d []time.Duration) string {
 
 // copyBytes is the size of the file that scp copies.
 func copyBytes() int64 {
-	if long {
+	if testtier.IsFull() {
 		return 100e6
 	}
 	return 20e6
@@ -109,8 +110,8 @@ func TestPaste(t *testing.T) {
 			continue // the same NATs as before, the other way round
 		}
 		t.Run(p.name, func(t *testing.T) {
-			if testing.Short() && i > 0 {
-				t.Skip("one pair will do with -short")
+			if !testtier.IsLong() && i > 0 {
+				t.Skip("one pair will do in the short tier")
 			}
 			w := newWorld(t)
 			left, right := p.hosts(w.lab)

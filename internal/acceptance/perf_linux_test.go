@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // These are short forms of what scripts/bench measures (docs/performance.md has its figures), with
@@ -23,9 +24,7 @@ import (
 
 // TestLossyThroughput: random loss does not throttle a transfer. TCP CUBIC gets 3.5 and 0.6 Mbit/s here.
 func TestLossyThroughput(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures")
-	}
+	testtier.Long(t)
 	for _, c := range []struct {
 		name string
 		link netlab.LinkConfig
@@ -56,9 +55,7 @@ func TestLossyThroughput(t *testing.T) {
 // TestEchoBesideBulk: on a link with a queue of two bandwidth-delay products, an echo beside a copy takes
 // about a round trip, 40 ms, where TCP CUBIC's full queue makes it 120.
 func TestEchoBesideBulk(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures")
-	}
+	testtier.Long(t)
 	const warmUp, span, limit, floor = 2 * time.Second, 5 * time.Second, 80 * time.Millisecond, 10.0
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{Delay: 20 * time.Millisecond, RateBits: 20e6, QueueBytes: 200_000})
@@ -123,9 +120,7 @@ func TestEchoBesideBulk(t *testing.T) {
 
 // TestIdleStreams: 100 streams that carry nothing cost next to nothing, on the wire and of the processor.
 func TestIdleStreams(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits")
-	}
+	testtier.Long(t)
 	const streams, span, wire, share = 100, 10 * time.Second, 300.0, 0.02
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{Delay: 5 * time.Millisecond})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestPrompt: how long ssh takes until there is a prompt, at 20 ms each way: to the server itself, through a session that
@@ -16,7 +17,7 @@ import (
 func TestPrompt(t *testing.T) {
 	const trip = 2 * oneWay
 	runs := 3
-	if long {
+	if testtier.IsFull() {
 		runs = 7
 	}
 	l := netlab.New(t)
@@ -51,10 +52,10 @@ func TestPrompt(t *testing.T) {
 	direct, forwarded, running, shared := best[0], best[1], best[2], best[3]
 	t.Logf("there is a prompt, %v a round trip: to the server itself %v, through a forwarded port %v, by a running session %v; over a connection of ssh's own through it %v, and without adit %v",
 		trip, direct, forwarded, running, shared, best[4])
-	if long && running > direct+trip {
+	if testtier.IsFull() && running > direct+trip {
 		t.Errorf("through a running session ssh takes %v, to the server itself %v", running, direct)
 	}
-	if long && shared > max(150*time.Millisecond, best[4]+best[4]/4) {
+	if testtier.IsFull() && shared > max(150*time.Millisecond, best[4]+best[4]/4) {
 		t.Errorf("over a connection of its own ssh takes %v, want 150 ms or what it takes without adit, %v", shared, best[4])
 	}
 	for _, args := range [][]string{kept, keptDirect} {

@@ -11,14 +11,13 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestRepaste: two that met by pasted lines move at the same moment, and there is no rendezvous. Each shows another
 // line, which is pasted at the other side, and the streams go on.
 func TestRepaste(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits twice until people are asked")
-	}
+	testtier.Long(t)
 	t.Parallel()
 	w := newWorld(t)
 	nat := func() *netlab.Host { return w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}) }

@@ -13,16 +13,17 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
-// In the long form each fault comes so many times in one session, and when everything has settled: searches are over.
+// In the full tier each fault comes so many times in one session, and when everything has settled: searches are over.
 const (
 	again  = 10
 	settle = 3 * time.Second
 )
 
 func times() int {
-	if long {
+	if testtier.IsFull() {
 		return again
 	}
 	return 1
@@ -78,10 +79,10 @@ func newRoaming(w *world, kind netlab.NAT) *roaming {
 	return &roaming{world: w, left: nat(), right: nat(), other: nat(), another: nat()}
 }
 
-// start begins a session with a copy and somebody who types. In the long form these are scp and ssh.
+// start begins a session with a copy and somebody who types. In the full tier these are scp and ssh.
 func (r *roaming) start(flags ...string) {
 	r.t.Helper()
-	if long {
+	if testtier.IsFull() {
 		r.startSSH(scpSize, scpLimit, flags...)
 		return
 	}
@@ -188,12 +189,12 @@ func TestRoam(t *testing.T) {
 		{"rendezvous away for 10 min", true, 5 * time.Second, scpSlow, []fault{func(r *roaming) { r.withoutRendezvous(10 * time.Minute) }}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.long && !long {
-				t.Skip("takes minutes: set ADIT_LONG")
+			if c.long {
+				testtier.Full(t)
 			}
 			t.Parallel()
 			r := newRoaming(newWorld(t), netlab.PortRestricted)
-			if long {
+			if testtier.IsFull() {
 				r.startSSH(scpSize, cmp.Or(c.speed, scpLimit), "--resume-timeout=15m")
 			} else {
 				r.start("--resume-timeout=15m")
@@ -216,7 +217,7 @@ func TestRoam(t *testing.T) {
 	}
 }
 
-// TestRoamSSH is one row for those who have no time for the long form: both sides move while scp and ssh go on.
+// TestRoamSSH is one row of the full tier in the long one: both sides move while scp and ssh go on.
 func TestRoamSSH(t *testing.T) {
 	t.Parallel()
 	r := newRoaming(newWorld(t), netlab.PortRestricted)
@@ -259,7 +260,7 @@ func TestRoamNarrow(t *testing.T) {
 func TestRoamToRelay(t *testing.T) {
 	t.Parallel()
 	r := newRoaming(newRelayWorld(t), netlab.PortRestricted)
-	if long {
+	if testtier.IsFull() {
 		r.startSSH(scpSize, scpLimit/2) // there is to be something to copy to the last
 	} else {
 		r.start()
@@ -367,18 +368,18 @@ func TestRoamLoss(t *testing.T) {
 		d    time.Duration
 	}{{false, 8 * time.Second}, {true, time.Minute}} {
 		t.Run(c.d.String(), func(t *testing.T) {
-			if c.long != long {
-				t.Skip("one of the two is enough: set ADIT_LONG, or not")
+			if c.long != testtier.IsFull() {
+				t.Skip("one of the two is enough: the other belongs to the other tier")
 			}
 			r := newRoaming(newWorld(t, netlab.WithUplink(netlab.LinkConfig{RateBits: 10e6, Delay: 5 * time.Millisecond})), netlab.PortRestricted)
-			if long {
+			if testtier.IsFull() {
 				r.copying, r.exposer, r.connecter = r.copyBySSH(r.left, r.right, scpSize, 0, "-v")
 			} else {
 				r.copying, r.exposer, r.connecter = r.copyAt(r.left, r.right, 0, "-v")
 			}
 			time.Sleep(2 * time.Second)
 			sample := 4 * time.Second
-			if long {
+			if testtier.IsFull() {
 				sample = 10 * time.Second // scp writes 255 KiB at a time: a fifth of a second's
 			}
 			before := r.copying.rate(sample)

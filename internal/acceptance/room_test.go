@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // A machineRoom is one exposer behind a NAT and processes with keys that it knows, of which the first two make
@@ -170,12 +171,12 @@ func (m *machineRoom) run(trouble bool) (f roomFigures) {
 	return f
 }
 
-// TestMachineRoom: one exposer behind a NAT, a dozen processes with keys (a hundred in the long form), each of
+// TestMachineRoom: one exposer behind a NAT, a dozen processes with keys (a hundred in the full tier), each of
 // which sends 10 MB that arrive as they were. Then all of it again, while one of them floods, one is stopped in the
 // middle of a transfer, and one is not on the list: the others do not notice.
 func TestMachineRoom(t *testing.T) {
 	peers, size := 12, int64(2e6)
-	if long {
+	if testtier.IsFull() {
 		peers, size = 100, 10e6
 	}
 	m := newMachineRoom(t, peers, size)

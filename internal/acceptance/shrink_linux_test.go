@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // shrinkRules count packets that fill Ethernet's 1500 bytes, and drop none.
@@ -75,9 +76,7 @@ func TestShrinkingPath(t *testing.T) {
 		})
 	})
 	t.Run("interface", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("the path will do with -short")
-		}
+		testtier.Long(t)
 		shrinkingPath(t, func(h *netlab.Host) (string, error) {
 			out, err := h.Command(t.Context(), "ip", "link", "set", "eth0", "mtu", "1300").CombinedOutput()
 			return string(out), err

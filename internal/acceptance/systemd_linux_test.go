@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // bootPatience is how long anything in a machine may take.
@@ -25,9 +27,7 @@ type machine struct {
 // boot starts a machine that has adit as /opt/adit.
 func boot(t *testing.T) *machine {
 	t.Helper()
-	if !long {
-		t.Skip("boots a machine; ADIT_LONG=1 asks for it")
-	}
+	testtier.Full(t)
 	bin := adit(t)
 	for _, tool := range []string{"systemd-nspawn", "nsenter", "ip"} {
 		if _, err := exec.LookPath(tool); err != nil {

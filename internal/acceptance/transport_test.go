@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // variable sets a variable of the process's environment.
@@ -97,11 +98,11 @@ func coturn(t testing.TB, h *netlab.Host, tls authority) {
 	awaitTCP(t, h, netip.AddrPortFrom(h.Addr(), 5349))
 }
 
-// TestRelayTransports sends a file by every kind of relay, ours and coturn's: 10 MB of it, or 100 MB with
-// ADIT_LONG=1. Both sides have a relay alone, so that nothing passes beside it.
+// TestRelayTransports sends a file by every kind of relay, ours and coturn's: 10 MB of it, or 100 MB in
+// the full tier. Both sides have a relay alone, so that nothing passes beside it.
 func TestRelayTransports(t *testing.T) {
 	size := int64(10e6)
-	if long {
+	if testtier.IsFull() {
 		size = 100e6
 	}
 	w := newWorld(t)
@@ -169,7 +170,7 @@ func TestRelayTransports(t *testing.T) {
 			}
 			t.Logf("%d MB by %s from %s to %s: %.0f Mbit/s, SHA-256 equal: %v", size/1e6, up.Transport, up.Remote, up.Local,
 				float64(size)*8/1e6/took.Seconds(), bytes.Equal(got.Sum(nil), want.Sum(nil)))
-			if rate := float64(size) * 8 / 1e6 / took.Seconds(); long && i == 0 && rate < 200 {
+			if rate := float64(size) * 8 / 1e6 / took.Seconds(); testtier.IsFull() && i == 0 && rate < 200 {
 				t.Errorf("%.0f Mbit/s by UDP, want 200", rate)
 			}
 			ends(connecter, exposer)

@@ -9,13 +9,12 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestVerdicts: who finds no path, or no direct one, says why in the words that fit, on both sides, and what would help.
 func TestVerdicts(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes as long as the connectivity checks")
-	}
+	testtier.Long(t)
 	t.Parallel()
 	plain, relay := newWorld(t), newRelayWorld(t)
 	host := func(w *world, k netlab.NAT) *netlab.Host { return w.lab.Host(k, netlab.HostOptions{}) }

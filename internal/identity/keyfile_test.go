@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 func TestLoadOrCreate(t *testing.T) {
@@ -239,9 +241,7 @@ func TestLockIsGivenBack(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it waits as long as a person would")
-	}
+	testtier.Long(t)
 	t.Parallel()
 	dir := t.TempDir()
 	unlock, err := lock(KeyFile(dir))

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 func dontFragment(a, b *Config) { a.DontFragment, b.DontFragment = true, true }
@@ -116,8 +118,8 @@ func TestPathShrinks(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%v loss %v keyed %v small %v", c.rtt, c.loss, c.keyed, c.small), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				if testing.Short() && c.rtt != 40*time.Millisecond {
-					t.Skip("one round trip will do with -short")
+				if !testtier.IsLong() && c.rtt != 40*time.Millisecond {
+					t.Skip("one round trip will do in the short tier")
 				}
 				s := shape{rate: c.rate, queue: int(c.rate / 10), delay: c.rtt / 2, mtu: 1472, loss: c.loss}
 				p := newPair(t, s, s, dontFragment)

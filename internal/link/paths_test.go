@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // A path is a bottleneck and what a bulk flow of keyed payloads should make of it.
@@ -78,7 +80,7 @@ func TestPaths(t *testing.T) {
 		{1000, 4 * ms, 1, 0, 0, 0.9, 450, 25 * ms},
 		{1000, 40 * ms, 1, 0.01, 0, 0.85, 500, 25 * ms},
 	} {
-		if testing.Short() && i > 2 {
+		if !testtier.IsLong() && i > 2 {
 			break
 		}
 		t.Run(p.String(), func(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // Two links share a bottleneck about evenly.
@@ -25,7 +27,7 @@ func TestTwoLinks(t *testing.T) {
 		{20, 40 * time.Millisecond, 2, 0, 3 * time.Second, 0.7, 25 * time.Millisecond},
 		{10, 100 * time.Millisecond, 4, 0, 3 * time.Second, 0.75, 60 * time.Millisecond},
 	} {
-		if testing.Short() && test.later > 0 {
+		if !testtier.IsLong() && test.later > 0 {
 			continue
 		}
 		t.Run(fmt.Sprintf("%v Mbit per s, %v BDP, %v loss, %v later", test.mbit, test.queue, test.loss, test.later), func(t *testing.T) {
@@ -103,7 +105,7 @@ func TestBesideCubic(t *testing.T) {
 		{100, 40 * time.Millisecond, 2, 5 * time.Second, 0, 0.2, 0.7}, // who comes later needs time
 		{10, 100 * time.Millisecond, 2, 5 * time.Second, 0, 0.2, 0.7},
 	} {
-		if testing.Short() && (test.linkAt > 0 || test.queue != 2 || test.mbit != 20) {
+		if !testtier.IsLong() && (test.linkAt > 0 || test.queue != 2 || test.mbit != 20) {
 			continue
 		}
 		t.Run(fmt.Sprintf("%v Mbit per s, %v BDP, at %v and %v", test.mbit, test.queue, test.linkAt, test.tcpAt), func(t *testing.T) {

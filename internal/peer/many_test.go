@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http/httptest"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"adit/internal/handshake"
+	"adit/internal/testtier"
 	"adit/signal/rendezvous"
 )
 
@@ -99,7 +99,7 @@ func heap() int64 {
 // in the memory.
 func TestMachineRoom(t *testing.T) {
 	peers, size := 30, 1_000_000
-	if os.Getenv("ADIT_LONG") != "" {
+	if testtier.IsFull() {
 		peers, size = 100, 10_000_000
 	}
 	url := roomy(t)

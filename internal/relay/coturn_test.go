@@ -7,15 +7,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // coturn's own client talks to the server in each way, makes its passwords from the secret by itself, and
 // gets back all it sends: between two clients of the relay, which is how it tests a server without a peer.
 func TestCoturnClient(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
+	testtier.Long(t)
 	program, err := exec.LookPath("turnutils_uclient")
 	if err != nil {
 		t.Skip("no turnutils_uclient here (Debian: coturn)")

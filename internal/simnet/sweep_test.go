@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // The sweep: one bulk copy and a 64-byte echo beside it, over paths of all sorts.
@@ -240,7 +242,7 @@ func TestSweep(t *testing.T) {
 	switch {
 	case *sweepFull:
 		points = all()
-	case testing.Short():
+	case !testtier.IsLong():
 		points = points[:4]
 	}
 	only, err := regexp.Compile(*sweepOnly)

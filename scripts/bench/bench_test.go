@@ -15,6 +15,7 @@ import (
 
 	"adit/internal/leaktest"
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 func TestMain(m *testing.M) {
@@ -106,9 +107,7 @@ func TestDocument(t *testing.T) {
 // TestInterrupt: nothing is left of a measurement that was interrupted, or of its processes when the
 // program is killed.
 func TestInterrupt(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs a measurement")
-	}
+	testtier.Long(t)
 	netlab.Skip(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
 		// Not adit is measured, so any program will do that ends well.
