@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // A meter counts payload bytes by their first byte.
@@ -53,6 +55,9 @@ func TestBottleneck(t *testing.T) {
 		{"8 %", bdp, 0.08, 0, 4 << 20, 0.5, 0.12},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if test.name != "half BDP, 1 %" {
+				testtier.Long(t)
+			}
 			trials(t, func(t *trial) {
 				s := shape{rate: rate, queue: test.queue, delay: 20 * time.Millisecond, loss: test.loss, jitter: test.jitter}
 				back := shape{rate: rate, queue: test.queue, delay: 20 * time.Millisecond, loss: test.loss}
@@ -144,6 +149,10 @@ func TestFairAndQuick(t *testing.T) {
 
 // The rate follows a bottleneck that changes.
 func TestBottleneckChanges(t *testing.T) {
+	rates := []float64{20, 50}
+	if testtier.IsLong() {
+		rates = []float64{20, 100, 5, 50}
+	}
 	synctest.Test(t, func(t *testing.T) {
 		s := shape{rate: 100e6 / 8, queue: 600_000, delay: 20 * time.Millisecond}
 		p := newPair(t, s, s, nil)
@@ -154,7 +163,7 @@ func TestBottleneckChanges(t *testing.T) {
 		f := feed(p.a, 1)
 		defer f.stop()
 		time.Sleep(3 * time.Second)
-		for _, rate := range []float64{20, 100, 5, 50} {
+		for _, rate := range rates {
 			p.ab.set(func(p *pipe) { p.rate = rate * 1e6 / 8 })
 			time.Sleep(6 * time.Second)
 			m.reset()
@@ -175,6 +184,9 @@ func TestBottleneckChanges(t *testing.T) {
 func TestOutage(t *testing.T) {
 	for _, d := range []time.Duration{200 * time.Millisecond, 3 * time.Second, 20 * time.Second} {
 		t.Run(fmt.Sprint(d), func(t *testing.T) {
+			if d != 3*time.Second {
+				testtier.Long(t)
+			}
 			synctest.Test(t, func(t *testing.T) {
 				s := shape{rate: 100e6 / 8, queue: 600_000, delay: 20 * time.Millisecond}
 				p := newPair(t, s, s, nil)

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // A gauge sees numbered datagrams arrive, each with the time when it was handed over.
@@ -66,6 +68,9 @@ func TestDatagramStream(t *testing.T) {
 		{"too fast", shape{rate: 10e6 / 8, queue: 100_000}, 50, size, 0.83, 0.83, 400 * time.Millisecond, 50 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if test.rate > 50e6/8 && test.loss == 0 && test.stall != 50*time.Millisecond {
+				testtier.Long(t)
+			}
 			trials(t, func(t *trial) {
 				s := test.shape
 				if s.delay == 0 {

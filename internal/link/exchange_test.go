@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // Exchanges are many short connections at once, each of which asks 64 bytes and is answered 64, with the
@@ -143,6 +145,9 @@ func TestExchanges(t *testing.T) {
 		{1, 40 * time.Millisecond, 1, 0, 10, false, 0, 40 * time.Millisecond, 400 * time.Millisecond, 0.05, 40 * time.Millisecond},
 	} {
 		t.Run(fmt.Sprintf("%d of %v Mbit per s, %v, %v loss, %v, %v", test.n, test.mbit, test.rtt, test.loss, test.lock, test.stall), func(t *testing.T) {
+			if test.mbit > 20 && test.stall == 0 {
+				testtier.Long(t)
+			}
 			trials(t, func(t *trial) {
 				rate := test.mbit * 1e6 / 8
 				s := shape{rate: rate, queue: int(rate * test.rtt.Seconds() * test.queue), delay: test.rtt / 2, loss: test.loss, stall: test.stall}

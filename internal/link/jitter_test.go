@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // Jitter of up to half a round trip, which reorders packets, is no loss and no queue.
@@ -26,6 +28,9 @@ func TestJitter(t *testing.T) {
 		{400, 4 * time.Millisecond, 0.5, 0, 0.85, 10},
 	} {
 		t.Run(fmt.Sprintf("%v Mbit per s, %v, %v, %v loss", test.mbit, test.rtt, test.jitter, test.loss), func(t *testing.T) {
+			if test.mbit > 20 {
+				testtier.Long(t)
+			}
 			trials(t, func(t *trial) {
 				rate := test.mbit * 1e6 / 8
 				s := shape{rate: rate, queue: max(int(rate*test.rtt.Seconds()), 30000), delay: test.rtt / 2, jitter: time.Duration(test.jitter * float64(test.rtt)), loss: test.loss}

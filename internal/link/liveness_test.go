@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // After half a minute without an answer a peer is sent nothing but small PINGs, and few. When the path is
@@ -11,6 +13,9 @@ import (
 func TestConsent(t *testing.T) {
 	for _, d := range []time.Duration{5 * time.Second, time.Minute, 11 * time.Minute, 59*time.Minute + 300*time.Millisecond} {
 		t.Run(d.String(), func(t *testing.T) {
+			if d > 2*time.Minute {
+				testtier.Long(t)
+			}
 			synctest.Test(t, func(t *testing.T) {
 				s := shape{rate: 100e6 / 8, queue: 600_000, delay: 20 * time.Millisecond}
 				p := newPair(t, s, s, func(a, b *Config) { a.DeadAfter, b.DeadAfter = 2*time.Hour, 2*time.Hour })

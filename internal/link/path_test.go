@@ -117,10 +117,10 @@ func TestPathShrinks(t *testing.T) {
 		{40 * time.Millisecond, 12.5e6, 0, false, false},
 	} {
 		t.Run(fmt.Sprintf("%v loss %v keyed %v small %v", c.rtt, c.loss, c.keyed, c.small), func(t *testing.T) {
+			if c.keyed && c.loss == 0 || c.rtt != 40*time.Millisecond {
+				testtier.Long(t)
+			}
 			synctest.Test(t, func(t *testing.T) {
-				if !testtier.IsLong() && c.rtt != 40*time.Millisecond {
-					t.Skip("one round trip will do in the short tier")
-				}
 				s := shape{rate: c.rate, queue: int(c.rate / 10), delay: c.rtt / 2, mtu: 1472, loss: c.loss}
 				p := newPair(t, s, s, dontFragment)
 				defer p.close()
@@ -185,13 +185,17 @@ func TestPathShrinks(t *testing.T) {
 
 // TestPathLossy: loss alone does not look like a path that shrank.
 func TestPathLossy(t *testing.T) {
+	d := 5 * time.Second
+	if testtier.IsLong() {
+		d = 20 * time.Second
+	}
 	trials(t, func(t *trial) {
 		s := shape{rate: 12.5e6, queue: 200e3, delay: 20 * time.Millisecond, mtu: 1472, loss: 0.1}
 		p := newPair(t.T, s, s, dontFragment)
 		defer p.close()
 		p.up(t.T)
 		co := newCopier(p.b)
-		co.run(p.a, 7, true, p.a.MTU, 20*time.Second)
+		co.run(p.a, 7, true, p.a.MTU, d)
 		if p.a.MTU() != mostMTU || p.a.pmtu.falls > 0 {
 			t.Errorf("MTU is %d after %d falls, want %d", p.a.MTU(), p.a.pmtu.falls, mostMTU)
 		}

@@ -80,10 +80,10 @@ func TestPaths(t *testing.T) {
 		{1000, 4 * ms, 1, 0, 0, 0.9, 450, 25 * ms},
 		{1000, 40 * ms, 1, 0.01, 0, 0.85, 500, 25 * ms},
 	} {
-		if !testtier.IsLong() && i > 2 {
-			break
-		}
 		t.Run(p.String(), func(t *testing.T) {
+			if i != 1 && i != 2 {
+				testtier.Long(t)
+			}
 			d := 8 * time.Second
 			if p.mbit >= 1000 {
 				d = time.Second

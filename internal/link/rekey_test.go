@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // sealed returns packets of a sealer.
@@ -141,6 +143,10 @@ func keyed(t *testing.T, ab, ba shape) (*pair, *keying) {
 // Many rekeyings while both sides send, over paths of all sorts: everything arrives, and of what is not damaged
 // nothing fails to open.
 func TestRekey(t *testing.T) {
+	times := 25
+	if testtier.IsLong() {
+		times = 100
+	}
 	for name, s := range map[string]shape{
 		"clean":     {delay: 20 * time.Millisecond, rate: 4e6, queue: 100_000},
 		"lossy":     {delay: 20 * time.Millisecond, jitter: 15 * time.Millisecond, loss: 0.2, double: 0.1},
@@ -184,7 +190,7 @@ func TestRekey(t *testing.T) {
 						}
 					})
 				}
-				for range 100 {
+				for range times {
 					k.run(t)
 					time.Sleep(50 * time.Millisecond)
 				}

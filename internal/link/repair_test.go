@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // A catcher notes which numbered payloads came, and how often.
@@ -118,6 +120,9 @@ func TestRepair(t *testing.T) {
 		{"far", 50, 100 * time.Millisecond, 0, 0.02, 0, 35, 0.01, 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if test.rate > 10 && test.double == 0 {
+				testtier.Long(t)
+			}
 			trials(t, func(t *trial) {
 				rate := test.rate * 1e6 / 8
 				queue := max(int(rate*2*test.delay.Seconds()), 30000)
@@ -194,6 +199,9 @@ func TestRepairTail(t *testing.T) {
 // What was in flight when the path broke comes when it is back, once, and in order.
 func TestRepairOutage(t *testing.T) {
 	for _, d := range []time.Duration{200 * time.Millisecond, 3 * time.Second, 20 * time.Second} {
+		if d != 3*time.Second && !testtier.IsLong() {
+			continue
+		}
 		synctest.Test(t, func(t *testing.T) {
 			s := shape{rate: 100e6 / 8, queue: 600_000, delay: 20 * time.Millisecond}
 			p := newPair(t, s, s, nil)

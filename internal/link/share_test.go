@@ -27,10 +27,10 @@ func TestTwoLinks(t *testing.T) {
 		{20, 40 * time.Millisecond, 2, 0, 3 * time.Second, 0.7, 25 * time.Millisecond},
 		{10, 100 * time.Millisecond, 4, 0, 3 * time.Second, 0.75, 60 * time.Millisecond},
 	} {
-		if !testtier.IsLong() && test.later > 0 {
-			continue
-		}
 		t.Run(fmt.Sprintf("%v Mbit per s, %v BDP, %v loss, %v later", test.mbit, test.queue, test.loss, test.later), func(t *testing.T) {
+			if test.mbit != 20 || test.later > 0 {
+				testtier.Long(t)
+			}
 			trials(t, func(t *trial) {
 				rate := test.mbit * 1e6 / 8
 				s := shape{rate: rate, queue: int(rate * test.rtt.Seconds() * test.queue), delay: test.rtt / 2, loss: test.loss}
@@ -105,10 +105,10 @@ func TestBesideCubic(t *testing.T) {
 		{100, 40 * time.Millisecond, 2, 5 * time.Second, 0, 0.2, 0.7}, // who comes later needs time
 		{10, 100 * time.Millisecond, 2, 5 * time.Second, 0, 0.2, 0.7},
 	} {
-		if !testtier.IsLong() && (test.linkAt > 0 || test.queue != 2 || test.mbit != 20) {
-			continue
-		}
 		t.Run(fmt.Sprintf("%v Mbit per s, %v BDP, at %v and %v", test.mbit, test.queue, test.linkAt, test.tcpAt), func(t *testing.T) {
+			if test.mbit != 20 || test.queue != 2 || test.linkAt > 0 || test.tcpAt > 0 {
+				testtier.Long(t)
+			}
 			trials(t, func(t *trial) {
 				rate := test.mbit * 1e6 / 8
 				s := shape{rate: rate, queue: int(rate * test.rtt.Seconds() * test.queue), delay: test.rtt / 2}
