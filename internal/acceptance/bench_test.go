@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestBench: over a link whose rate, delay and loss are known, adit bench finds them.
 func TestBench(t *testing.T) {
+	testtier.Long(t)
 	const rate, loss = 20e6, 0.02
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{RateBits: rate, Delay: oneWay, Loss: loss})

@@ -126,6 +126,7 @@ func (p *process) processor() time.Duration {
 // 10,000 in a minute (for a shorter time below the full tier), cost the exposer less than 5 % of a processor and not
 // one candidate, and who is known gets in meanwhile.
 func TestStrangersAtTheDoor(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("reads /proc")
@@ -274,6 +275,7 @@ func TestStrangersAtTheDoor(t *testing.T) {
 // TestMeetsAgain: whatever is killed and started again, exposer, connecter or rendezvous, and whoever starts
 // before there is a network, they meet within 20 s.
 func TestMeetsAgain(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	const limit = 20 * time.Second
 	w := newWorld(t)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // A diagnosis is what a script reads of adit doctor's report.
@@ -106,6 +107,7 @@ func (w *world) behavior() string {
 
 // TestDoctor: doctor names each kind of NAT, and draws the right conclusion.
 func TestDoctor(t *testing.T) {
+	testtier.Long(t)
 	w := newWorld(t)
 	stun := w.behavior()
 	cases := []struct {
@@ -177,6 +179,7 @@ func TestDoctor(t *testing.T) {
 
 // TestDoctorPorts: doctor names what the router speaks.
 func TestDoctorPorts(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	for _, c := range []struct {
 		name      string
@@ -205,6 +208,7 @@ func TestDoctorPorts(t *testing.T) {
 
 // TestDoctorRelay: doctor tries relays over each transport, and a relay over TCP is enough for a tunnel.
 func TestDoctorRelay(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	w := newRelayWorld(t)
 	for _, c := range []struct {
@@ -240,6 +244,7 @@ func TestDoctorRelay(t *testing.T) {
 
 // TestDoctorIPv6: doctor looks through a NAT64, and knows when there is none.
 func TestDoctorIPv6(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	t.Run("NAT64", func(t *testing.T) {
 		w := newRelayWorld(t)
@@ -262,6 +267,7 @@ func TestDoctorIPv6(t *testing.T) {
 
 // TestDoctorAlone: without a rendezvous that answers the verdict says what is to be seen to.
 func TestDoctorAlone(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	w := newWorld(t)
 	h := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})

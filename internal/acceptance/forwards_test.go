@@ -60,6 +60,7 @@ func (p *process) listens(target string) netip.AddrPort {
 // TestDynamic: curl reaches 50 services of the far side by SOCKS, by name and by address, and none that is
 // not allowed.
 func TestDynamic(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	tool(t, "curl")
 	const services = 50
@@ -113,6 +114,7 @@ func TestDynamic(t *testing.T) {
 
 // TestRemoteForward: the exposer's side reaches a web server of the connecter's, where the policy lets it listen.
 func TestRemoteForward(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	tool(t, "curl")
 	w := newWorld(t)
@@ -153,6 +155,7 @@ func TestRemoteForward(t *testing.T) {
 
 // TestUnixSockets: Redis at a unix socket of the far side, through one of the near side.
 func TestUnixSockets(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	tool(t, "redis-server", "redis-cli")
 	w := newWorld(t)
@@ -230,6 +233,7 @@ func waitFor(t testing.TB, ok func() bool) {
 
 // TestDNS: dig asks a resolver of the far side, by -L and by -R, also for what does not fit a packet.
 func TestDNS(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	tool(t, "dig", "dnsmasq")
 	w := newWorld(t)
@@ -285,6 +289,7 @@ func TestDNS(t *testing.T) {
 // Datagrams wait for nobody: on a machine that does other work too they are lost, whoever carries them. So the
 // bounds that hold on a quiet one are for the full tier; the others show that iperf3 works, and logs its figures.
 func TestDatagramRate(t *testing.T) {
+	testtier.Long(t)
 	tool(t, "iperf3")
 	w := newWorld(t)
 	left, right := w.couple()

@@ -26,6 +26,7 @@ const iceLinger = 10 * time.Second
 // That holds while ICE still answers checks too: a replayed one must not look like the peer behind a
 // new mapping (RFC 8445 section 7.3.1.3).
 func TestGarbage(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel() // it waits, mostly
 	const port = 4000
 	w := newWorld(t)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // rules adds nftables rules to a host.
@@ -27,6 +28,7 @@ func rules(t testing.TB, h *netlab.Host, text string) {
 // TestHidden: who allows relays alone is not found out by its peer: nothing passes between the two, and the peer
 // sends nothing to any address of it.
 func TestHidden(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	w := newRelayWorld(t)
 	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.None, netlab.HostOptions{})
@@ -64,6 +66,7 @@ table ip watch {
 
 // TestProxy: who reaches nothing but a proxy for HTTPS meets by it, and has a relay by it: TURN over TLS, by CONNECT.
 func TestProxy(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	tool(t, "tinyproxy")
 	w := &world{t: t, adit: adit(t), lab: netlab.New(t)}

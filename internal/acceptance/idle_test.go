@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestSize holds the binary to its size, as it is released: without symbols.
@@ -24,6 +25,7 @@ func TestSize(t *testing.T) {
 
 // TestIdleMemory holds both sides of an idle session to 30 MiB.
 func TestIdleMemory(t *testing.T) {
+	testtier.Long(t)
 	const limit = 30 << 20
 	w := newWorld(t)
 	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
@@ -49,10 +51,10 @@ func TestDemo(t *testing.T) {
 	path := adit(t)
 	h, _ := netlab.New(t).Veth(0)
 	p := start(t, h, "demo", []string{path, "demo", "--config", os.DevNull})
-	p.exits(0, 2*limit)
+	p.exits(0, 2*within(limit))
 	took := time.Since(p.out.began)
 	t.Logf("%.1f s", took.Seconds())
-	if took > limit {
+	if took > within(limit) {
 		t.Errorf("the demo took %v, want %v", took, limit)
 	}
 }

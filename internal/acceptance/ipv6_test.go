@@ -15,6 +15,7 @@ import (
 // TestIPv6 joins hosts without IPv4: with each other and, where their network has a NAT64, with those that have
 // nothing else. The rendezvous, its STUN server and its relay are at IPv4 addresses.
 func TestIPv6(t *testing.T) {
+	testtier.Long(t)
 	v6 := func(l *netlab.Lab) *netlab.Host { return l.IPv6Only(true) }
 	v4 := func(k netlab.NAT) func(*netlab.Lab) *netlab.Host {
 		return func(l *netlab.Lab) *netlab.Host { return l.Host(k, netlab.HostOptions{}) }

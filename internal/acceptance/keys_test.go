@@ -45,10 +45,10 @@ func talk(c net.Conn) { <-flood(c) }
 // has its port: the streams of the other side are reset after ten to twenty seconds, long before
 // --resume-timeout. A process that is only stopped, and a machine without a network, are waited for.
 func TestKilledNextDoor(t *testing.T) {
+	testtier.Long(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux tells of ICMP errors")
 	}
-	testtier.Long(t)
 	t.Parallel()
 	const least, most = 10 * time.Second, 20 * time.Second
 	w := newWorld(t)
@@ -123,6 +123,7 @@ func TestKilledNextDoor(t *testing.T) {
 // TestKilledTold: the next adit of a machine tells the peer of the one that was killed, whatever it is: the
 // streams of the one who was left are reset with that.
 func TestKilledTold(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	const limit = 5 * time.Second
 	w := newWorld(t)
@@ -176,6 +177,7 @@ func (k *keyholder) leavesWord(t *testing.T) {
 // TestKilledKeepsNoPort: a known peer that was killed and is started again takes its place at once: ports that it had
 // opened on the other side are free for it, and what was connected is reset.
 func TestKilledKeepsNoPort(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	const limit = 8 * time.Second
 	w := newWorld(t)
@@ -239,6 +241,7 @@ func TestKilledKeepsNoPort(t *testing.T) {
 
 // TestFreshKeys: each time that a side moves both get fresh keys, while a copy goes on whose bytes are compared.
 func TestFreshKeys(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	w := newWorld(t)
 	r := newRoaming(w, netlab.PortRestricted)

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestPortMapping: two NATs that no hole can be punched through connect directly when either router
 // maps ports, by each of the protocols.
 func TestPortMapping(t *testing.T) {
+	testtier.Long(t)
 	for _, c := range []struct {
 		name      string
 		upnp, pmp bool

@@ -67,8 +67,8 @@ func TestNATs(t *testing.T) {
 	cells := make(map[[2]netlab.NAT]string)
 	// They wait, mostly: all may run at once. The table comes when the last has ended.
 	t.Run("pairs", func(t *testing.T) {
-		for i, p := range pairs {
-			natPair(t, i, p, tries, func(cell string) {
+		for _, p := range pairs {
+			natPair(t, p, tries, func(cell string) {
 				mu.Lock()
 				defer mu.Unlock()
 				cells[p] = cell
@@ -80,11 +80,11 @@ func TestNATs(t *testing.T) {
 	}
 }
 
-func natPair(t *testing.T, i int, p [2]netlab.NAT, tries int, tell func(cell string)) {
+func natPair(t *testing.T, p [2]netlab.NAT, tries int, tell func(cell string)) {
 	t.Run(natural(p[0], p[1]), func(t *testing.T) {
 		t.Parallel()
-		if !testtier.IsLong() && i > 0 {
-			t.Skip("one pair will do in the short tier")
+		if p != [2]netlab.NAT{netlab.PortRestricted, netlab.CGNAT} {
+			testtier.Long(t)
 		}
 		n := tries
 		if !direct(p[0], p[1]) {
@@ -204,6 +204,7 @@ func TestNATsWithRelay(t *testing.T) {
 
 // TestFromRelay: two that need a burst are up through the relay meanwhile, and move over.
 func TestFromRelay(t *testing.T) {
+	testtier.Long(t)
 	for _, p := range [][2]netlab.NAT{
 		{netlab.PortRestricted, netlab.Symmetric},
 		{netlab.SymmetricSequential, netlab.SymmetricSequential},

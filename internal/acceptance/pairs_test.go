@@ -60,8 +60,8 @@ func rounds() int {
 func TestPairs(t *testing.T) {
 	for i, p := range pairs {
 		t.Run(p.name, func(t *testing.T) {
-			if !testtier.IsLong() && i > 0 {
-				t.Skip("one pair will do in the short tier")
+			if i > 0 {
+				testtier.Long(t)
 			}
 			w := newWorld(t)
 			left, right := p.hosts(w.lab)
@@ -97,10 +97,13 @@ func spread(d []time.Duration) string {
 
 // copyBytes is the size of the file that scp copies.
 func copyBytes() int64 {
-	if testtier.IsFull() {
+	switch {
+	case testtier.IsFull():
 		return 100e6
+	case testtier.IsLong():
+		return 20e6
 	}
-	return 20e6
+	return 4e6
 }
 
 // TestPaste meets without a server but STUN: each side's one line goes through a pipe to the other.
@@ -110,8 +113,8 @@ func TestPaste(t *testing.T) {
 			continue // the same NATs as before, the other way round
 		}
 		t.Run(p.name, func(t *testing.T) {
-			if !testtier.IsLong() && i > 0 {
-				t.Skip("one pair will do in the short tier")
+			if i > 0 {
+				testtier.Long(t)
 			}
 			w := newWorld(t)
 			left, right := p.hosts(w.lab)

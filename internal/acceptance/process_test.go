@@ -19,10 +19,20 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // patience is how long anything that should happen soon may take on a busy machine.
-const patience = 20 * time.Second
+const patience = time.Minute
+
+// within is how long may take what should take d: ten times as long in the short tier, which must hold on a
+// machine that is busy or slow.
+func within(d time.Duration) time.Duration {
+	if testtier.IsLong() {
+		return d
+	}
+	return 10 * d
+}
 
 // A process is one command inside a host. What it writes is kept, and shown if the test fails.
 type process struct {
@@ -177,7 +187,7 @@ func environment() []string {
 // stop ends the process: as Ctrl-C does, and for good if that does not help.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGCONT)
-	if p.interrupt(); p.gone(10 * time.Second) {
+	if p.interrupt(); p.gone(patience) {
 		return
 	}
 	p.t.Errorf("%s did not end by itself", p.label)

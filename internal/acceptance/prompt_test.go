@@ -15,6 +15,7 @@ import (
 // TestPrompt: how long ssh takes until there is a prompt, at 20 ms each way: to the server itself, through a session that
 // runs, and over one connection of ssh's own that runs through that session, as the guide has it.
 func TestPrompt(t *testing.T) {
+	testtier.Long(t)
 	const trip = 2 * oneWay
 	runs := 3
 	if testtier.IsFull() {

@@ -14,6 +14,7 @@ import (
 
 	"adit/internal/netlab"
 	"adit/internal/relay"
+	"adit/internal/testtier"
 )
 
 // newRelayWorld is a world whose rendezvous relays too.
@@ -41,6 +42,9 @@ func TestRelay(t *testing.T) {
 		{"the exposer hides", netlab.None, netlab.None, []string{"--path", "relay"}, "relay", "udp"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.name != "two hard NATs" {
+				testtier.Long(t)
+			}
 			w := newRelayWorld(t)
 			left, right := w.lab.Host(c.left, netlab.HostOptions{}), w.lab.Host(c.right, netlab.HostOptions{})
 			if c.transport == "https" {
@@ -58,7 +62,7 @@ func TestRelay(t *testing.T) {
 				if up.Path != c.path || up.Transport != c.transport {
 					t.Errorf("path %s %s, want %s %s", up.Path, up.Transport, c.path, c.transport)
 				}
-				if took > 5*time.Second {
+				if took > within(5*time.Second) {
 					t.Errorf("up after %v", took)
 				}
 				listening, _ := connecter.await("listening")
@@ -76,6 +80,7 @@ func TestRelay(t *testing.T) {
 
 // TestRemembered: who had no UDP last time is up by the relay at once.
 func TestRemembered(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	w := newRelayWorld(t)
 	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.UDPBlocked, netlab.HostOptions{})
@@ -99,6 +104,7 @@ func TestRemembered(t *testing.T) {
 
 // TestRelayPasted: a relay that one side names carries two that met by pasted lines.
 func TestRelayPasted(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	secret := []byte("0123456789abcdef0123456789abcdef")
 	file := filepath.Join(t.TempDir(), "secret")

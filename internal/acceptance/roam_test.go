@@ -98,6 +98,7 @@ func (r *roaming) startSSH(size int64, limit int, flags ...string) {
 // back checks that everything flows again within the limit.
 func (r *roaming) back(limit time.Duration) {
 	r.t.Helper()
+	limit = within(limit)
 	took := r.copying.flows(limit + patience)
 	r.t.Logf("back after %.2f s", took.Seconds())
 	if took > limit {
@@ -189,8 +190,11 @@ func TestRoam(t *testing.T) {
 		{"rendezvous away for 10 min", true, 5 * time.Second, scpSlow, []fault{func(r *roaming) { r.withoutRendezvous(10 * time.Minute) }}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.long {
+			switch {
+			case c.long:
 				testtier.Full(t)
+			case c.name != "another NAT of the sender":
+				testtier.Long(t)
 			}
 			t.Parallel()
 			r := newRoaming(newWorld(t), netlab.PortRestricted)
@@ -219,6 +223,7 @@ func TestRoam(t *testing.T) {
 
 // TestRoamSSH is one row of the full tier in the long one: both sides move while scp and ssh go on.
 func TestRoamSSH(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	r := newRoaming(newWorld(t), netlab.PortRestricted)
 	r.startSSH(12<<20, scpLimit)
@@ -230,6 +235,7 @@ func TestRoamSSH(t *testing.T) {
 
 // TestRoamFromHole: a session that a burst found a path for leaves the random NAT, and what the burst found with it.
 func TestRoamFromHole(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	r := newRoaming(newWorld(t), netlab.PortRestricted)
 	r.right = r.lab.Host(netlab.Symmetric, netlab.HostOptions{})
@@ -244,6 +250,7 @@ func TestRoamFromHole(t *testing.T) {
 
 // TestRoamNarrow: a path begins to swallow packets of more than 1,250 bytes.
 func TestRoamNarrow(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	// The emulated link takes apart what the kernel has not yet: the rule sees single packets.
 	r := newRoaming(newWorld(t, netlab.WithUplink(netlab.LinkConfig{RateBits: 100e6, Delay: time.Millisecond})), netlab.PortRestricted)
@@ -258,6 +265,7 @@ func TestRoamNarrow(t *testing.T) {
 
 // TestRoamToRelay: a firewall closes the direct path; the relay has the session until it is open again.
 func TestRoamToRelay(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	r := newRoaming(newRelayWorld(t), netlab.PortRestricted)
 	if testtier.IsFull() {
@@ -299,6 +307,7 @@ func (r *roaming) toRelayAndBack() {
 
 // TestRoamToSecondRelay: of two relays that the rendezvous hands out the one in use is killed.
 func TestRoamToSecondRelay(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	w := &world{t: t, adit: adit(t), lab: netlab.New(t)}
 	secret := filepath.Join(t.TempDir(), "secret")
@@ -344,6 +353,7 @@ func TestRoamToSecondRelay(t *testing.T) {
 
 // TestRoamToSameRelay: the only relay is restarted, and knows nobody's credentials any more.
 func TestRoamToSameRelay(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	r := newRoaming(newRelayWorld(t), netlab.Symmetric)
 	r.start()
@@ -362,6 +372,7 @@ func TestRoamToSameRelay(t *testing.T) {
 
 // TestRoamLoss: heavy loss for a while neither interrupts the session nor slows it down afterwards.
 func TestRoamLoss(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	for _, c := range []struct {
 		long bool
@@ -407,6 +418,7 @@ func TestRoamLoss(t *testing.T) {
 
 // TestGoodbyeByLetter: a side that ends while there is no path leaves word at the rendezvous.
 func TestGoodbyeByLetter(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	r := newRoaming(newWorld(t), netlab.PortRestricted)
 	r.copying, r.exposer, r.connecter = r.copyThrough(r.left, r.right, "-v")

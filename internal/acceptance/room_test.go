@@ -175,6 +175,7 @@ func (m *machineRoom) run(trouble bool) (f roomFigures) {
 // which sends 10 MB that arrive as they were. Then all of it again, while one of them floods, one is stopped in the
 // middle of a transfer, and one is not on the list: the others do not notice.
 func TestMachineRoom(t *testing.T) {
+	testtier.Long(t)
 	peers, size := 12, int64(2e6)
 	if testtier.IsFull() {
 		peers, size = 100, 10e6

@@ -32,6 +32,7 @@ func (s *sshServer) config(adit string) string {
 // TestShared: with Host *.adit in its configuration, ssh, git and rsync use the session of a connect that
 // runs, and are there in one round trip.
 func TestShared(t *testing.T) {
+	testtier.Long(t)
 	const trip = 2 * oneWay
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{RateBits: 100e6, Delay: oneWay})
@@ -52,7 +53,7 @@ func TestShared(t *testing.T) {
 		p.stop()
 	}
 	t.Logf("a stream over a running session: the first byte after %v, of which %v are a round trip", best, trip)
-	if best > 150*time.Millisecond {
+	if limit := 150 * time.Millisecond; best > 10*limit || testtier.IsFull() && best > limit {
 		t.Errorf("the first byte came after %v", best)
 	}
 
@@ -95,6 +96,7 @@ func TestShared(t *testing.T) {
 
 // TestCold: without a session ssh by a proxy command gets its prompt soon, the meeting included.
 func TestCold(t *testing.T) {
+	testtier.Long(t)
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{RateBits: 100e6, Delay: oneWay})
 	w := &world{t: t, adit: adit(t), lab: l}
@@ -108,7 +110,7 @@ func TestCold(t *testing.T) {
 	}
 	took := time.Since(began)
 	t.Logf("ssh from cold at %v each way: a command has run after %v", oneWay, took)
-	if took > 3*time.Second { // 1.5 s on a machine with nothing else to do
+	if limit := 3 * time.Second; took > 10*limit || testtier.IsFull() && took > limit { // 1.5 s on a machine with nothing else to do
 		t.Errorf("ssh took %v", took)
 	}
 	exposer.exits(0, patience)
@@ -116,6 +118,7 @@ func TestCold(t *testing.T) {
 
 // TestColdByKey: the same with a machine that is known by its key and listens.
 func TestColdByKey(t *testing.T) {
+	testtier.Long(t)
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{RateBits: 100e6, Delay: oneWay})
 	w := &world{t: t, adit: adit(t), lab: l}
@@ -135,7 +138,7 @@ func TestColdByKey(t *testing.T) {
 		best = min(best, time.Since(began))
 	}
 	t.Logf("ssh from cold to a known machine at %v each way: a command has run after %v", oneWay, best)
-	if limit := 1500 * time.Millisecond; best > 2*limit || testtier.IsFull() && best > limit {
+	if limit := 1500 * time.Millisecond; best > 10*limit || testtier.IsFull() && best > limit {
 		t.Errorf("ssh took %v", best)
 	}
 }

@@ -70,6 +70,7 @@ func (c *midConn) Read(b []byte) (int, error) {
 // The same when it is the machine's own interface that shrinks, where the kernel refuses what is too large
 // (and whole runs of packets with it).
 func TestShrinkingPath(t *testing.T) {
+	testtier.Long(t)
 	t.Run("path", func(t *testing.T) {
 		shrinkingPath(t, func(h *netlab.Host) (string, error) {
 			return nft(t.Context(), h, shrinkDrop, "-f", "-")

@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestManyConnections opens 200 connections at once through one forward, each with data of its own.
 func TestManyConnections(t *testing.T) {
+	testtier.Long(t)
 	const connections, size = 200, 100_000
 	w := newWorld(t)
 	left, right := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{}), w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})

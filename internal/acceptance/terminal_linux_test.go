@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // A terminal is a pseudo terminal: what a person types goes into keys, and what programs write comes out there.
@@ -73,6 +74,7 @@ func (x *terminal) attach(used bool) setting {
 // TestHangup: SIGHUP has a session look for its peer, on a terminal as well. The end of the terminal ends what
 // is used there, and nothing else.
 func TestHangup(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	for _, used := range []bool{true, false} {
 		t.Run(fmt.Sprintf("used there %v", used), func(t *testing.T) {

@@ -101,6 +101,7 @@ func coturn(t testing.TB, h *netlab.Host, tls authority) {
 // TestRelayTransports sends a file by every kind of relay, ours and coturn's: 10 MB of it, or 100 MB in
 // the full tier. Both sides have a relay alone, so that nothing passes beside it.
 func TestRelayTransports(t *testing.T) {
+	testtier.Long(t)
 	size := int64(10e6)
 	if testtier.IsFull() {
 		size = 100e6

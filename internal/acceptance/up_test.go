@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 const (
@@ -36,6 +37,7 @@ func distant(t testing.TB) (w *world, left, right *netlab.Host) {
 
 // TestUp holds the time to a path to its limit: the best of three, because the machine may be busy.
 func TestUp(t *testing.T) {
+	testtier.Long(t)
 	w, left, right := distant(t)
 	best := time.Hour
 	for range 3 {

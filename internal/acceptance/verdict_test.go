@@ -115,6 +115,7 @@ table ip only {
 
 // TestNoNetwork: a machine without any network says so.
 func TestNoNetwork(t *testing.T) {
+	testtier.Long(t)
 	w := newWorld(t)
 	h := w.lab.Public("alone")
 	command(t, h, []string{"ip", "link", "set", "eth0", "down"})
