@@ -23,7 +23,7 @@ const (
 
 	// patience is how long a script waits for what it expects: long enough for the 30 s after which a
 	// silent peer counts as gone.
-	patience = 60 * time.Second
+	patience = 2 * time.Minute
 )
 
 // A proc is a program that a script runs aside.

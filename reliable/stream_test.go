@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/nettest"
+
+	"adit/internal/testtier"
 )
 
 func TestConn(t *testing.T) {
@@ -179,7 +181,11 @@ func TestHalfClose(t *testing.T) {
 func TestCloseLingers(t *testing.T) {
 	ab := &wire{delay: 5 * time.Millisecond, jitter: 20 * time.Millisecond, loss: 0.3}
 	a, b := newSessions(t, ab, &wire{loss: 0.3})
-	for i := range 20 {
+	n := 5
+	if testtier.IsLong() {
+		n = 20
+	}
+	for i := range n {
 		p := data(20000, uint64(i))
 		st, err := a.Open(t.Context(), nil)
 		if err != nil {
@@ -409,6 +415,7 @@ func TestResetGivesCreditBack(t *testing.T) {
 
 // Many streams whose readers stop after a fast start hold what Config says, and all go on.
 func TestManySlowReaders(t *testing.T) {
+	testtier.Long(t)
 	const streams, total = 64, 8 << 20
 	a, b := newSessions(t, new(wire), new(wire), Config{}, Config{MaxBuffers: total})
 	var from, to []*Stream

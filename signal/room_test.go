@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"adit/internal/testtier"
 	"adit/signal"
 	"adit/signal/rendezvous"
 )
@@ -268,6 +269,7 @@ func TestExpiryWhileUnreachable(t *testing.T) {
 
 // Every kind of trouble on the way, again and again: what is sent arrives once, and in order.
 func TestTroubleOnTheWay(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	var mu sync.Mutex
 	count := make(map[string]int)

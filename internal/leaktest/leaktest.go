@@ -13,7 +13,7 @@ import (
 )
 
 // grace is how long goroutines that are already on their way out may take.
-const grace = 3 * time.Second
+const grace = 30 * time.Second
 
 // Main runs the tests of a package and exits with their result, or with 1 if a goroutine that they
 // started outlives them. A TestMain calls it. While fuzzing it does not look: the fuzzing engine has

@@ -4,11 +4,14 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
-// TestLink holds an emulated link to its figures.
+// TestLink holds an emulated link to its figures; in the short tier to what does not depend on time.
 func TestLink(t *testing.T) {
 	t.Run("delay", func(t *testing.T) {
+		testtier.Long(t)
 		l := New(t)
 		const delay = 25 * time.Millisecond
 		left, right := l.Link(LinkConfig{Delay: delay})
@@ -17,6 +20,7 @@ func TestLink(t *testing.T) {
 		}
 	})
 	t.Run("rate", func(t *testing.T) {
+		testtier.Long(t)
 		l := New(t)
 		const packets, size, rate = 400, 1000, 10e6
 		left, right := l.Link(LinkConfig{RateBits: rate, QueueBytes: 1 << 20})
@@ -31,6 +35,7 @@ func TestLink(t *testing.T) {
 		}
 	})
 	t.Run("token bucket", func(t *testing.T) {
+		testtier.Long(t)
 		l := New(t)
 		const packets, size, rate = 400, 1000, 20e6
 		left, right := l.Veth(rate)
@@ -43,6 +48,7 @@ func TestLink(t *testing.T) {
 		}
 	})
 	t.Run("queue", func(t *testing.T) {
+		testtier.Long(t)
 		l := New(t)
 		const packets, size, queue = 400, 1000, 100 * 1028
 		left, right := l.Link(LinkConfig{RateBits: 2e6, QueueBytes: queue})

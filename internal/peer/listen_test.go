@@ -13,6 +13,7 @@ import (
 
 	"adit/internal/event"
 	"adit/internal/handshake"
+	"adit/internal/testtier"
 	"adit/signal"
 	"adit/signal/rendezvous"
 )
@@ -247,6 +248,7 @@ func TestByKeyUnanswered(t *testing.T) {
 
 // Who waits for an answer learns that the peer is another process by now, which cannot read the offer.
 func TestByKeyReplaced(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	home := handshake.NewKeyPair()
 	client := &signal.Client{URL: meetingPlace(t)}
@@ -328,6 +330,7 @@ func (m *moving) set(s *rendezvous.Server) {
 }
 
 func TestByKeyRendezvousRestarts(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	home, away := handshake.NewKeyPair(), handshake.NewKeyPair()
 	m := &moving{}
@@ -355,6 +358,7 @@ func TestByKeyRendezvousRestarts(t *testing.T) {
 
 // The process of a listener dies and another takes its place: who dialled notices, and meets the new one.
 func TestByKeyListenerRestarts(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	home, away := handshake.NewKeyPair(), handshake.NewKeyPair()
 	url := meetingPlace(t)

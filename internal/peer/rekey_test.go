@@ -16,6 +16,7 @@ import (
 	"adit/internal/handshake"
 	"adit/internal/link"
 	"adit/internal/simnet"
+	"adit/internal/testtier"
 )
 
 // agreed returns both sides' results of a handshake, the initiator's first.
@@ -221,6 +222,7 @@ func (l lines) Handle(_ context.Context, r slog.Record) error {
 
 // TestRekeyWithPath: a session that finds another path gets fresh keys on both sides, and goes on.
 func TestRekeyWithPath(t *testing.T) {
+	testtier.Long(t)
 	t.Parallel()
 	keyed := [2]chan struct{}{make(chan struct{}, 16), make(chan struct{}, 16)}
 	log := func(i int) *slog.Logger {

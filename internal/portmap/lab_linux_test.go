@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // helperEnv makes the test binary the machine behind the router: it maps a port, prints the mapping,
@@ -65,6 +66,9 @@ func TestRouter(t *testing.T) {
 		{"upnp", true, false, UPnP, "[UPnP]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.name != "all" {
+				testtier.Long(t)
+			}
 			lab := netlab.New(t)
 			host := lab.Host(netlab.Symmetric, netlab.HostOptions{})
 			outside := lab.Public("outside")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"adit/internal/stunmsg"
+	"adit/internal/testtier"
 )
 
 // naiveNAT is a port-restricted NAT as Linux makes it, without the firewall that most routers have
@@ -137,6 +138,7 @@ func TestEarlyPacket(t *testing.T) {
 // What a spray sends dies before it reaches the other side's NAT, where it could take a port away; only
 // between two that spray it goes all the way, and not at first.
 func TestSprayDiesOnTheWay(t *testing.T) {
+	testtier.Long(t)
 	for _, far := range []bool{false, true} {
 		spaces := row(t, 7)
 		a := spaces[0].listen(t, Config{})

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // TestAfterHeavyLoss: heavy loss for a while does not interrupt the link, and five seconds after it a copy is as
@@ -26,6 +28,9 @@ func TestAfterHeavyLoss(t *testing.T) {
 	} {
 		for seed := range uint64(2) {
 			t.Run(fmt.Sprintf("%.0f Mbit per s, %v, %v, seed %d", c.mbit, c.rtt, c.d, seed), func(t *testing.T) {
+				if c.mbit != 5 || seed > 0 {
+					testtier.Long(t)
+				}
 				synctest.Test(t, func(t *testing.T) {
 					conf := Config{Rate: c.mbit * 1e6 / 8, Delay: c.rtt / 2}
 					conf.Queue = max(64<<10, int(conf.Rate*c.rtt.Seconds()/2))

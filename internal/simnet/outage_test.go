@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // TestAfterOutage: soon after a path is there again so is the data, however long it was away: that of a copy, the
@@ -19,6 +21,9 @@ func TestAfterOutage(t *testing.T) {
 	for _, d := range []time.Duration{5 * time.Second, time.Minute, 9 * time.Minute} {
 		for seed := range uint64(5) {
 			t.Run(fmt.Sprintf("%v, seed %d", d, seed), func(t *testing.T) {
+				if seed > 0 || d > time.Minute {
+					testtier.Long(t)
+				}
 				synctest.Test(t, func(t *testing.T) {
 					conf := Config{Rate: 100e6 / 8, Delay: 5 * time.Millisecond, Queue: 256 << 10}
 					w := newWorld(t, conf, conf, seed)
