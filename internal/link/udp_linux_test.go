@@ -1,4 +1,4 @@
-package link
+package link_test
 
 import (
 	"encoding/binary"
@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"adit/internal/link"
 )
 
 // A gsoSocket sends and receives many datagrams in a call (UDP_SEGMENT, UDP_GRO).
@@ -48,7 +50,7 @@ func (s *gsoSocket) Send(b []byte, segment int, to netip.AddrPort) error {
 	return nil
 }
 
-func (s *gsoSocket) serve(m *Mux) {
+func (s *gsoSocket) serve(m *link.Mux) {
 	s.wg.Go(func() {
 		buf, oob := make([]byte, 1<<16), make([]byte, 64)
 		for {

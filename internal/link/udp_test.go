@@ -1,4 +1,4 @@
-package link
+package link_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"adit/internal/link"
 	"adit/internal/testtier"
 )
 
@@ -46,7 +47,7 @@ func (s *udpSocket) Send(b []byte, segment int, to netip.AddrPort) error {
 	return nil
 }
 
-func (s *udpSocket) serve(m *Mux) {
+func (s *udpSocket) serve(m *link.Mux) {
 	s.wg.Go(func() {
 		buf := make([]byte, 2048)
 		for {
@@ -68,16 +69,20 @@ func (s *udpSocket) close() {
 
 // A testSocket is a udpSocket or one that batches.
 type testSocket interface {
-	Socket
+	link.Socket
 	addr() netip.AddrPort
-	serve(*Mux)
+	serve(*link.Mux)
 	close()
 }
 
+func key(b byte) [32]byte { return [32]byte{b} }
+
+func mbit(bytes int, d time.Duration) float64 { return float64(bytes) * 8 / 1e6 / d.Seconds() }
+
 // linkUDP links two real sockets.
-func linkUDP(t testing.TB, sa, sb testSocket, buffer int) (a, b *Link, end func()) {
+func linkUDP(t testing.TB, sa, sb testSocket, buffer int) (a, b *link.Link, end func()) {
 	t.Helper()
-	ma, mb := NewMux(), NewMux()
+	ma, mb := link.NewMux(), link.NewMux()
 	sa.serve(ma)
 	sb.serve(mb)
 	ia, err := ma.Reserve()
@@ -88,10 +93,10 @@ func linkUDP(t testing.TB, sa, sb testSocket, buffer int) (a, b *Link, end func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err = ma.Open(Config{Socket: sa, LocalIndex: ia, RemoteIndex: ib, SendKey: key(1), RecvKey: key(2), AES: true, ReceiveBuffer: buffer}); err != nil {
+	if a, err = ma.Open(link.Config{Socket: sa, LocalIndex: ia, RemoteIndex: ib, SendKey: key(1), RecvKey: key(2), AES: true, ReceiveBuffer: buffer}); err != nil {
 		t.Fatal(err)
 	}
-	if b, err = mb.Open(Config{Socket: sb, LocalIndex: ib, RemoteIndex: ia, SendKey: key(2), RecvKey: key(1), AES: true, ReceiveBuffer: buffer}); err != nil {
+	if b, err = mb.Open(link.Config{Socket: sb, LocalIndex: ib, RemoteIndex: ia, SendKey: key(2), RecvKey: key(1), AES: true, ReceiveBuffer: buffer}); err != nil {
 		t.Fatal(err)
 	}
 	end = func() {
@@ -101,7 +106,7 @@ func linkUDP(t testing.TB, sa, sb testSocket, buffer int) (a, b *Link, end func(
 		sb.close()
 	}
 	for _, p := range []struct {
-		l  *Link
+		l  *link.Link
 		to netip.AddrPort
 	}{{a, sb.addr()}, {b, sa.addr()}} {
 		if _, err := p.l.Probe(context.Background(), p.to); err != nil {
@@ -113,11 +118,11 @@ func linkUDP(t testing.TB, sa, sb testSocket, buffer int) (a, b *Link, end func(
 }
 
 // pour sends n payloads as fast as the link takes them, and waits for most to arrive.
-func pour(t testing.TB, a, b *Link, n int) (lost float64, took time.Duration) {
+func pour(t testing.TB, a, b *link.Link, n int) (lost float64, took time.Duration) {
 	var got atomic.Int64
 	b.Receive(func([]byte) { got.Add(1) })
 	defer b.Receive(nil)
-	p := make([]byte, mtuBytes)
+	p := make([]byte, a.MTU())
 	start := time.Now()
 	for i := range n {
 		for !a.Send(uint32(1+i%2), 0, p) {
@@ -150,7 +155,7 @@ func TestLoopback(t *testing.T) {
 	for try := 0; try < 3 && least > most; try++ {
 		a, b, end := linkUDP(t, newUDP(t, 0), newUDP(t, 0), 0)
 		lost, took := pour(t, a, b, n)
-		t.Logf("%.0f Mbit/s, %.3f %% lost, %+v", mbit(n*mtuBytes, took), 100*lost, a.Stats())
+		t.Logf("%.0f Mbit/s, %.3f %% lost, %+v", mbit(n*a.MTU(), took), 100*lost, a.Stats())
 		end()
 		least = min(least, lost)
 	}
@@ -171,11 +176,11 @@ func benchmark(b *testing.B, sa, sb testSocket, buffer int) {
 	x, y, end := linkUDP(b, sa, sb, buffer)
 	defer end()
 	pour(b, x, y, 20000)
-	b.SetBytes(mtuBytes)
+	b.SetBytes(int64(x.MTU()))
 	b.ReportAllocs()
 	b.ResetTimer()
 	lost, took := pour(b, x, y, b.N)
 	b.StopTimer()
-	b.ReportMetric(mbit(b.N*mtuBytes, took), "Mbit/s")
+	b.ReportMetric(mbit(b.N*x.MTU(), took), "Mbit/s")
 	b.ReportMetric(100*lost, "%lost")
 }
