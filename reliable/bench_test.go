@@ -1,3 +1,5 @@
+// In package reliable: this file looks at the governor's list, to know when a session is idle.
+
 package reliable
 
 import (

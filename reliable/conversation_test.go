@@ -1,3 +1,5 @@
+// In package reliable: this file drives one conversation by hand, without a link, and looks at its windows.
+
 package reliable
 
 import (

@@ -1,3 +1,5 @@
+// In package reliable: this file gives the inbox fragments that no Send makes, and looks at its bounds.
+
 package reliable
 
 import (
