@@ -1,3 +1,6 @@
+// In package reliable: this file feeds parsers that have no exported name, and streams with what no peer of
+// ours sends.
+
 package reliable
 
 import (

@@ -1,3 +1,6 @@
+// In package reliable: this file serves the tests that look inside, and bounds its windows as the package
+// does.
+
 package reliable
 
 import (

@@ -1,3 +1,5 @@
+// In package reliable: this file uses the link in memory of lab_test.go.
+
 package reliable
 
 import (

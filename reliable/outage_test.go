@@ -1,3 +1,5 @@
+// In package reliable: this file drives one conversation by hand, without a link.
+
 package reliable
 
 import (

@@ -1,3 +1,6 @@
+// In package reliable: this file looks at when a conversation sends again, which its peer cannot tell from
+// loss.
+
 package reliable
 
 import (

@@ -1,3 +1,6 @@
+// In package reliable: this file looks at the governor's list, to know when a session is idle, and at what
+// ended it.
+
 package reliable
 
 import (

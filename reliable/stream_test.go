@@ -1,3 +1,6 @@
+// In package reliable: this file looks at the credit and the buffers of a stream, to hold them to their
+// bounds.
+
 package reliable
 
 import (

@@ -1,3 +1,5 @@
+// In package link: this file reads single packets, whose form has no exported name.
+
 package link
 
 import (

@@ -1,3 +1,5 @@
+// In package link: this file looks at the phase of the congestion control and at its bursts.
+
 package link
 
 import (

@@ -1,3 +1,5 @@
+// In package link: this file holds the form of feedback, which has no exported name, to its bounds.
+
 package link
 
 import (

@@ -1,3 +1,5 @@
+// In package link: this file takes payloads apart and joins them, which has no exported name.
+
 package link
 
 import (

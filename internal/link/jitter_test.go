@@ -1,3 +1,5 @@
+// In package link: this file uses the network in memory of sim_test.go.
+
 package link
 
 import (

@@ -1,3 +1,5 @@
+// In package link: this file forges packets and looks at epochs and keys.
+
 package link
 
 import (

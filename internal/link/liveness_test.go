@@ -1,3 +1,5 @@
+// In package link: this file holds the link to times that have no exported name.
+
 package link
 
 import (

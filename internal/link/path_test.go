@@ -1,3 +1,6 @@
+// In package link: this file fills a flow's queue as far as it goes, and looks at the search for the path's
+// MTU.
+
 package link
 
 import (

@@ -1,3 +1,5 @@
+// In package link: this file drives the search for the path's MTU by hand.
+
 package link
 
 import (

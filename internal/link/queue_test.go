@@ -1,3 +1,5 @@
+// In package link: this file drives the scheduler by hand, and looks at its bounds.
+
 package link
 
 import (

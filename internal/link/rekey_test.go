@@ -1,3 +1,5 @@
+// In package link: this file makes sealed packets of chosen epochs, and looks at which keys are kept.
+
 package link
 
 import (

@@ -1,3 +1,6 @@
+// In package link: this file looks at what an idle link keeps for repairs, and fills a flow's queue as far as
+// it goes.
+
 package link
 
 import (

@@ -1,3 +1,5 @@
+// In package link: this file looks at a flow's queue, to keep it filled.
+
 package link
 
 import (

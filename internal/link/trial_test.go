@@ -1,3 +1,5 @@
+// In package link: this file sets what the random numbers of sim_test.go begin with.
+
 package link
 
 import (

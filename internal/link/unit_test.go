@@ -1,3 +1,6 @@
+// In package link: this file tests what has no exported name: seals, records, congestion control, replay
+// windows.
+
 package link
 
 import (
