@@ -36,6 +36,7 @@ func (m *meter) reset() [256]int {
 func mbit(bytes int, d time.Duration) float64 { return float64(bytes) * 8 / 1e6 / d.Seconds() }
 
 func TestBottleneck(t *testing.T) {
+	t.Parallel()
 	const rate = 100e6 / 8
 	const bdp = 500_000 // 40 ms
 	for _, test := range []struct {
@@ -97,6 +98,7 @@ func TestBottleneck(t *testing.T) {
 
 // Flows share by bytes, whatever they ask for, and flow 0 and newcomers hardly wait.
 func TestFairAndQuick(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := shape{rate: 100e6 / 8, queue: 1 << 20, delay: 20 * time.Millisecond}
 		p := newPair(t, s, s, nil)
@@ -151,6 +153,7 @@ func TestFairAndQuick(t *testing.T) {
 
 // The rate follows a bottleneck that changes.
 func TestBottleneckChanges(t *testing.T) {
+	t.Parallel()
 	rates := []float64{20, 50}
 	if testtier.IsLong() {
 		rates = []float64{20, 100, 5, 50}
@@ -184,6 +187,7 @@ func TestBottleneckChanges(t *testing.T) {
 
 // An outage of the path shorter than DeadAfter is made up for quickly.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	for _, d := range []time.Duration{200 * time.Millisecond, 3 * time.Second, 20 * time.Second} {
 		t.Run(fmt.Sprint(d), func(t *testing.T) {
 			if d != 3*time.Second {

@@ -48,6 +48,7 @@ func (g *gauge) stream(l *Link, mbits float64, size int, d time.Duration) (sent 
 // TestDatagramStream: datagrams come through at once at a rate that the path carries, however little is known of it
 // at first, and nothing silences them for longer than the path does.
 func TestDatagramStream(t *testing.T) {
+	t.Parallel()
 	const delay, mbits, size = 20 * time.Millisecond, 50.0, 1200
 	for _, test := range []struct {
 		name string

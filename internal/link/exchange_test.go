@@ -119,6 +119,7 @@ func (x *exchanges) run(n int, d time.Duration) []time.Duration {
 
 // Where the path is not full, an exchange takes a round trip and no more: pacing has no part in it.
 func TestExchanges(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		mbit     float64
 		rtt      time.Duration

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 func TestFeedbackFormat(t *testing.T) {
@@ -35,12 +37,17 @@ func TestFeedbackFormat(t *testing.T) {
 
 // The ranges say what a model that remembers everything says.
 func TestFeedbackRanges(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
+	n := uint64(5000)
+	if testtier.IsLong() {
+		n = 30000
+	}
 	for _, loss := range []float64{0, 0.01, 0.3, 0.9} {
 		var w replayWindow
 		seen := make(map[uint64]bool)
 		top := uint64(0)
-		for c := uint64(1); c < 30000; c++ {
+		for c := uint64(1); c < n; c++ {
 			d := c + uint64(r.IntN(5)) // some reordering
 			if r.Float64() >= loss && w.fresh(d) {
 				w.accept(d)

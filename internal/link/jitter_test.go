@@ -12,6 +12,7 @@ import (
 
 // Jitter of up to half a round trip, which reorders packets, is no loss and no queue.
 func TestJitter(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		mbit   float64
 		rtt    time.Duration

@@ -105,6 +105,7 @@ func TestPathMTU(t *testing.T) {
 
 // TestPathShrinks: a path that stops to carry large packets, without a word, carries on within 3 s.
 func TestPathShrinks(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		rtt   time.Duration
 		rate  float64
@@ -120,7 +121,7 @@ func TestPathShrinks(t *testing.T) {
 		{40 * time.Millisecond, 12.5e6, 0, false, false},
 	} {
 		t.Run(fmt.Sprintf("%v loss %v keyed %v small %v", c.rtt, c.loss, c.keyed, c.small), func(t *testing.T) {
-			if c.keyed && c.loss == 0 || c.rtt != 40*time.Millisecond {
+			if !c.keyed || c.loss > 0 || c.rtt != 40*time.Millisecond {
 				testtier.Long(t)
 			}
 			synctest.Test(t, func(t *testing.T) {
@@ -188,7 +189,8 @@ func TestPathShrinks(t *testing.T) {
 
 // TestPathLossy: loss alone does not look like a path that shrank.
 func TestPathLossy(t *testing.T) {
-	d := 5 * time.Second
+	t.Parallel()
+	d := 3 * time.Second
 	if testtier.IsLong() {
 		d = 20 * time.Second
 	}
@@ -207,6 +209,7 @@ func TestPathLossy(t *testing.T) {
 
 // TestPathOutage: a path that carries nothing for a while carries large packets afterwards.
 func TestPathOutage(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := shape{rate: 12.5e6, queue: 200e3, delay: 20 * time.Millisecond, mtu: 1472}
 		p := newPair(t, s, s, dontFragment)

@@ -145,6 +145,7 @@ func TestFreshBounds(t *testing.T) {
 }
 
 func TestQueueBounds(t *testing.T) {
+	t.Parallel()
 	var s scheduler
 	p := make([]byte, mtuBytes)
 	n := 0

@@ -145,6 +145,7 @@ func keyed(t *testing.T, ab, ba shape) (*pair, *keying) {
 // Many rekeyings while both sides send, over paths of all sorts: everything arrives, and of what is not damaged
 // nothing fails to open.
 func TestRekey(t *testing.T) {
+	t.Parallel()
 	times := 25
 	if testtier.IsLong() {
 		times = 100

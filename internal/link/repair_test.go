@@ -100,6 +100,7 @@ func idleRepairs(t *testing.T, l *Link) {
 }
 
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		rate     float64 // Mbit/s
@@ -201,6 +202,7 @@ func TestRepairTail(t *testing.T) {
 
 // What was in flight when the path broke comes when it is back, once, and in order.
 func TestRepairOutage(t *testing.T) {
+	t.Parallel()
 	for _, d := range []time.Duration{200 * time.Millisecond, 3 * time.Second, 20 * time.Second} {
 		if d != 3*time.Second && !testtier.IsLong() {
 			continue
@@ -308,6 +310,7 @@ func TestForget(t *testing.T) {
 
 // On a path that loses packets a keystroke's packet is sent again before its loss is noticed.
 func TestThin(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := shape{rate: 100e6 / 8, queue: 500_000, delay: 20 * time.Millisecond, loss: 0.01}
 		p := newPair(t, s, s, nil)

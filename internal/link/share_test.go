@@ -12,6 +12,7 @@ import (
 
 // Two links share a bottleneck about evenly.
 func TestTwoLinks(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		mbit  float64
 		rtt   time.Duration
@@ -90,6 +91,7 @@ func TestTwoLinks(t *testing.T) {
 
 // A link beside a TCP connection takes neither all nor nothing.
 func TestBesideCubic(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		mbit          float64
 		rtt           time.Duration

@@ -25,6 +25,7 @@ var (
 // A network delivers datagrams between sockets in memory. Inside of a synctest bubble its time is
 // simulated, so that what it does depends on its random source only.
 type network struct {
+	luck  uint64 // what the pipes' random numbers begin with
 	mu    sync.Mutex
 	muxes map[netip.AddrPort]*Mux
 	sinks map[netip.AddrPort]func(b []byte) // for what is not of a link
@@ -89,7 +90,7 @@ func (f *flying) Pop() any {
 
 func (n *network) pipe(from netip.AddrPort, s shape) *pipe {
 	p := &pipe{shape: s, net: n, from: from}
-	p.rand = rand.New(rand.NewPCG(luck, uint64(from.Port())))
+	p.rand = rand.New(rand.NewPCG(n.luck, uint64(from.Port())))
 	p.wake, p.done, p.over = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	go p.run()
 	return p
@@ -234,7 +235,7 @@ func key(b byte) (k [32]byte) {
 // newPair links two peers. change, which may be nil, adapts their configurations.
 func newPair(t *testing.T, ab, ba shape, change func(a, b *Config)) *pair {
 	t.Helper()
-	p := &pair{net: &network{muxes: make(map[netip.AddrPort]*Mux)}, ma: NewMux(), mb: NewMux()}
+	p := &pair{net: &network{luck: luckOf(t), muxes: make(map[netip.AddrPort]*Mux)}, ma: NewMux(), mb: NewMux()}
 	p.net.muxes[addrA], p.net.muxes[addrB] = p.ma, p.mb
 	p.ab, p.ba = p.net.pipe(addrA, ab), p.net.pipe(addrB, ba)
 	ia, err := p.ma.Reserve()

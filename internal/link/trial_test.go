@@ -5,6 +5,7 @@ package link
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
@@ -19,28 +20,34 @@ func (x *trial) Errorf(format string, args ...any) {
 	x.faults = append(x.faults, fmt.Sprintf(format, args...))
 }
 
-// luck is what the pipes' random numbers begin with.
-var luck uint64 = 1
+// lucks has what the random numbers of each trial that runs begin with, by its *testing.T.
+var lucks sync.Map
 
-var raced = map[string]bool{}
+func luckOf(t *testing.T) uint64 {
+	if v, ok := lucks.Load(t); ok {
+		return v.(uint64)
+	}
+	return 1
+}
+
+var raced sync.Map // names of tests of which one case has run
 
 // trials runs a simulation in a bubble. Its losses, its cycles and the order in which its goroutines run
 // are luck, and so are its figures: they count if two runs of three agree.
 func trials(t *testing.T, f func(*trial)) {
 	t.Helper()
-	defer func() { luck = 1 }()
 	if name := t.Name()[:max(strings.LastIndex(t.Name(), "/"), 0)]; raceEnabled {
-		if raced[name] {
+		if _, more := raced.LoadOrStore(name, true); more {
 			t.Skip("one of them is enough for the race detector, under which they take minutes")
 		}
-		raced[name] = true
 	}
 	var good int
 	var faults []string
 	for i := range 3 {
 		x := new(trial)
-		luck = uint64(i + 1)
 		synctest.Test(t, func(t *testing.T) {
+			lucks.Store(t, uint64(i+1))
+			defer lucks.Delete(t)
 			x.T = t
 			f(x)
 		})
