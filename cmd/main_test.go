@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +15,11 @@ import (
 func TestMain(m *testing.M) {
 	if strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") == "adit" {
 		os.Exit(Main(os.Args))
+	}
+	// A shell's background job ignores Ctrl-C, and so would all processes here, which are ended by it. What
+	// this process handles is not ignored in those that it starts.
+	if signal.Ignored(os.Interrupt) {
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 	}
 	leaktest.Main(m, "kcp-go/v5.NewTimedSched") // the scheduler of kcp-go never ends
 }
