@@ -5,6 +5,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"adit/internal/leaktest"
@@ -16,10 +17,12 @@ func TestMain(m *testing.M) {
 	if strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") == "adit" {
 		os.Exit(Main(os.Args))
 	}
-	// A shell's background job ignores Ctrl-C, and so would all processes here, which are ended by it. What
-	// this process handles is not ignored in those that it starts.
-	if signal.Ignored(os.Interrupt) {
-		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	// A shell's background job ignores Ctrl-C, and what nohup runs ignores a hangup. So would the processes of
+	// the scripts, which get both. What this process handles is not ignored in those that it starts.
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 	leaktest.Main(m, "kcp-go/v5.NewTimedSched") // the scheduler of kcp-go never ends
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"adit/internal/leaktest"
@@ -17,10 +18,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// A shell's background job ignores Ctrl-C, and so would all processes here, which are ended by it. What
-	// this process handles is not ignored in those that it starts.
-	if signal.Ignored(os.Interrupt) {
-		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	// A shell's background job ignores Ctrl-C, and what nohup runs ignores a hangup. So would all processes
+	// here, which get both. What this process handles is not ignored in those that it starts.
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 	leaktest.Main(m)
 }
