@@ -1,6 +1,10 @@
 package reliable
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+	"time"
+)
 
 const (
 	// maxRefusals bounds the refusals that wait to be sent. A packet beyond it is dropped; it comes again.
@@ -24,6 +28,8 @@ type control struct {
 	inMu  sync.Mutex // after conversation.mu
 	inbox []byte     // messages of the peer, at most maxInbox bytes
 
+	patience patience // owned by receive
+
 	mu       sync.Mutex
 	queue    []queued
 	refusals int
@@ -43,7 +49,7 @@ func newControl(s *Session) *control {
 		came:    make(chan struct{}, 1),
 		synced:  make(chan struct{}),
 	}
-	c.conv = newConversation(s.link, s.gov, &s.held, 0, c.take, nil)
+	c.conv = newConversation(s.link, s.gov, &s.account, 0, c.take, nil)
 	return c
 }
 
@@ -88,7 +94,9 @@ func (c *control) refuse(id uint32) bool {
 		return false
 	}
 	c.refusals++
-	c.queue = append(c.queue, queued{message: message{kind: msgReset, stream: id, value: uint64(CodeBusy)}})
+	c.queue = append(c.queue,
+		queued{message: message{kind: msgReset, stream: id, code: CodeBusy}},
+		queued{message: message{kind: msgStop, stream: id, code: CodeBusy}})
 	signal(c.wake)
 	return true
 }
@@ -205,7 +213,10 @@ func (c *control) receive() {
 				break
 			}
 			at += size
-			c.handle(msg)
+			if !c.handle(msg) && !c.patience.spend(time.Now()) {
+				c.session.CloseWithError(fmt.Errorf("%w: a flood of control messages about nothing", ErrProtocol))
+				return
+			}
 		}
 		if buf = buf[:copy(buf, buf[at:])]; cap(buf) > 2*maxBatch {
 			buf = append([]byte(nil), buf...)
@@ -213,39 +224,62 @@ func (c *control) receive() {
 	}
 }
 
-func (c *control) handle(m message) {
+// handle deals with a message and reports whether it had a purpose.
+func (c *control) handle(m message) bool {
 	switch m.kind {
 	case msgSync:
 		c.mu.Lock()
 		c.syncAck = &m.value
 		c.mu.Unlock()
 		signal(c.wake)
-		return
+		return false // a session has one
 	case msgSyncAck:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !isClosed(c.synced) {
-			close(c.synced)
+		if isClosed(c.synced) {
+			return false
 		}
-		return
+		close(c.synced)
+		return true
 	}
 	s := c.session
 	s.mu.RLock()
 	st := s.streams[m.stream]
 	s.mu.RUnlock()
 	if st == nil {
-		switch m.kind {
-		case msgFin, msgStop: // overtook the first packet of their stream
-			st = s.opened(m.stream)
-		case msgReset:
+		switch {
+		case m.kind == msgReset && m.value == 0: // nothing of it will come
 			s.mu.Lock()
 			if s.fromPeer(m.stream) && s.peerIDs.fresh(m.stream) {
 				s.peerIDs.use(m.stream)
 			}
 			s.mu.Unlock()
+		case m.kind == msgFin || m.kind == msgStop || m.kind == msgReset || m.kind == msgCredit: // it overtook the stream's first packet
+			st = s.opened(m.stream)
 		}
 	}
-	if st != nil { // else it has ended here
-		st.handle(m)
+	return st != nil && st.handle(m) // else it has ended here
+}
+
+// A patience bounds the messages of no purpose. A stream that ends makes a few: what the two sides say may cross.
+type patience struct {
+	left float64
+	at   time.Time
+}
+
+const (
+	patienceBurst = 20_000 // 5,000 streams that end at once
+	patienceRate  = 10_000 // a second: more than a machine ends streams
+)
+
+// spend takes one and reports whether it was there.
+func (p *patience) spend(now time.Time) bool {
+	if p.at.IsZero() {
+		p.left = patienceBurst
+	} else {
+		p.left = min(p.left+now.Sub(p.at).Seconds()*patienceRate, patienceBurst)
 	}
+	p.at = now
+	p.left--
+	return p.left >= 0
 }

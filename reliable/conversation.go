@@ -2,7 +2,6 @@ package reliable
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +15,7 @@ type conversation struct {
 	id   uint32
 	link Link
 	gov  *governor
-	held *atomic.Int64 // bytes of the session's conversations that wait for segments before them
+	mem  *account
 	room chan struct{} // capacity 1: write takes more
 
 	// sink takes the data of a segment, whose turn it is; false refuses it, so that it comes again later.
@@ -27,18 +26,19 @@ type conversation struct {
 	// wants to know.
 	overtook func(n int)
 
-	mu     sync.Mutex // before Stream.mu
-	closed bool
-	active bool // the governor looks after it
-	timer  *time.Timer
+	mu      sync.Mutex // before Stream.mu
+	closed  bool
+	stopped bool // what is written is dropped
+	active  bool // the governor looks after it
+	timer   *time.Timer
 	// timerAt is when tick runs; zero if it does not.
 	timerAt time.Time
 	out     sender
 	in      receiver
 }
 
-func newConversation(l Link, gov *governor, held *atomic.Int64, id uint32, sink func(p []byte) bool, overtook func(n int)) *conversation {
-	return &conversation{id: id, link: l, gov: gov, held: held, room: make(chan struct{}, 1), sink: sink, overtook: overtook}
+func newConversation(l Link, gov *governor, mem *account, id uint32, sink func(p []byte) bool, overtook func(n int)) *conversation {
+	return &conversation{id: id, link: l, gov: gov, mem: mem, room: make(chan struct{}, 1), sink: sink, overtook: overtook}
 }
 
 // wakeLocked lets tick run at a time, or earlier.
@@ -68,7 +68,27 @@ func (c *conversation) close() {
 		c.timer.Stop()
 	}
 	c.dropLocked()
-	c.out.kcp = nil
+	c.dropSentLocked()
 	c.mu.Unlock()
 	c.link.Forget(c.id)
+}
+
+// stopSending drops what was written and is not with the peer, and what will be written.
+func (c *conversation) stopSending() {
+	c.mu.Lock()
+	if c.closed || c.stopped {
+		c.mu.Unlock()
+		return
+	}
+	c.stopped = true
+	c.dropSentLocked()
+	c.mu.Unlock()
+	c.link.Forget(c.id)
+
+	// An acknowledgement may have been among what the link forgot.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); !c.closed && c.in.next > 0 {
+		c.ackLocked(now)
+	}
 }

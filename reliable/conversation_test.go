@@ -70,8 +70,7 @@ func push(conv, sn uint32, data string) []byte {
 // newReceiver returns a conversation that collects what comes, in a bubble.
 func newReceiver(l Link) (c *conversation, got *[]byte) {
 	got = new([]byte)
-	s := new(Session)
-	c = newConversation(l, newGovernor(nil), &s.held, 1, func(p []byte) bool {
+	c = newConversation(l, newGovernor(nil), &account{budget: NewBudget(0)}, 1, func(p []byte) bool {
 		*got = append(*got, p...)
 		return true
 	}, nil)
@@ -118,8 +117,8 @@ func TestReceiveInOrder(t *testing.T) {
 			t.Fatalf("got %x, want one acknowledgement of 5 and one of all before 4 in a round", acks)
 		}
 		c.deliver(push(1, 4, "e"))
-		if string(*got) != "abcdef" || c.held.Load() != 0 || c.in.holding != 0 {
-			t.Errorf("got %q and %d bytes held, want %q and none", *got, c.held.Load(), "abcdef")
+		if string(*got) != "abcdef" || c.mem.used.Load() != 0 || c.in.holding != 0 {
+			t.Errorf("got %q and %d bytes held, want %q and none", *got, c.mem.used.Load(), "abcdef")
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -139,7 +138,9 @@ func TestReceiveBounds(t *testing.T) {
 	if c.in.holding != 0 {
 		t.Errorf("%d segments beyond the window are held", c.in.holding)
 	}
-	c.held.Store(heldBytes - maxPacket)
+	others := c.mem.budget.total - 5*maxPacket
+	c.mem.force(others)
+	c.mem.used.Add(-others) // of another session
 	for sn := range uint32(3) {
 		c.deliver(push(1, sn+1, "x"))
 	}
@@ -147,8 +148,8 @@ func TestReceiveBounds(t *testing.T) {
 		t.Errorf("%d segments are held, want one", c.in.holding)
 	}
 	c.close()
-	if got := c.held.Load(); got != heldBytes-maxPacket {
-		t.Errorf("%d bytes are left in the budget, want %d", got, heldBytes-maxPacket)
+	if got := c.mem.budget.Used(); got != others {
+		t.Errorf("%d bytes of the budget are used, want %d", got, others)
 	}
 }
 
@@ -185,8 +186,8 @@ func TestHeldIsRefused(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			full := true
 			var got []byte
-			s := new(Session)
-			c := newConversation(&recorder{rtt: 40 * time.Millisecond}, newGovernor(nil), &s.held, 1, func(p []byte) bool {
+			mem := &account{budget: NewBudget(0)}
+			c := newConversation(&recorder{rtt: 40 * time.Millisecond}, newGovernor(nil), mem, 1, func(p []byte) bool {
 				if full && len(got) > 0 {
 					return false
 				}
@@ -207,8 +208,8 @@ func TestHeldIsRefused(t *testing.T) {
 			}
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if string(got) != "abc" || c.in.holding > 0 || s.held.Load() > 0 {
-				t.Errorf("again %v: got %q, and %d segments are held, %d bytes", again, got, c.in.holding, s.held.Load())
+			if string(got) != "abc" || c.in.holding > 0 || mem.used.Load() > 0 {
+				t.Errorf("again %v: got %q, and %d segments are held, %d bytes", again, got, c.in.holding, mem.used.Load())
 			}
 		})
 	}
@@ -318,8 +319,8 @@ func FuzzReceive(f *testing.F) {
 				t.Fatalf("got %d at %d", b, i)
 			}
 		}
-		if held := len(seen) - want; c.in.holding != held || c.held.Load() != int64(held*maxPacket) {
-			t.Fatalf("got %d segments and %d bytes held, want %d", c.in.holding, c.held.Load(), held)
+		if held := len(seen) - want; c.in.holding != held || c.mem.used.Load() != int64(held*maxPacket) {
+			t.Fatalf("got %d segments and %d bytes held, want %d", c.in.holding, c.mem.used.Load(), held)
 		}
 	})
 }

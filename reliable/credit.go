@@ -1,15 +1,15 @@
 package reliable
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 const (
 	// More credit is given when an eighth of a stream's is used, and at least as much as this, or half of
-	// the initial credit: seven eighths must bear the path's bandwidth-delay product.
+	// a smaller one: seven eighths must bear the path's bandwidth-delay product.
 	creditShare = 8
 	creditStep  = 128 << 10
+
+	// welcomeCredit is what a stream has from its beginning while the process holds little.
+	welcomeCredit = 256 << 10
 
 	// Credit grows if so many round trips would use it up, as QUIC implementations do it: it is meant
 	// to bound memory, not speed.
@@ -22,22 +22,16 @@ const (
 	leastRound = 2 * time.Millisecond
 )
 
-// A budget is what the streams of a session may hold for their readers beyond their initial credits.
-type budget struct {
-	used atomic.Int64
-	most int64
-}
-
-// take reserves n bytes, or reports false.
-func (b *budget) take(n int) bool {
-	if b.used.Add(int64(n)) > b.most {
-		b.used.Add(int64(-n))
-		return false
+// welcomeLocked lets the peer send more than the initial credit, if there is plenty.
+func (s *Stream) welcomeLocked() {
+	in := &s.in
+	if in.ended || in.hasFinal || in.window >= welcomeCredit || !s.session.account.ample() {
+		return
 	}
-	return true
+	in.window += int(s.session.account.take(int64(welcomeCredit-in.window), int64(in.window)))
+	in.creditedAt = time.Now()
+	s.allowLocked()
 }
-
-func (b *budget) give(n int) { b.used.Add(int64(-n)) }
 
 // creditLocked is called when bytes were read. It lets the peer send more when a part of its credit is
 // used. The credit of a reader that keeps up with a fast path grows, as far as the session's budget
@@ -48,10 +42,10 @@ func (s *Stream) creditLocked() {
 	in := &s.in
 	given := int(in.limit - in.consumed)
 	if s.released { // no more comes
-		s.shrinkLocked(max(in.buf.bytes, initialCredit))
+		s.shrinkLocked(in.buf.bytes)
 		return
 	}
-	if in.over || in.hasFinal || given > in.window-max(in.window/creditShare, creditStep) {
+	if in.over || in.hasFinal || given > in.window-max(in.window/creditShare, min(creditStep, in.window/2)) {
 		return
 	}
 	now := time.Now()
@@ -68,9 +62,7 @@ func (s *Stream) creditLocked() {
 	if most := s.session.cfg.MaxBuffer; in.window < most && in.buf.bytes < in.window/4 {
 		used := in.window - given
 		if fast := now.Sub(in.creditedAt) < growRounds*round*time.Duration(used)/time.Duration(in.window); fast {
-			if more := min(2*in.window, most) - in.window; s.session.credit.take(more) {
-				in.window += more
-			}
+			in.window += int(s.session.account.take(int64(min(2*in.window, most)-in.window), int64(in.window)))
 		}
 	}
 	in.creditedAt = now
@@ -83,12 +75,12 @@ func (s *Stream) overtook(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := &s.in
-	if s.released || s.err != nil || in.over || in.hasFinal || in.buf.bytes > in.window/4 ||
+	if s.released || in.over || in.hasFinal || in.buf.bytes > in.window/4 ||
 		in.received+uint64(n)+uint64(in.window-in.window/4) < in.limit {
 		return
 	}
-	if more := min(in.window, s.session.cfg.MaxBuffer-in.window); more > 0 && s.session.credit.take(more) {
-		in.window += more
+	if more := s.session.account.take(int64(min(in.window, s.session.cfg.MaxBuffer-in.window)), int64(in.window)); more > 0 {
+		in.window += int(more)
 		s.allowLocked()
 	}
 }
@@ -103,10 +95,10 @@ func (s *Stream) allowLocked() {
 	}
 }
 
-// shrinkLocked gives back what a window has beyond n bytes, which are no fewer than the initial credit.
+// shrinkLocked gives back what a window has beyond n bytes.
 func (s *Stream) shrinkLocked(n int) {
 	if in := &s.in; n < in.window {
-		s.session.credit.give(in.window - n)
+		s.session.account.give(int64(in.window - n))
 		in.window = n
 	}
 }

@@ -3,7 +3,6 @@ package reliable
 import (
 	"encoding/binary"
 	"sync"
-	"sync/atomic"
 )
 
 // A stream may have datagrams beside it: they are sent once, may be lost and overtake each other, and
@@ -25,14 +24,13 @@ import (
 // parts is 2 to 64, part counts from 0, id numbers the flow's datagrams of several parts, and size is that
 // of the whole. If a part is lost, all of it is.
 const (
-	datagramBit    = 1 << 31
-	wholeHeader    = 4 + 1
-	partHeader     = 4 + 1 + 1 + 2 + 2
-	mostParts      = 64
-	smallDatagram  = 2 << 10
-	flowDatagrams  = 2 << 20 // bytes of buffers that wait for the reader of one stream; more are dropped
-	totalDatagrams = 8 << 20 // of all streams of a session
-	mostPartials   = 16      // datagrams of a session that lack parts; the oldest makes room
+	datagramBit   = 1 << 31
+	wholeHeader   = 4 + 1
+	partHeader    = 4 + 1 + 1 + 2 + 2
+	mostParts     = 64
+	smallDatagram = 2 << 10
+	flowDatagrams = 2 << 20 // bytes of buffers that wait for the reader of one stream; more are dropped
+	mostPartials  = 16      // datagrams of a session that lack parts; the oldest makes room
 
 	// MaxDatagram is the largest datagram in bytes, that of UDP over IPv6 (RFC 8200).
 	MaxDatagram = 65535 - 8
@@ -80,15 +78,14 @@ type inbox struct {
 }
 
 // put takes d over if there is room for it.
-func (i *inbox) put(d *datagramBuffer, total *atomic.Int64) bool {
+func (i *inbox) put(d *datagramBuffer, mem *account) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	size := len(d.b)
 	if !i.open || i.bytes+size > flowDatagrams {
 		return false
 	}
-	if total.Add(int64(size)) > totalDatagrams {
-		total.Add(int64(-size))
+	if !mem.takeAll(int64(size), int64(i.bytes)) {
 		return false
 	}
 	if i.n == len(i.queue) {
@@ -106,7 +103,7 @@ func (i *inbox) put(d *datagramBuffer, total *atomic.Int64) bool {
 }
 
 // take returns the oldest, which the caller releases, or nil.
-func (i *inbox) take(total *atomic.Int64) *datagramBuffer {
+func (i *inbox) take(mem *account) *datagramBuffer {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.n == 0 {
@@ -117,7 +114,7 @@ func (i *inbox) take(total *atomic.Int64) *datagramBuffer {
 	i.head = (i.head + 1) % len(i.queue)
 	i.n--
 	i.bytes -= len(d.b)
-	total.Add(int64(-len(d.b)))
+	mem.give(int64(len(d.b)))
 	if i.n > 0 {
 		signal(i.came)
 	}
@@ -125,11 +122,11 @@ func (i *inbox) take(total *atomic.Int64) *datagramBuffer {
 }
 
 // close drops what is there and takes no more.
-func (i *inbox) close(total *atomic.Int64) {
+func (i *inbox) close(mem *account) {
 	i.mu.Lock()
 	i.open = false
 	i.mu.Unlock()
-	for d := i.take(total); d != nil; d = i.take(total) {
+	for d := i.take(mem); d != nil; d = i.take(mem) {
 		d.release()
 	}
 }
@@ -142,7 +139,7 @@ func (s *Stream) AcceptDatagrams() {
 		return
 	}
 	if isClosed(s.done) || isClosed(s.readStop) {
-		i.close(&s.session.datagrams.bytes)
+		i.close(&s.session.account)
 	}
 }
 
@@ -154,7 +151,7 @@ func (s *Stream) NextDatagram(use func(p []byte)) error {
 		panic("reliable: NextDatagram before AcceptDatagrams")
 	}
 	for {
-		if d := i.take(&s.session.datagrams.bytes); d != nil {
+		if d := i.take(&s.session.account); d != nil {
 			use(d.b[:d.n])
 			d.release()
 			return nil
@@ -165,6 +162,8 @@ func (s *Stream) NextDatagram(use func(p []byte)) error {
 			return s.failure()
 		case <-s.readStop:
 			return errStreamClosed
+		case <-s.session.done:
+			return s.session.Err()
 		}
 	}
 }

@@ -48,6 +48,12 @@ func (h header) more() int { return openWindow - int(binary.LittleEndian.Uint16(
 
 func (h header) setMore(n int) { binary.LittleEndian.PutUint16(h[6:], uint16(openWindow-n)) }
 
+// address sets the conversation and the sequence number.
+func (h header) address(conv, sn uint32) {
+	binary.LittleEndian.PutUint32(h, conv)
+	binary.LittleEndian.PutUint32(h[12:], sn)
+}
+
 // stamp sets what the receiving half of the conversation knows and kcp does not.
 func (h header) stamp(una uint32) {
 	binary.LittleEndian.PutUint16(h[6:], openWindow)

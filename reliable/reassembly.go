@@ -3,7 +3,6 @@ package reliable
 import (
 	"encoding/binary"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -55,8 +54,6 @@ type partial struct {
 
 // datagrams is what a session holds of datagrams.
 type datagrams struct {
-	bytes atomic.Int64 // of all inboxes
-
 	mu       sync.Mutex
 	partials []partial // empty, or mostPartials
 }
@@ -144,7 +141,7 @@ func (s *Session) deliverDatagram(p []byte) {
 	} else if d = s.datagrams.join(f, time.Now()); d == nil {
 		return
 	}
-	if !in.put(d, &s.datagrams.bytes) {
+	if !in.put(d, &s.account) {
 		d.release()
 	}
 }
@@ -159,7 +156,7 @@ func (i *inbox) takes() bool {
 // dropDatagrams ends the datagrams of a stream that has ended on this side.
 func (s *Stream) dropDatagrams() {
 	if in := s.inbox.Load(); in != nil {
-		in.close(&s.session.datagrams.bytes)
+		in.close(&s.session.account)
 		s.session.datagrams.forget(s.id | datagramBit)
 	}
 }

@@ -30,9 +30,6 @@ const (
 
 	// keepHeld is the largest ring for such segments that is kept when they are gone.
 	keepHeld = 1024
-
-	// heldBytes bounds the buffers of segments that wait for those before them, in a session.
-	heldBytes = 128 << 20
 )
 
 // A receiver is the receiving half of a conversation. It puts segments in order and acknowledges them.
@@ -161,8 +158,7 @@ func (c *conversation) holdLocked(sn, ts uint32, data []byte) {
 		b.reported = false
 		return
 	}
-	if c.held.Add(int64(maxPacket)) > heldBytes {
-		c.held.Add(-int64(maxPacket))
+	if !c.mem.takeAll(maxPacket, int64(r.holding)*maxPacket) {
 		return // it comes again
 	}
 	b := packetBuffers.Get().(*packetBuffer)
@@ -175,7 +171,7 @@ func (c *conversation) holdLocked(sn, ts uint32, data []byte) {
 
 func (c *conversation) releaseLocked(b *packetBuffer) {
 	c.in.holding--
-	c.held.Add(-int64(maxPacket))
+	c.mem.give(maxPacket)
 	packetBuffers.Put(b)
 }
 
@@ -199,7 +195,7 @@ func (c *conversation) tick() {
 		return
 	}
 	now := time.Now()
-	if c.out.later {
+	if c.out.later && c.out.kcp != nil {
 		c.flushLocked(now)
 	}
 	r := &c.in

@@ -81,7 +81,7 @@ type Config struct {
 	Initiator bool
 
 	// MaxStreams bounds the streams that this side has open and, apart from them, those that the peer
-	// has; default 1024. A stream counts until the peer has all of it or it was reset.
+	// has; default 8192. A stream counts until the peer has all of it or it was reset.
 	MaxStreams int
 
 	// MaxBuffer bounds the bytes that one stream holds for its reader, default 80 MiB and no less than
@@ -89,8 +89,9 @@ type Config struct {
 	// 256 KiB again when it falls behind and reads on.
 	MaxBuffer int
 
-	// MaxBuffers bounds what all streams together hold beyond 256 KiB each, default 128 MiB. Segments that came out of order take 128 MiB at most in all streams together.
-	MaxBuffers int
+	// Budget bounds the memory of the session's streams together with that of others that have the same; nil is one of
+	// its own.
+	Budget *Budget
 
 	// Logger may be nil. Nothing is logged per packet.
 	Logger *slog.Logger
@@ -102,13 +103,12 @@ const (
 
 	maxReason = 256 // bytes of a reason that are sent
 
-	defaultMaxStreams = 1024
+	defaultMaxStreams = 8192
 	defaultMaxBuffer  = 80 << 20
-	defaultMaxBuffers = 128 << 20
 
 	// initialCredit is how many bytes of a stream, header included, its sender may send before the
 	// peer gives more. Part of the wire format.
-	initialCredit = 256 << 10
+	initialCredit = 16 << 10
 
 	// backlog bounds the streams whose header is there and that nobody has accepted.
 	backlog = 512
@@ -128,8 +128,8 @@ func (c Config) withDefaults() Config {
 		c.MaxBuffer = defaultMaxBuffer
 	}
 	c.MaxBuffer = max(c.MaxBuffer, initialCredit)
-	if c.MaxBuffers <= 0 {
-		c.MaxBuffers = defaultMaxBuffers
+	if c.Budget == nil {
+		c.Budget = NewBudget(0)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

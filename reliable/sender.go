@@ -41,12 +41,19 @@ const (
 
 	// writeChunk is how many bytes are handed to kcp at a time.
 	writeChunk = 64 << 10
+
+	// A segment takes a buffer of maxPacket of kcp-go's, whatever is in it. So many a stream may have on its way when
+	// the budget is used up, and the control conversation so many.
+	leastSegments        = 8
+	leastControlSegments = 64
 )
 
 // A sender is the sending half of a conversation: kcp cuts what is written into segments, keeps to the
 // window and sends again what was not acknowledged in time. Guarded by conversation.mu.
 type sender struct {
-	kcp    *kcp.KCP // nil until something is written
+	engine *engine
+	kcp    *kcp.KCP // the engine's; nil while nothing is on its way
+	shift  uint32   // what kcp's sequence numbers lack to those of the conversation
 	mtu    int      // bytes
 	base   int      // segments that the link wants on their way
 	window int      // segments, with those that wait at the peer for others
@@ -57,8 +64,10 @@ type sender struct {
 	reported  bitmap    // segments from una on that the peer has although some before them are missing
 	due       time.Time // when kcp looks for segments to send again
 	flushed   time.Time
-	later     bool // a flush waits for the timer
-	stamped   bool // the present flush sent something, just now by lastTS
+	later     bool  // a flush waits for the timer
+	charged   int64 // bytes of the account for what kcp holds
+	starved   bool  // a writer waits for the account
+	stamped   bool  // the present flush sent something, just now by lastTS
 	lastTS    uint32
 	told      time.Duration           // the round trip that kcp knows; 0: none
 	owing     uint32                  // known when the peer began to owe its word
@@ -74,38 +83,88 @@ type refusal struct {
 	p   []byte
 }
 
+// writable returns how many of n bytes write would take, about.
+func (c *conversation) writable(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.out
+	if c.closed || c.stopped || s.kcp == nil {
+		return n
+	}
+	mss := s.mtu - kcp.IKCP_OVERHEAD
+	n = min(n, (s.window+s.window/8+16-s.kcp.WaitSnd())*mss)
+	if n <= 0 || s.charged < c.leastBytes() {
+		return max(n, 0)
+	}
+	affords := int(room(c.mem.budget.total, c.mem.budget.used.Load(), c.mem.used.Load(), s.charged) / maxPacket)
+	s.starved = affords == 0
+	return min(n, affords*mss)
+}
+
+// leastBytes is what the conversation may have of the account, whatever is left of that.
+func (c *conversation) leastBytes() int64 {
+	if c.id == 0 {
+		return leastControlSegments * maxPacket
+	}
+	return leastSegments * maxPacket
+}
+
+// chargeLocked reserves memory for up to n segments and returns for how many there is some.
+func (c *conversation) chargeLocked(n int) int {
+	s := &c.out
+	want := int64(n) * maxPacket
+	got := c.mem.take(want, s.charged)
+	if rest := got % maxPacket; rest != 0 {
+		c.mem.give(rest)
+		got -= rest
+	}
+	if least := min(want, c.leastBytes()-s.charged); got < least {
+		least -= least % maxPacket
+		c.mem.force(least - got)
+		got = least
+	}
+	s.charged += got
+	s.starved = got == 0
+	return int(got / maxPacket)
+}
+
+// settleLocked gives back what acknowledged segments held.
+func (c *conversation) settleLocked() {
+	s := &c.out
+	if holds := int64(s.kcp.WaitSnd()) * maxPacket; holds < s.charged {
+		c.mem.give(s.charged - holds)
+		s.charged = holds
+	}
+}
+
 // write hands the first bytes of p to kcp, and sends what the window has room for. It returns how many
 // bytes it took, 0 if the caller must wait for room.
 func (c *conversation) write(p []byte) int {
 	c.mu.Lock()
-	if c.closed {
+	if c.closed || c.stopped {
 		c.mu.Unlock()
 		return len(p) // nobody will miss it
 	}
 	s := &c.out
-	wake := !c.active
-	if s.kcp == nil {
-		s.kcp = kcp.NewKCP(c.id, c.output)
-		c.tellLocked(kcp.IKCP_CMD_WINS, 0, 0) // the peer's window is open; kcp takes it for small at first
-	}
 	now := time.Now()
-	if wake {
-		c.active = true
+	if s.kcp == nil {
+		c.attachLocked()
 		c.fitLocked(now)
 	}
+	wake := !c.active
+	c.active = true
 	mss := s.mtu - kcp.IKCP_OVERHEAD
 	// A little more than the window, so that acknowledgements find something to send.
 	n := min(len(p), (s.window+s.window/8+16-s.kcp.WaitSnd())*mss)
-	if n <= 0 {
-		c.mu.Unlock()
-		return 0
+	if n > 0 {
+		n = min(n, c.chargeLocked(ceil(n, mss))*mss)
 	}
-	for rest := p[:n]; len(rest) > 0; {
+	for rest := p[:max(n, 0)]; len(rest) > 0; {
 		m := min(len(rest), mss)
 		s.kcp.Send(rest[:m]) // cannot fail: it is one segment
 		rest = rest[m:]
 	}
-	if flight := int(s.next - s.una); flight < s.window && len(s.refused) == 0 {
+	if flight := int(s.next - s.una); n > 0 && flight < s.window && len(s.refused) == 0 {
 		if at := s.flushed.Add(time.Duration(flight) * flushGap); flight > manySegments && now.Before(at) {
 			s.later = true
 			c.wakeLocked(now, at)
@@ -117,7 +176,7 @@ func (c *conversation) write(p []byte) int {
 	if wake {
 		c.gov.add(c)
 	}
-	return n
+	return max(n, 0)
 }
 
 func (c *conversation) flushLocked(now time.Time) {
@@ -137,7 +196,8 @@ func (c *conversation) flushLocked(now time.Time) {
 // tellLocked tells kcp that the peer has all segments before una. kcp sends more if that is news.
 func (c *conversation) tellLocked(cmd byte, ts, una uint32) {
 	s := &c.out
-	s.kcp.Input(appendHeader(s.input[:0], c.id, cmd, ts, una-1, una), kcp.IKCP_PACKET_REGULAR, false) // well formed
+	una -= s.shift
+	s.kcp.Input(appendHeader(s.input[:0], engineConv, cmd, ts, una-1, una), kcp.IKCP_PACKET_REGULAR, false) // well formed
 }
 
 // output sends the segments of a packet of kcp's that the peer is not known to have. What goes for the first time
@@ -149,7 +209,8 @@ func (c *conversation) output(b []byte, size int) {
 	for rest := b[:size]; len(rest) >= kcp.IKCP_OVERHEAD; {
 		h := header(rest)
 		n := kcp.IKCP_OVERHEAD + h.size()
-		sn := h.sn()
+		sn := h.sn() + s.shift
+		h.address(c.id, sn)
 		again := int32(sn-s.next) < 0
 		if again && (int32(sn-s.known) < 0 || s.reported.has(sn, s.una) || s.waits(sn)) {
 			rest = rest[n:]
@@ -175,7 +236,7 @@ func (c *conversation) sendLocked(p []byte) {
 	s := &c.out
 	c.in.fresh, c.in.again = 0, false // acknowledged by una
 	key := header(p).sn() + 1
-	if !c.link.Send(c.id, key, p) && len(s.refused) < maxRefused {
+	if !c.link.Send(c.id, key, p) && len(s.refused) < maxRefused && c.mem.takeAll(maxPacket, s.charged) {
 		s.refused = append(s.refused, refusal{key, bytes.Clone(p)})
 	}
 }
@@ -192,6 +253,7 @@ func (c *conversation) offerLocked() {
 	for n < len(s.refused) && c.link.Send(c.id, s.refused[n].key, s.refused[n].p) {
 		n++
 	}
+	c.mem.give(int64(n) * maxPacket)
 	if s.refused = slices.Delete(s.refused, 0, n); len(s.refused) == 0 {
 		s.refused = nil
 	}
@@ -231,6 +293,7 @@ func (c *conversation) applyLocked() {
 	s.reported.forget(s.una, s.known)
 	s.una = s.known
 	c.tellLocked(kcp.IKCP_CMD_WINS, 0, s.una)
+	c.settleLocked()
 	signal(c.room)
 }
 
@@ -280,6 +343,7 @@ func (s *sender) setWindow(n int) (more bool) {
 	}
 	more = n > s.window
 	s.window = n
+	s.engine.most = max(s.engine.most, n)
 	s.kcp.WndSize(n, openWindow)
 	return more
 }
@@ -290,8 +354,14 @@ func (c *conversation) look(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.out
-	if c.closed || s.kcp.WaitSnd() == 0 {
+	if c.closed || s.kcp == nil {
 		c.active = false
+		return false
+	}
+	if s.kcp.WaitSnd() == 0 {
+		c.active = false
+		c.detachLocked()
+		signal(c.room)
 		return false
 	}
 	c.offerLocked()
@@ -303,6 +373,9 @@ func (c *conversation) look(now time.Time) bool {
 		c.flushLocked(now)
 	}
 	c.askLocked(now)
+	if s.starved {
+		signal(c.room)
+	}
 	return true
 }
 

@@ -183,8 +183,8 @@ func TestAcknowledgementsOfNothing(t *testing.T) {
 	}
 }
 
-// The link need not carry on with a stream that was reset.
-func TestResetForgets(t *testing.T) {
+// The link need not carry on with a stream that the peer reads no more.
+func TestStopForgets(t *testing.T) {
 	l := new(recorder)
 	s := NewSession(l, Config{Initiator: true})
 	defer s.Close()
@@ -195,7 +195,7 @@ func TestResetForgets(t *testing.T) {
 	if _, err := st.Write(make([]byte, 10000)); err != nil {
 		t.Fatal(err)
 	}
-	_ = st.Reset(1)
+	st.handle(message{kind: msgStop, stream: st.id})
 	if !slices.Equal(l.forgot, []uint32{1}) {
 		t.Errorf("the link forgot flows %v, want 1", l.forgot)
 	}

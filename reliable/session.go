@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -15,8 +14,7 @@ import (
 type Session struct {
 	link      Link
 	cfg       Config
-	held      atomic.Int64 // bytes of segments that wait for those before them
-	credit    budget       // what streams may hold for their readers beyond their initial credits
+	account   account
 	gov       *governor
 	control   *control
 	datagrams datagrams
@@ -47,7 +45,7 @@ func NewSession(l Link, cfg Config) *Session {
 		done:    make(chan struct{}),
 		streams: make(map[uint32]*Stream),
 	}
-	s.credit.most = int64(cfg.MaxBuffers)
+	s.account.budget = cfg.Budget
 	s.next, s.peerIDs = 2, newIDSet(1)
 	if cfg.Initiator {
 		s.next, s.peerIDs = 1, newIDSet(2)
@@ -104,7 +102,7 @@ func (s *Session) Accept(ctx context.Context) (*Stream, error) {
 		}
 		select {
 		case st := <-s.accepts:
-			if st.failure() == nil { // else it was reset while it waited here
+			if !isClosed(st.readStop) { // else it was reset while it waited here
 				return st, nil
 			}
 		case <-s.closing:
@@ -133,13 +131,13 @@ func (s *Session) Err() error {
 }
 
 // Close ends the session and waits for its goroutines. Streams that are open are reset and fail at
-// once; what was written to streams closed before, and refusals, get up to a second to reach the peer,
-// less if the peer has them earlier.
+// once; what was written to streams, and refusals, get up to a second to reach the peer, less if the peer has them
+// earlier.
 func (s *Session) Close() error {
 	if s.begin(net.ErrClosed) {
 		for _, st := range s.all() {
 			if !st.lingers() {
-				st.end(&StreamError{Code: CodeClosed}, true)
+				_ = st.Reset(CodeClosed)
 			}
 		}
 		s.drain()
@@ -212,7 +210,7 @@ func (s *Session) finish() {
 	err := s.err
 	s.mu.Unlock()
 	for _, st := range s.all() {
-		st.end(err, false)
+		st.fail(err)
 	}
 	s.control.conv.close()
 	if !errors.Is(err, ErrProtocol) {
@@ -265,7 +263,7 @@ func (s *Session) opened(id uint32) *Stream {
 	if st := s.streams[id]; st != nil || !s.fromPeer(id) || !s.peerIDs.fresh(id) || s.err != nil {
 		return st
 	}
-	if s.remote >= s.cfg.MaxStreams {
+	if s.remote >= s.cfg.MaxStreams || !s.account.admits(streamBytes+initialCredit) {
 		if s.control.refuse(id) {
 			s.peerIDs.use(id)
 		}

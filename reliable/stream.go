@@ -2,6 +2,7 @@ package reliable
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -13,9 +14,10 @@ import (
 // A Stream is a reliable byte stream, a net.Conn whose directions end alone. Its methods may be
 // called at any time by many goroutines; reads wait for each other, and so do writes.
 //
-// A stream that failed returns the same error from all calls from then on: a *StreamError after a
-// reset or a refusal, the session's error when that ended. Bytes that arrived in full before the
-// session ended may still be read to their end.
+// A direction ends well by CloseWrite, or by a reset (Reset, ResetWrite), or because its reader wants no more (Close,
+// StopRead). Whichever it is, what was written before arrives first, unless the reader wants no more. Reads then return
+// io.EOF or a *StreamError, writes a *StreamError. If the session ends first, reads return what is here, and then the
+// session's error.
 type Stream struct {
 	session *Session
 	id      uint32
@@ -23,10 +25,9 @@ type Stream struct {
 	conv    *conversation
 	header  []byte // constant once the stream is handed out
 
-	done      chan struct{} // closed when it failed
-	gone      chan struct{} // closed when done is, or when the peer left before this side's end
+	done      chan struct{} // closed when reads end, or will end, with an error
 	accepted  chan struct{} // closed when the peer accepted it
-	readStop  chan struct{} // closed by Close
+	readStop  chan struct{} // closed when this side wants to read no more
 	writeStop chan struct{} // closed when nothing more can be written
 	readTurn  chan struct{} // capacity 1: held by the one that reads
 	writeTurn chan struct{} // capacity 1: held by the one that writes
@@ -42,11 +43,10 @@ type Stream struct {
 	unsent int  // messages that wait there
 	left   bool // released
 
-	mu       sync.Mutex // before session.control.mu, never with session.mu
-	err      error
-	closed   bool // by Close
-	decided  bool // accepted or refused here
-	granted  bool // accepted by the peer
+	mu       sync.Mutex // after conversation.mu, before session.control.mu, never with session.mu
+	closed   bool       // by Close
+	decided  bool       // accepted or refused here
+	granted  bool       // accepted by the peer
 	linger   *time.Timer
 	released bool
 	in       incoming
@@ -59,7 +59,6 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 		id:        id,
 		opener:    opener,
 		done:      make(chan struct{}),
-		gone:      make(chan struct{}),
 		accepted:  make(chan struct{}),
 		readStop:  make(chan struct{}),
 		writeStop: make(chan struct{}),
@@ -68,7 +67,8 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 		readable:  make(chan struct{}, 1),
 		credited:  make(chan struct{}, 1),
 	}
-	st.conv = newConversation(s.link, s.gov, &s.held, id, st.take, st.overtook)
+	st.conv = newConversation(s.link, s.gov, &s.account, id, st.take, st.overtook)
+	s.account.force(streamBytes + initialCredit)
 	st.in.window, st.in.limit = initialCredit, initialCredit
 	st.in.inHeader = !opener
 	st.out.limit = initialCredit
@@ -83,10 +83,13 @@ func (s *Stream) start(prefix []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.out.sent = uint64(len(prefix))
-	if _, reset := s.err.(*StreamError); reset {
+	if _, reset := s.out.err.(*StreamError); reset {
 		return nil
 	}
-	return s.err
+	if s.out.err == nil {
+		s.welcomeLocked()
+	}
+	return s.out.err
 }
 
 // Header returns what the opener passed to Open. It must not be changed.
@@ -98,41 +101,104 @@ func (s *Stream) RemoteAddr() net.Addr { return streamAddr(s.id) }
 
 // Read returns io.EOF after the last byte that the peer wrote before it ended its direction.
 func (s *Stream) Read(p []byte) (int, error) {
-	if isClosed(s.readBy.wait()) {
-		return 0, os.ErrDeadlineExceeded
+	if err := s.turn(s.readTurn, &s.readBy); err != nil {
+		return 0, err
 	}
-	select {
-	case s.readTurn <- struct{}{}:
-		defer func() { <-s.readTurn }()
-	case <-s.readBy.wait():
-		return 0, os.ErrDeadlineExceeded
-	}
+	defer func() { <-s.readTurn }()
 	for {
-		if n, err, ready := s.readNow(p); ready {
+		s.mu.Lock()
+		n, err, ready := s.readLocked(p)
+		s.mu.Unlock()
+		if ready {
 			return n, err
 		}
-		select {
-		case <-s.readable:
-		case <-s.readBy.wait():
-			return 0, os.ErrDeadlineExceeded
-		case <-s.readStop:
-		case <-s.done:
+		if err := s.awaitRead(); err != nil {
+			return 0, err
 		}
 	}
 }
 
-// Write blocks while as many bytes are on their way as the link and the peer's reader take. It
-// returns how many bytes it accepted; they arrive unless the stream fails.
-func (s *Stream) Write(p []byte) (n int, err error) {
-	if isClosed(s.writeBy.wait()) {
-		return 0, os.ErrDeadlineExceeded
+// mostLent is how many bytes WriteTo hands over at a time.
+const mostLent = 128 << 10
+
+// CopyTo writes to w what the peer sends, without a copy of its own, until the peer's direction ends or w fails. Both
+// errors are nil at the proper end; readErr is what Read would return, writeErr that of w. What w did not take counts
+// as unread. A w that blocks holds nothing up but this stream.
+func (s *Stream) CopyTo(w io.Writer) (n int64, readErr, writeErr error) {
+	if err := s.turn(s.readTurn, &s.readBy); err != nil {
+		return 0, err, nil
+	}
+	defer func() { <-s.readTurn }()
+	var bufs, spare net.Buffers
+	for {
+		s.mu.Lock()
+		if _, err, ready := s.readLocked(nil); ready && err != nil {
+			s.mu.Unlock()
+			if err == io.EOF {
+				err = nil
+			}
+			return n, err, nil
+		}
+		if s.in.buf.bytes == 0 {
+			s.in.wanted = true
+			s.mu.Unlock()
+			if err := s.awaitRead(); err != nil {
+				return n, err, nil
+			}
+			continue
+		}
+		spare = s.in.buf.peek(spare[:0], mostLent)
+		s.in.buf.lent = true
+		s.mu.Unlock()
+		bufs = spare
+		m, err := bufs.WriteTo(w) // in one system call where w is a socket
+		n += m
+		s.mu.Lock()
+		s.in.buf.lent = false
+		if !s.in.unwanted {
+			s.in.buf.skip(int(m))
+			s.in.consumed += uint64(m)
+			s.creditLocked()
+		}
+		s.mu.Unlock()
+		clear(spare)
+		if err != nil {
+			return n, nil, err
+		}
+	}
+}
+
+// turn takes a turn to read or write, or fails because a deadline has passed.
+func (s *Stream) turn(turn chan struct{}, by *deadline) error {
+	if isClosed(by.wait()) {
+		return os.ErrDeadlineExceeded
 	}
 	select {
-	case s.writeTurn <- struct{}{}:
-		defer func() { <-s.writeTurn }()
-	case <-s.writeBy.wait():
-		return 0, os.ErrDeadlineExceeded
+	case turn <- struct{}{}:
+		return nil
+	case <-by.wait():
+		return os.ErrDeadlineExceeded
 	}
+}
+
+// awaitRead waits until a look at what is to be read is worth it.
+func (s *Stream) awaitRead() error {
+	select {
+	case <-s.readable:
+	case <-s.readBy.wait():
+		return os.ErrDeadlineExceeded
+	case <-s.readStop:
+	}
+	return nil
+}
+
+// Write blocks while as many bytes are on their way as the link and the peer's reader take. It
+// returns how many bytes it accepted; they arrive unless the session ends, or the peer wants no more.
+func (s *Stream) Write(p []byte) (n int, err error) {
+	if err := s.turn(s.writeTurn, &s.writeBy); err != nil {
+		return 0, err
+	}
+	defer func() { <-s.writeTurn }()
 	for {
 		m, err := s.put(p[n:])
 		n += m
@@ -142,17 +208,35 @@ func (s *Stream) Write(p []byte) (n int, err error) {
 	}
 }
 
+// AwaitWrite blocks until a Write of at least one byte would not, so that its bytes need not be held meanwhile. It
+// returns about how many, or what Write would return.
+func (s *Stream) AwaitWrite() (int, error) {
+	if err := s.turn(s.writeTurn, &s.writeBy); err != nil {
+		return 0, err
+	}
+	defer func() { <-s.writeTurn }()
+	for {
+		n, err := s.roomToWrite()
+		if n > 0 || err != nil {
+			return n, err
+		}
+		if err := s.awaitRoom(n == noCredit); err != nil {
+			return 0, err
+		}
+	}
+}
+
 // CloseWrite ends this side's direction after the bytes that Write has accepted. It does not wait for
 // the peer. A Write that is blocked fails.
 func (s *Stream) CloseWrite() error {
 	s.mu.Lock()
-	if s.err != nil {
-		defer s.mu.Unlock()
-		return s.err
-	}
 	if s.out.ending {
 		s.mu.Unlock()
 		return nil
+	}
+	if err := s.out.err; err != nil {
+		s.mu.Unlock()
+		return err
 	}
 	s.out.ending = true
 	s.stopWritesLocked(net.ErrClosed)
@@ -160,8 +244,8 @@ func (s *Stream) CloseWrite() error {
 
 	s.writeTurn <- struct{}{} // the one that writes has been told to stop
 	s.mu.Lock()
-	if s.err == nil && !s.out.over {
-		s.out.finSent = true
+	if !s.out.said && !s.out.over {
+		s.out.said = true
 		s.session.control.say(s, message{kind: msgFin, value: s.out.sent})
 	}
 	s.mu.Unlock()
@@ -169,40 +253,47 @@ func (s *Stream) CloseWrite() error {
 	return nil
 }
 
+// ResetWrite ends this side's direction because something failed: the peer's reads return a *StreamError with the code
+// after the bytes that Write has accepted. It does nothing to a direction that has ended. A Write that is blocked fails.
+func (s *Stream) ResetWrite(code uint32) {
+	s.mu.Lock()
+	s.resetWriteLocked(code, "")
+	s.lingerLocked()
+	s.mu.Unlock()
+	s.releaseIfOver()
+}
+
+// StopRead ends the peer's direction: what comes is dropped, and the peer's writes fail with a *StreamError that has
+// the code. The other direction goes on. Reads of this side fail.
+func (s *Stream) StopRead(code uint32) {
+	s.mu.Lock()
+	s.stopReadLocked(code, &StreamError{Code: code})
+	s.mu.Unlock()
+	s.dropDatagrams()
+	s.releaseIfOver()
+}
+
 // Close ends both directions. It returns at once: what was written goes on to the peer in the
 // background, for five minutes at most. What the peer still sends is dropped and its writes fail. A
 // stream of the peer's that was neither accepted nor refused is refused.
 func (s *Stream) Close() error {
 	s.mu.Lock()
-	if s.closed || s.err != nil {
-		s.closed = true
-		s.in.buf.discard()
-		s.shrinkLocked(initialCredit)
+	if s.closed {
 		s.mu.Unlock()
 		return nil
 	}
-	if !s.opener && !s.decided {
+	s.closed = true
+	if !s.opener && !s.decided && s.out.err == nil {
 		s.mu.Unlock()
 		return s.Reset(CodeClosed)
 	}
-	s.closed = true
-	close(s.readStop)
-	s.in.buf.discard()
-	if s.released {
-		s.shrinkLocked(initialCredit)
-	}
-	if !s.in.over {
-		s.in.over = true
-		s.session.control.say(s, message{kind: msgStop})
-	}
-	if !s.released {
-		s.linger = time.AfterFunc(lingerLimit, func() { s.end(&StreamError{Code: CodeTimeout}, true) })
-	}
+	s.stopReadLocked(CodeClosed, net.ErrClosed)
+	s.lingerLocked()
 	s.mu.Unlock()
 	s.dropDatagrams()
 	s.readBy.stop()
 	s.writeBy.stop()
-	_ = s.CloseWrite() // fails if the stream has failed meanwhile
+	_ = s.CloseWrite() // fails if nothing can be written any more
 	s.releaseIfOver()
 	return nil
 }
@@ -211,30 +302,65 @@ func (s *Stream) Close() error {
 func (s *Stream) Accept() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil || s.opener || s.decided {
-		return s.err
+	if s.opener || s.decided {
+		return nil
+	}
+	if e, failed := s.out.err.(*sessionError); failed {
+		return e
+	}
+	if s.in.unwanted {
+		return s.in.err
 	}
 	s.decided = true
 	if !s.released {
 		s.session.control.say(s, message{kind: msgAccept})
+		s.welcomeLocked()
 	}
 	return nil
 }
 
 // Refuse resets a stream that the peer opened, with a reason of at most 256 bytes.
 func (s *Stream) Refuse(code uint32, reason string) error {
-	return s.end(&StreamError{Code: code, Reason: reason[:min(len(reason), maxReason)]}, true)
+	return s.reset(code, reason[:min(len(reason), maxReason)])
 }
 
-// Reset ends both directions at once, here and at the peer. What is on its way, or has arrived and
-// was not read, is lost.
-func (s *Stream) Reset(code uint32) error {
-	return s.end(&StreamError{Code: code}, true)
+// Reset ends both directions because something failed: ResetWrite and StopRead.
+func (s *Stream) Reset(code uint32) error { return s.reset(code, "") }
+
+func (s *Stream) reset(code uint32, reason string) error {
+	s.mu.Lock()
+	s.decided = true
+	s.resetWriteLocked(code, reason) // before STOP, which has no reason
+	s.stopReadLocked(code, &StreamError{Code: code, Reason: reason})
+	s.lingerLocked()
+	s.mu.Unlock()
+	s.dropDatagrams()
+	s.releaseIfOver()
+	return nil
 }
 
-// Done is closed when the stream failed: either side reset it, or the session ended; and also when the peer has closed
-// it and all it sent is here, while this side has not ended its direction: its writes fail, and it may not write soon.
-func (s *Stream) Done() <-chan struct{} { return s.gone }
+// Done is closed when reads end, or will end after what is here and on its way, with an error: the peer has reset its
+// direction, this side wants no more, or the session ended.
+func (s *Stream) Done() <-chan struct{} { return s.done }
+
+// Stopped is closed when nothing can be written any more: the peer wants no more, this side's direction has ended, or
+// the session has.
+func (s *Stream) Stopped() <-chan struct{} { return s.writeStop }
+
+// Unread returns how many bytes are still to be read, as far as this side knows: those that are here, and if the peer
+// has ended its direction those on their way too. The header counts until it is there.
+func (s *Stream) Unread() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in
+	switch {
+	case in.unwanted:
+		return 0
+	case in.hasFinal && in.final > in.consumed && !in.ended:
+		return int64(in.final - in.consumed)
+	}
+	return int64(in.buf.bytes)
+}
 
 // WaitAccepted blocks until the peer accepted the stream, which this side opened. It returns a
 // *StreamError if the peer refused, ctx's cause, or why the stream failed.
@@ -287,85 +413,110 @@ func (s *Stream) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// failure returns why the stream failed, or nil.
+// failure returns why reads end with an error, or nil.
 func (s *Stream) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err
+	return s.in.err
 }
 
-// lingers reports whether the owner has closed the stream.
+// lingers reports whether the owner has closed or reset the stream.
 func (s *Stream) lingers() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.closed
+	return s.in.unwanted
 }
 
-// end makes the stream fail with err, unless it has failed before. A reset also drops what is there
-// to be read; the end of the session does not if that is all there will be. The peer is told of a
-// reset if tell is set. It always returns nil.
-func (s *Stream) end(err error, tell bool) error {
+// fail ends what has not ended because the session has.
+func (s *Stream) fail(err error) {
 	s.mu.Lock()
-	if s.err != nil || s.released && !tell {
+	if s.released {
 		s.mu.Unlock()
-		return nil
+		return
 	}
-	s.err = err
-	if _, reset := err.(*StreamError); reset || !s.in.complete() {
-		s.in.lost = true
-		s.in.buf.discard()
-		if s.released {
-			s.shrinkLocked(initialCredit) // for what nobody will read
+	if !s.in.ended {
+		s.in.over, s.in.ended = true, true
+		if s.in.err == nil { // else the peer's reset, whose bytes are not all here
+			s.in.err = err
 		}
+		s.doneLocked()
+		s.wakeReaderLocked()
 	}
 	s.in.over, s.out.over = true, true
 	s.stopWritesLocked(err)
-	close(s.done)
-	if !isClosed(s.gone) { // a reset may come after the peer left
-		close(s.gone)
-	}
-	if e, ok := err.(*StreamError); ok && tell && !s.released {
-		s.session.control.say(s, message{kind: msgReset, value: uint64(e.Code), reason: e.Reason})
-	}
 	s.mu.Unlock()
 	s.dropDatagrams()
 	s.releaseIfOver()
-	return nil
 }
 
-// handle deals with a message of the peer.
-func (s *Stream) handle(m message) {
+func (s *Stream) doneLocked() {
+	if !isClosed(s.done) {
+		close(s.done)
+	}
+}
+
+// lingerLocked bounds how long what was written may take to reach the peer.
+func (s *Stream) lingerLocked() {
+	if s.linger == nil && !s.released {
+		s.linger = time.AfterFunc(lingerLimit, s.expire)
+	}
+}
+
+// expire gives up what the peer does not have. A reset of size 0 takes the place of the end that was said before.
+func (s *Stream) expire() {
+	s.mu.Lock()
+	if !s.out.over {
+		s.out.over = true
+		s.stopWritesLocked(&StreamError{Code: CodeTimeout})
+		s.session.control.say(s, message{kind: msgReset, code: CodeTimeout})
+	}
+	s.stopReadLocked(CodeTimeout, &StreamError{Code: CodeTimeout})
+	s.mu.Unlock()
+	s.releaseIfOver()
+}
+
+// handle deals with a message of the peer and reports whether it told something new.
+func (s *Stream) handle(m message) (news bool) {
 	switch m.kind {
 	case msgAccept:
 		s.mu.Lock()
-		if s.opener && !s.granted {
+		if news = s.opener && !s.granted; news {
 			s.granted = true
 			close(s.accepted)
 		}
 		s.mu.Unlock()
-	case msgReset:
-		s.end(&StreamError{Code: uint32(m.value), Reason: m.reason, Remote: true}, false)
-	case msgFin:
-		s.finished(m.value)
+	case msgReset, msgFin:
+		return s.finished(m)
 	case msgFinAck:
 		s.mu.Lock()
-		if s.out.finSent {
+		if news = s.out.said && !s.out.over; news {
 			s.out.over = true
 		}
 		s.mu.Unlock()
 		s.releaseIfOver()
 	case msgStop:
 		s.mu.Lock()
+		news = !s.out.over
 		s.out.over = true
-		s.stopWritesLocked(&StreamError{Code: CodeClosed, Remote: true})
+		why := &StreamError{Code: m.code, Remote: true}
+		if e, ok := s.in.err.(*StreamError); ok && e.Remote && e.Code == m.code {
+			why = e // which has the reason
+		}
+		s.stopWritesLocked(why)
 		s.mu.Unlock()
+		if news {
+			s.conv.stopSending()
+		}
 		s.releaseIfOver()
 	case msgCredit:
 		s.mu.Lock()
-		s.out.limit = max(s.out.limit, m.value)
+		if news = m.value > s.out.limit; news {
+			s.out.limit = m.value
+		}
 		s.mu.Unlock()
 		signal(s.credited)
 	}
+	return news
 }
 
 // releaseIfOver gives the conversation up when neither side needs it any more.
@@ -376,15 +527,13 @@ func (s *Stream) releaseIfOver() {
 		return
 	}
 	s.released = true
-	if s.err == nil && !s.closed && !s.out.ending {
-		close(s.gone) // the session, which forgets the stream, will not tell of its own end
-	}
-	s.shrinkLocked(max(s.in.buf.bytes, initialCredit))
+	s.shrinkLocked(s.in.buf.bytes)
 	if s.linger != nil {
 		s.linger.Stop()
 	}
 	s.mu.Unlock()
 	s.conv.close()
+	s.session.account.give(streamBytes)
 	s.session.released(s)
 }
 

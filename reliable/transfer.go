@@ -10,12 +10,12 @@ import (
 
 // An outgoing is the direction from this side. Stream.mu guards it.
 type outgoing struct {
-	sent    uint64 // bytes that kcp has taken, header included
-	limit   uint64 // credit: what sent may grow to
-	ending  bool   // CloseWrite was called
-	finSent bool
-	over    bool  // the peer has all of it, or wants no more
-	err     error // why nothing can be written; set when writeStop is closed
+	sent   uint64 // bytes that kcp has taken, header included
+	limit  uint64 // credit: what sent may grow to
+	ending bool   // CloseWrite or a reset was called
+	said   bool   // FIN or RESET was said
+	over   bool   // the peer has all of it, or wants no more
+	err    error  // why nothing can be written; set when writeStop is closed
 }
 
 // An incoming is the direction from the peer. Stream.mu guards it.
@@ -24,15 +24,17 @@ type incoming struct {
 	received   uint64    // bytes from kcp, header included
 	consumed   uint64    // of these, what was read or was the header
 	limit      uint64    // credit given: what received may grow to
-	window     int       // how much credit to give beyond consumed
+	window     int       // how much credit to give beyond consumed; what the account has for this direction
 	crediting  bool      // a message with limit is queued
 	creditedAt time.Time // when limit grew last
 	behindAt   time.Time // since when much waits for the reader; zero if it does not
-	final      uint64    // size of all, once FIN came
+	final      uint64    // size of all, once FIN or RESET came
 	hasFinal   bool
-	over       bool // all is there, or no more is wanted
-	lost       bool // what was there was dropped
-	wanted     bool // Read waits
+	over       bool  // all is here, or no more is wanted: the peer may forget it
+	ended      bool  // nothing more comes for the reader
+	unwanted   bool  // this side reads no more; buf stays empty
+	err        error // what Read returns at the end in the place of io.EOF
+	wanted     bool  // Read waits
 
 	inHeader bool   // the header is not there yet
 	header   []byte // with its length, as far as it is there
@@ -41,7 +43,44 @@ type incoming struct {
 }
 
 // complete reports whether all that the peer wrote has arrived.
-func (i *incoming) complete() bool { return i.hasFinal && i.received == i.final }
+func (i *incoming) complete() bool { return i.hasFinal && i.received >= i.final }
+
+// What roomToWrite returns if there is none.
+const (
+	noCredit = 0  // the peer's reader holds the stream up
+	noRoom   = -1 // the path does, or the memory of this side
+)
+
+// roomToWrite returns how many bytes may be written now, or what there is none of.
+func (s *Stream) roomToWrite() (int, error) {
+	s.mu.Lock()
+	err := s.out.err
+	n := int(min(writeChunk, s.out.limit-s.out.sent))
+	s.mu.Unlock()
+	if err != nil || n == 0 {
+		return noCredit, err
+	}
+	if n = s.conv.writable(n); n == 0 {
+		return noRoom, nil
+	}
+	return n, nil
+}
+
+// awaitRoom waits until a look at the room to write is worth it.
+func (s *Stream) awaitRoom(credit bool) error {
+	room := s.conv.room
+	if credit {
+		room = s.credited
+	}
+	select {
+	case <-room:
+		return nil
+	case <-s.writeStop:
+		return s.writeFailure()
+	case <-s.writeBy.wait():
+		return os.ErrDeadlineExceeded
+	}
+}
 
 // put writes the first bytes of p, as many as the credit allows and kcp takes at a time, and blocks
 // until that is at least one.
@@ -54,24 +93,10 @@ func (s *Stream) put(p []byte) (int, error) {
 		return 0, err
 	}
 	if n == 0 {
-		select {
-		case <-s.credited:
-			return 0, nil
-		case <-s.writeStop:
-			return 0, s.writeFailure()
-		case <-s.writeBy.wait():
-			return 0, os.ErrDeadlineExceeded
-		}
+		return 0, s.awaitRoom(true)
 	}
 	if n = s.conv.write(p[:n]); n == 0 {
-		select {
-		case <-s.conv.room:
-			return 0, nil
-		case <-s.writeStop:
-			return 0, s.writeFailure()
-		case <-s.writeBy.wait():
-			return 0, os.ErrDeadlineExceeded
-		}
+		return 0, s.awaitRoom(false)
 	}
 	s.mu.Lock()
 	s.out.sent += uint64(n)
@@ -96,25 +121,53 @@ func (s *Stream) stopWritesLocked(err error) {
 	s.out.err = err
 }
 
-// readNow moves bytes to p and gives credit for them. It is not ready if Read has to wait.
-func (s *Stream) readNow(p []byte) (n int, err error, ready bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// resetWriteLocked ends this side's direction by a reset, after what kcp has taken.
+func (s *Stream) resetWriteLocked(code uint32, reason string) {
+	s.out.ending = true
+	s.stopWritesLocked(&StreamError{Code: code, Reason: reason})
+	if s.out.said || s.out.over {
+		return
+	}
+	s.out.said = true
+	s.session.control.say(s, message{kind: msgReset, value: s.out.sent, code: code, reason: reason})
+}
+
+// stopReadLocked ends the peer's direction here; reads return err.
+func (s *Stream) stopReadLocked(code uint32, err error) {
+	in := &s.in
+	if in.unwanted {
+		return
+	}
+	in.unwanted, in.ended, in.err = true, true, err
+	in.buf.discard()
+	s.shrinkLocked(0)
+	if !in.over {
+		in.over = true
+		s.session.control.say(s, message{kind: msgStop, code: code})
+	}
+	close(s.readStop)
+	s.doneLocked()
+}
+
+// readLocked moves bytes to p and gives credit for them. It is not ready if Read has to wait.
+func (s *Stream) readLocked(p []byte) (n int, err error, ready bool) {
 	in := &s.in
 	switch {
 	case s.closed:
 		return 0, net.ErrClosed, true
-	case s.err != nil && in.lost:
-		return 0, s.err, true
-	case len(p) == 0:
-		return 0, nil, true
+	case in.unwanted:
+		return 0, in.err, true
 	case in.buf.bytes > 0:
 		n = in.buf.read(p)
 		in.consumed += uint64(n)
 		s.creditLocked()
 		return n, nil, true
-	case in.complete():
+	case in.ended && in.err != nil:
+		return 0, in.err, true
+	case in.ended:
 		return 0, io.EOF, true
+	case len(p) == 0:
+		return 0, nil, true
 	}
 	in.wanted = true
 	return 0, nil, false
@@ -125,11 +178,18 @@ func (s *Stream) take(p []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := &s.in
-	if s.err != nil || in.broken {
-		return true
+	if in.broken || in.ended && !in.unwanted {
+		return true // behind the end
 	}
 	in.received += uint64(len(p))
-	if in.received > in.limit && !in.over || in.hasFinal && in.received > in.final {
+	switch {
+	case in.unwanted:
+		in.consumed = in.received
+		return true
+	case in.hasFinal && in.received > in.final && in.err != nil: // the reset may name less than was on its way
+		p = p[:uint64(len(p))-(in.received-in.final)]
+		in.received = in.final
+	case in.received > in.limit || in.hasFinal && in.received > in.final:
 		in.broken = true
 		return true
 	}
@@ -147,10 +207,6 @@ func (s *Stream) take(p []byte) bool {
 			in.inHeader, in.arrived, in.header = false, true, nil
 		}
 	}
-	if in.over { // Close does not want it
-		in.consumed += uint64(len(p))
-		return true
-	}
 	in.buf.write(p)
 	s.completeLocked()
 	return true
@@ -160,7 +216,7 @@ func (s *Stream) take(p []byte) bool {
 func (s *Stream) came() {
 	s.mu.Lock()
 	in := &s.in
-	broken, arrived, over := in.broken && s.err == nil, in.arrived, in.over && s.out.over
+	broken, arrived, over := in.broken && !in.unwanted, in.arrived && !in.unwanted, in.over && s.out.over
 	in.arrived = false
 	s.wakeReaderLocked()
 	s.mu.Unlock()
@@ -183,7 +239,7 @@ func (s *Stream) came() {
 
 // wakeReaderLocked wakes a Read that waits if there is something for it.
 func (s *Stream) wakeReaderLocked() {
-	if in := &s.in; in.wanted && (in.buf.bytes > 0 || in.complete()) {
+	if in := &s.in; in.wanted && (in.buf.bytes > 0 || in.ended) {
 		in.wanted = false
 		signal(s.readable)
 	}
@@ -215,30 +271,41 @@ func readHeader(header, p []byte) (_ []byte, taken int, ok bool) {
 	return header, taken, true
 }
 
-// finished notes the size of the peer's direction.
-func (s *Stream) finished(size uint64) {
+// finished notes how the peer's direction ends, and after how many bytes. It reports whether that is news.
+func (s *Stream) finished(m message) bool {
 	s.mu.Lock()
 	in := &s.in
-	if s.err != nil || in.over {
+	reset := m.kind == msgReset
+	if in.over || in.err != nil && !reset {
 		s.mu.Unlock()
-		return
+		return false
 	}
-	if size < in.received || size > in.limit || in.hasFinal && size != in.final || !s.opener && size < 2 {
+	if m.value > in.limit || !reset && (m.value < in.received || in.hasFinal && m.value != in.final) {
 		s.mu.Unlock()
 		_ = s.Reset(CodeProtocol)
-		return
+		return true
 	}
-	in.hasFinal, in.final = true, size
+	in.hasFinal, in.final = true, m.value
+	if reset {
+		in.err = &StreamError{Code: m.code, Reason: m.reason, Remote: true}
+		s.doneLocked()
+	}
 	s.completeLocked()
 	s.wakeReaderLocked()
+	broken := in.broken
 	s.mu.Unlock()
+	if broken {
+		_ = s.Reset(CodeProtocol)
+	}
 	s.releaseIfOver()
+	return true
 }
 
 // completeLocked lets the peer forget its direction once all of it is here.
 func (s *Stream) completeLocked() {
 	if !s.in.over && s.in.complete() {
-		s.in.over = true
+		s.in.over, s.in.ended = true, true
+		s.in.broken = s.in.inHeader // it ended before its header
 		s.session.control.say(s, message{kind: msgFinAck})
 	}
 }

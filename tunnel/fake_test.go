@@ -17,19 +17,21 @@ func TestMain(m *testing.M) { leaktest.Main(m, "kcp-go/v5.NewTimedSched") }
 
 var errFakeReset = errors.New("stream reset")
 
-// A half is one direction of a fake stream: a bounded buffer, its end, or its failure.
+// A half is one direction of a fake stream: a bounded buffer, then its end, proper if err is nil.
 type half struct {
-	mu   sync.Mutex
-	cond *sync.Cond
-	buf  []byte
-	eof  bool
-	err  error
+	mu      sync.Mutex
+	cond    *sync.Cond
+	buf     []byte
+	ended   bool
+	err     error
+	stopped chan struct{} // closed when nothing can be written
+	failed  chan struct{} // closed when reads will fail
 }
 
 const halfBytes = 256 << 10
 
 func newHalf() *half {
-	h := &half{}
+	h := &half{stopped: make(chan struct{}), failed: make(chan struct{})}
 	h.cond = sync.NewCond(&h.mu)
 	return h
 }
@@ -37,11 +39,11 @@ func newHalf() *half {
 func (h *half) read(b []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for len(h.buf) == 0 && !h.eof && h.err == nil {
+	for len(h.buf) == 0 && !h.ended {
 		h.cond.Wait()
 	}
 	switch {
-	case h.err != nil:
+	case len(h.buf) == 0 && h.err != nil:
 		return 0, h.err
 	case len(h.buf) == 0:
 		return 0, io.EOF
@@ -56,14 +58,11 @@ func (h *half) write(b []byte) (n int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for n < len(b) {
-		for len(h.buf) >= halfBytes && h.err == nil && !h.eof {
+		for len(h.buf) >= halfBytes && !h.ended {
 			h.cond.Wait()
 		}
-		if h.err != nil {
-			return n, h.err
-		}
-		if h.eof {
-			return n, net.ErrClosed
+		if h.ended {
+			return n, h.failureLocked()
 		}
 		m := min(len(b)-n, halfBytes-len(h.buf))
 		h.buf = append(h.buf, b[n:n+m]...)
@@ -73,15 +72,52 @@ func (h *half) write(b []byte) (n int, err error) {
 	return n, nil
 }
 
+func (h *half) await() (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for len(h.buf) >= halfBytes && !h.ended {
+		h.cond.Wait()
+	}
+	if h.ended {
+		return 0, h.failureLocked()
+	}
+	return halfBytes - len(h.buf), nil
+}
+
+// end ends the direction after what is in it.
 func (h *half) end(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err == nil {
-		h.eof = true
-	} else if h.err == nil {
-		h.err = err
+	if !h.ended {
+		h.ended, h.err = true, err
+		close(h.stopped)
+		if err != nil {
+			close(h.failed)
+		}
 	}
 	h.cond.Broadcast()
+}
+
+// stop ends the direction at once.
+func (h *half) stop(err error) {
+	h.end(err)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.buf = nil
+}
+
+func (h *half) unread() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return int64(len(h.buf))
+}
+
+// failureLocked is why nothing can be written.
+func (h *half) failureLocked() error {
+	if h.err == nil {
+		return net.ErrClosed
+	}
+	return h.err
 }
 
 func (h *half) failure() error {
@@ -104,13 +140,36 @@ type fakeStream struct {
 	in, out *half
 	header  []byte
 	verdict *verdict
-	failed  *verdict
 }
 
 func (s *fakeStream) Read(b []byte) (int, error)  { return s.in.read(b) }
 func (s *fakeStream) Write(b []byte) (int, error) { return s.out.write(b) }
 func (s *fakeStream) CloseWrite() error           { s.out.end(nil); return nil }
 func (s *fakeStream) Header() []byte              { return s.header }
+func (s *fakeStream) AwaitWrite() (int, error)    { return s.out.await() }
+func (s *fakeStream) ResetWrite(uint32)           { s.out.end(errFakeReset) }
+func (s *fakeStream) StopRead(uint32)             { s.in.stop(errFakeReset) }
+func (s *fakeStream) Stopped() <-chan struct{}    { return s.out.stopped }
+func (s *fakeStream) Done() <-chan struct{}       { return s.in.failed }
+func (s *fakeStream) Unread() int64               { return s.in.unread() }
+
+func (s *fakeStream) CopyTo(w io.Writer) (n int64, readErr, writeErr error) {
+	b := make([]byte, 4096)
+	for {
+		m, err := s.in.read(b)
+		if m, werr := w.Write(b[:m]); werr != nil {
+			return n + int64(m), nil, werr
+		}
+		n += int64(m)
+		if err == io.EOF {
+			return n, nil, nil
+		}
+		if err != nil {
+			return n, err, nil
+		}
+	}
+}
+
 func (s *fakeStream) Accept() error {
 	s.verdict.give(nil)
 	return s.verdict.err
@@ -134,17 +193,14 @@ func (s *fakeStream) WaitAccepted(ctx context.Context) error {
 
 func (s *fakeStream) fail(err error) {
 	s.verdict.give(err)
-	s.failed.give(err)
 	s.in.end(err)
 	s.out.end(err)
 }
 
-func (s *fakeStream) Done() <-chan struct{} { return s.failed.done }
-
 func (s *fakeStream) Reset(uint32) error { s.fail(errFakeReset); return nil }
 
 // Close ends what is not ended: data that was written still arrives, nobody reads the rest.
-func (s *fakeStream) Close() error { s.out.end(nil); return nil }
+func (s *fakeStream) Close() error { s.out.end(nil); s.in.stop(errFakeReset); return nil }
 
 func (s *fakeStream) LocalAddr() net.Addr              { return &net.UDPAddr{} }
 func (s *fakeStream) RemoteAddr() net.Addr             { return &net.UDPAddr{} }
@@ -188,9 +244,9 @@ func (s *fakeSession) Close() {
 
 func (s *fakeSession) Open(ctx context.Context, header []byte) (Stream, error) {
 	x, y := newHalf(), newHalf()
-	v, failed := &verdict{done: make(chan struct{})}, &verdict{done: make(chan struct{})}
-	mine := &fakeStream{session: s, in: x, out: y, header: header, verdict: v, failed: failed}
-	theirs := &fakeStream{session: s.peer, in: y, out: x, header: header, verdict: v, failed: failed}
+	v := &verdict{done: make(chan struct{})}
+	mine := &fakeStream{session: s, in: x, out: y, header: header, verdict: v}
+	theirs := &fakeStream{session: s.peer, in: y, out: x, header: header, verdict: v}
 	s.shared.mu.Lock()
 	select {
 	case <-s.shared.done:

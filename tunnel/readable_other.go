@@ -5,4 +5,4 @@ package tunnel
 import "net"
 
 // waitReadable returns a function that does not wait: the read that follows does, with its buffer.
-func waitReadable(*net.UDPConn) func() error { return func() error { return nil } }
+func waitReadable(net.Conn) func() error { return func() error { return nil } }

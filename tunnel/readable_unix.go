@@ -4,13 +4,19 @@ package tunnel
 
 import (
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// waitReadable returns a function that waits until c has something to read, or an error.
-func waitReadable(c *net.UDPConn) func() error {
-	raw, err := c.SyscallConn()
+// waitReadable returns a function that waits until c has something to read, its end included, or an error; for what is
+// no socket, one that does not wait.
+func waitReadable(c net.Conn) func() error {
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return func() error { return nil }
+	}
+	raw, err := s.SyscallConn()
 	if err != nil {
 		return func() error { return err }
 	}

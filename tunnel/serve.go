@@ -141,8 +141,10 @@ func Serve(ctx context.Context, s Session, o Offer, opts Options) error {
 			limited, cancel := context.WithTimeout(ctx, dialTimeout)
 			wg.Go(func() {
 				select {
-				case <-st.Done(): // nobody waits for the connection any more
-					cancel()
+				case <-st.Done():
+					if d, ok := st.(DuplexStream); !ok || d.Unread() == 0 {
+						cancel() // nobody waits for the connection any more, nor is there something for it
+					}
 				case <-limited.Done():
 				}
 			})

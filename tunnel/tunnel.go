@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 )
@@ -54,12 +55,36 @@ type Stream interface {
 	// WaitAccepted blocks until the peer accepted the stream; a *RefusedError says that it did not.
 	WaitAccepted(ctx context.Context) error
 
-	// Reset ends both directions at once, here and at the peer; what is on its way is lost.
+	// Reset ends both directions because something failed: the peer's reads fail with code after the bytes written so
+	// far, its writes at once.
 	Reset(code uint32) error
 
-	// Done is closed when the stream failed: a reset of either side, the end of the session, or the peer's Close
-	// when all it sent is here and this side has not ended its direction.
+	// Done is closed when reads end, or will end after what is here and on its way, with an error: a reset of either
+	// side, or the end of the session.
 	Done() <-chan struct{}
+}
+
+// A DuplexStream is a Stream whose directions fail alone, too. Those that carry connections are.
+type DuplexStream interface {
+	Stream
+
+	// CopyTo writes to w what the peer sends, until the peer's direction ends or w fails. Both errors are nil at the
+	// proper end; readErr is what Read would return, writeErr that of w.
+	CopyTo(w io.Writer) (n int64, readErr, writeErr error)
+
+	// AwaitWrite blocks until Write would not, and returns about how many bytes it would take, or its error.
+	AwaitWrite() (int, error)
+
+	// ResetWrite ends the outgoing direction because something failed, as Reset does. StopRead ends the incoming one:
+	// the peer's writes fail.
+	ResetWrite(code uint32)
+	StopRead(code uint32)
+
+	// Stopped is closed when nothing can be written any more, whatever the reason.
+	Stopped() <-chan struct{}
+
+	// Unread returns how many bytes are still to be read, as far as this side knows.
+	Unread() int64
 }
 
 // A Session opens streams to a peer and accepts those of the peer.

@@ -326,7 +326,7 @@ func (e *endpoint) check(remote signal.Description, keys *handshake.Result, cont
 	// earlier than this side.
 	e.mu.Lock()
 	e.link, e.agent = l, a
-	e.streams = reliable.NewSession(l, reliable.Config{Initiator: controlling, Logger: e.cfg.Logger})
+	e.streams = reliable.NewSession(l, reliable.Config{Initiator: controlling, Budget: e.cfg.Budget, Logger: e.cfg.Logger})
 	e.mu.Unlock()
 	if a != nil {
 		if err := a.SetRemote(punch.CredentialsFromSeed(remote.Seed)); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"adit/internal/handshake"
 	"adit/internal/link"
@@ -71,12 +72,22 @@ const closeUnknown = "unknown"
 // ErrUnknown says that the peer knows this machine no more, and has ended the session for that.
 var ErrUnknown = errors.New("this machine is not known over there any more")
 
+// closeBroken begins the reason in a CLOSE of a side that ends the session because of what the peer sent.
+const closeBroken = "broken: "
+
+// broken is the end of a session for what the peer sent on its streams.
+func broken(err error) error {
+	return failf(ClassGone, "have both sides run the same version of adit; if they do, the other side is not to be trusted", err, "the session was ended: the other side sent what makes no sense: %v", err)
+}
+
 // ended turns the reason a link ended for into what Session.Wait returns.
 func ended(err error) error {
 	var told *link.PeerClosedError
 	switch {
 	case errors.As(err, &told) && told.Reason == closeUnknown:
 		return failf(ClassAuth, `have "adit peers add" run there with what "adit key" prints here`, ErrUnknown, "the other side ended the session: this machine is not among its known peers any more")
+	case errors.As(err, &told) && strings.HasPrefix(told.Reason, closeBroken):
+		return failf(ClassGone, "have both sides run the same version of adit", err, "the other side ended the session: what it got from here makes no sense to it: %.200s", strings.TrimPrefix(told.Reason, closeBroken))
 	case err == nil, errors.Is(err, link.ErrPeerClosed):
 		return nil
 	case errors.Is(err, link.ErrDead):

@@ -101,6 +101,9 @@ type Config struct {
 	// Tombstones tell the peers of this process that it has died, should it; nil leaves them waiting.
 	Tombstones *Tombstones
 
+	// Budget bounds what the streams of all sessions that have it hold in memory; nil gives each session one of its own.
+	Budget *reliable.Budget
+
 	Who string // what tells the peer from others there, if it is known: its public key
 
 	base   *base           // whose sockets to use; nil opens some
@@ -187,10 +190,7 @@ func (s *Session) Targets() []string { return s.peer.Targets }
 // dismissed this side (ErrUnknown).
 func (s *Session) Wait() error {
 	<-s.link.Done()
-	if err := s.gone(); err != nil {
-		return err
-	}
-	return ended(s.link.Err())
+	return s.ending()
 }
 
 // Recover looks for another path at once, as when the network changed.
@@ -211,10 +211,23 @@ func (s *Session) lastWord() string {
 	if s.dismissed.Load() {
 		return "this machine does not know the peer any more"
 	}
-	if err := ended(s.link.Err()); errors.Is(err, ErrUnknown) {
+	err := s.ending()
+	var told *link.PeerClosedError
+	if errors.Is(err, ErrUnknown) || errors.Is(err, reliable.ErrProtocol) || errors.As(err, &told) {
 		return err.Error()
 	}
 	return ""
+}
+
+// ending returns why the session has ended, nil for an end that either side wanted.
+func (s *Session) ending() error {
+	if err := s.gone(); err != nil {
+		return err
+	}
+	if err := s.streams.Err(); errors.Is(err, reliable.ErrProtocol) {
+		return broken(err)
+	}
+	return ended(s.link.Err())
 }
 
 // Close tells the peer that this is the end, with an authenticated packet, and returns when every
@@ -242,11 +255,11 @@ func start(end *endpoint, p path, remote signal.Description, cfg Config, client 
 	end.wg.Go(func() {
 		select {
 		case <-s.link.Done():
-			err := s.gone()
-			if err == nil {
-				err = ended(s.link.Err())
+			s.streams.CloseWithError(s.ending())
+		case <-s.streams.Done(): // the session is of no use without them
+			if err := s.streams.Err(); errors.Is(err, reliable.ErrProtocol) {
+				_ = s.link.Close(closeBroken + err.Error()) // never fails
 			}
-			s.streams.CloseWithError(err)
 		case <-ctx.Done():
 		}
 		cfg.Events.Emit(event.Event{Name: event.Closed, Message: s.lastWord()})

@@ -1,0 +1,60 @@
+package reliable
+
+import (
+	"sync"
+
+	kcp "github.com/xtaci/kcp-go/v5"
+)
+
+// keepWindow is the largest window that an engine may have had and be kept: kcp-go's rings do not shrink.
+const keepWindow = 1024
+
+// An engine is a kcp.KCP that sends for one conversation at a time: for as long as that has something on its way. It
+// takes 30 KiB, which an idle stream need not hold, and its sequence numbers go on counting from one conversation to
+// the next: sender.shift makes the conversation's own of them.
+type engine struct {
+	kcp  *kcp.KCP
+	conv *conversation // guarded by its mu
+	next uint32        // number of the next segment, while no conversation has it
+	most int           // the largest window it had
+}
+
+// engineConv is the number that kcp knows its conversation by; output replaces it.
+const engineConv = 1
+
+var engines = sync.Pool{New: func() any {
+	e := new(engine)
+	e.kcp = kcp.NewKCP(engineConv, func(b []byte, size int) { e.conv.output(b, size) })
+	return e
+}}
+
+// attachLocked gets an engine for what is to be sent.
+func (c *conversation) attachLocked() {
+	s := &c.out
+	e := engines.Get().(*engine)
+	e.conv = c
+	s.engine, s.kcp = e, e.kcp
+	s.shift = s.next - e.next
+	s.mtu, s.window, s.rto, s.told = 0, 0, 0, 0
+	c.tellLocked(kcp.IKCP_CMD_WINS, 0, s.next) // the peer's window is open; a new kcp takes it for small
+}
+
+// detachLocked gives the engine up, which has nothing on its way.
+func (c *conversation) detachLocked() {
+	s := &c.out
+	e := s.engine
+	e.next, e.conv = s.next-s.shift, nil
+	c.mem.give(s.charged + int64(len(s.refused))*maxPacket)
+	s.engine, s.kcp, s.charged, s.refused, s.reported = nil, nil, 0, nil, bitmap{}
+	if e.most <= keepWindow {
+		engines.Put(e)
+	}
+}
+
+// dropSentLocked gives the engine up with what it has on its way: for the garbage collector.
+func (c *conversation) dropSentLocked() {
+	s := &c.out
+	c.mem.give(s.charged + int64(len(s.refused))*maxPacket)
+	s.engine, s.kcp, s.charged, s.refused, s.reported = nil, nil, 0, nil, bitmap{}
+	signal(c.room)
+}
