@@ -13,7 +13,7 @@ import (
 // not listed may import none and must not exist: add it here together with its place in the design.
 var allowed = map[string][]string{
 	"adit":                         {"adit/cmd"},
-	"adit/cmd":                     {"adit/tunnel", "adit/reliable", "adit/signal", "adit/signal/rendezvous", "adit/internal/bench", "adit/internal/carry", "adit/internal/control", "adit/internal/doctor", "adit/internal/event", "adit/internal/handshake", "adit/internal/history", "adit/internal/identity", "adit/internal/metrics", "adit/internal/peer", "adit/internal/relay", "adit/internal/sdnotify", "adit/internal/turn"},
+	"adit/cmd":                     {"adit/tunnel", "adit/reliable", "adit/signal", "adit/signal/rendezvous", "adit/internal/bench", "adit/internal/carry", "adit/internal/control", "adit/internal/doctor", "adit/internal/event", "adit/internal/handshake", "adit/internal/history", "adit/internal/identity", "adit/internal/memory", "adit/internal/metrics", "adit/internal/peer", "adit/internal/relay", "adit/internal/sdnotify", "adit/internal/turn"},
 	"adit/internal/acceptance":     {},
 	"adit/internal/bench":          {"adit/tunnel"},
 	"adit/internal/carry":          {"adit/internal/outbox"},
@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"adit/internal/leaktest":       {},
 	"adit/internal/link":           {},
 	"adit/internal/netlab":         {},
+	"adit/internal/memory":         {},
 	"adit/internal/metrics":        {},
 	"adit/internal/metrics/strict": {},
 	"adit/internal/nat64":          {},

@@ -71,8 +71,8 @@ func (r *running) figures(p *metrics.Page) {
 	p.Sample(1, metrics.Label{Name: "command", Value: r.command}, metrics.Label{Name: "version", Value: version()})
 	p.Family("adit_start_time_seconds", "When the process began, in seconds since 1970.", metrics.Gauge)
 	p.Sample(float64(r.since.UnixMilli()) / 1000)
-	p.Family("adit_memory_bytes", "Memory that the process got from the system.", metrics.Gauge)
-	p.Sample(float64(runtimeFigure("/memory/classes/total:bytes")))
+	p.Family("adit_memory_bytes", "Memory that the process has from the system, without what it gave back.", metrics.Gauge)
+	p.Sample(float64(runtimeFigure("/memory/classes/total:bytes") - runtimeFigure("/memory/classes/heap/released:bytes")))
 	p.Family("adit_goroutines", "Goroutines at present.", metrics.Gauge)
 	p.Sample(float64(runtimeFigure("/sched/goroutines:goroutines")))
 	if r.command != "serve" {

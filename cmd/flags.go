@@ -36,6 +36,7 @@ func commonFlags(categories ...string) []cli.Flag {
 			&cli.BoolFlag{Name: "no-port-mapping", Usage: "ask no router for a port (PCP, NAT-PMP, UPnP)"},
 			&cli.DurationFlag{Name: "timeout", Usage: "give up if there is no path after `D`, say 30s", DefaultText: "wait for the peer"},
 			&cli.DurationFlag{Name: "resume-timeout", Usage: "end the session if the peer stays away for `D`", DefaultText: "24h for a peer that is met by key, else 10m"},
+			&cli.StringFlag{Name: "memory", Usage: "what all streams together may hold in memory, `SIZE`, say 64MiB", DefaultText: "half of the machine's or its control group's, 16 to 160 MiB"},
 			&cli.BoolFlag{Name: "loopback", Usage: "both peers are on this machine", Hidden: true},
 		},
 		outputFlags: {

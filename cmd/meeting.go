@@ -42,6 +42,10 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 		Events: u.event,
 		Logger: u.logger(),
 	}
+	var err error
+	if cfg.Budget, err = budget(c.String("memory")); err != nil {
+		return cfg, err
+	}
 	if dir, err := identity.StateDir(); err == nil {
 		cfg.Worked = history.Open(filepath.Join(dir, "paths.json"))
 		cfg.Tombstones = peer.OpenTombstones(filepath.Join(dir, "sessions"))
@@ -86,7 +90,6 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 		}
 		cfg.TURN = append(cfg.TURN, signal.TURNServer{URL: s, Username: c.String("turn-user"), Password: c.String("turn-password")})
 	}
-	var err error
 	if cfg.STUN, err = stunList(c.StringSlice("stun")); err != nil {
 		return cfg, err
 	}

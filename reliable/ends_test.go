@@ -380,4 +380,3 @@ func TestBudgetEases(t *testing.T) {
 		}
 	})
 }
-

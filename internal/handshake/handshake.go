@@ -59,9 +59,12 @@ var (
 	ErrReplay = errors.New("offer is not fresh")
 )
 
-// version is the one version of everything in this package. It stands in the prologue, in the key
-// derivation labels and in each message.
 const (
-	version      = 1
+	// version stands in each message, and says what two peers speak after the handshake, too. Version 2 has the stream
+	// messages RESET with a size and STOP with a code.
+	version = 2
+
+	// versionLabel stands in the prologue and in the key derivation labels, which are those of version 1: so a peer of
+	// another version is told from one with a wrong key.
 	versionLabel = "adit/1"
 )
