@@ -56,7 +56,11 @@ func TestLossyThroughput(t *testing.T) {
 // about a round trip, 40 ms, where TCP CUBIC's full queue makes it 120.
 func TestEchoBesideBulk(t *testing.T) {
 	testtier.Long(t)
-	const warmUp, span, limit, floor = 2 * time.Second, 5 * time.Second, 80 * time.Millisecond, 10.0
+	const warmUp, span, limit = 2 * time.Second, 5 * time.Second, 80 * time.Millisecond
+	floor := 2.0 // on a machine that is busy
+	if testtier.IsFull() {
+		floor = 10
+	}
 	l := netlab.New(t)
 	left, right := l.Link(netlab.LinkConfig{Delay: 20 * time.Millisecond, RateBits: 20e6, QueueBytes: 200_000})
 	w := &world{t: t, adit: adit(t), lab: l}
