@@ -50,6 +50,7 @@ func newControl(s *Session) *control {
 		synced:  make(chan struct{}),
 	}
 	c.conv = newConversation(s.link, s.gov, &s.account, 0, c.take, nil)
+	c.conv.reserved.Store(maxInbox) // nobody else's memory depends on how much there is of it
 	return c
 }
 

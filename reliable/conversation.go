@@ -2,6 +2,7 @@ package reliable
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,9 @@ type conversation struct {
 	link Link
 	gov  *governor
 	mem  *account
+
+	reserved atomic.Int64 // bytes that mem has for what comes, by the owner
+
 	room chan struct{} // capacity 1: write takes more
 
 	// sink takes the data of a segment, whose turn it is; false refuses it, so that it comes again later.

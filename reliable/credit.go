@@ -89,6 +89,7 @@ func (s *Stream) overtook(n int) {
 func (s *Stream) allowLocked() {
 	in := &s.in
 	in.limit = in.consumed + uint64(in.window)
+	s.conv.reserved.Store(int64(in.window))
 	if !in.crediting {
 		in.crediting = true
 		s.session.control.say(s, message{kind: msgCredit}) // with the limit of the moment it is sent

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -379,4 +380,22 @@ func TestBudgetEases(t *testing.T) {
 			t.Errorf("told %d times, want once", eased)
 		}
 	})
+}
+
+// An engine that has not grown is small: there is one for each stream that has something on its way.
+func TestSlim(t *testing.T) {
+	const n = 200
+	held := make([]*engine, 0, n)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range n {
+		held = append(held, engines.New().(*engine))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if each := int(after.HeapAlloc-before.HeapAlloc) / n; each > 10<<10 {
+		t.Errorf("an engine takes %d bytes, want 10 KiB at most", each)
+	}
+	runtime.KeepAlive(held)
 }

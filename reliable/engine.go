@@ -1,7 +1,9 @@
 package reliable
 
 import (
+	"reflect"
 	"sync"
+	"unsafe"
 
 	kcp "github.com/xtaci/kcp-go/v5"
 )
@@ -10,7 +12,7 @@ import (
 const keepWindow = 1024
 
 // An engine is a kcp.KCP that sends for one conversation at a time: for as long as that has something on its way. It
-// takes 30 KiB, which an idle stream need not hold, and its sequence numbers go on counting from one conversation to
+// takes 6 KiB, and more once its window has grown, which an idle stream need not hold. Its sequence numbers go on counting from one conversation to
 // the next: sender.shift makes the conversation's own of them.
 type engine struct {
 	kcp  *kcp.KCP
@@ -25,8 +27,27 @@ const engineConv = 1
 var engines = sync.Pool{New: func() any {
 	e := new(engine)
 	e.kcp = kcp.NewKCP(engineConv, func(b []byte, size int) { e.conv.output(b, size) })
+	slim(e.kcp)
 	return e
 }}
+
+// slim gives k small rings, which grow, in the place of those that kcp-go begins with: 27 KiB, of which two thirds are
+// for receiving, which is not kcp's task here. There is no exported way. Where a later kcp-go has other fields it does
+// nothing; TestSlim tells.
+func slim(k *kcp.KCP) {
+	for _, name := range []string{"snd_buf", "snd_queue", "rcv_queue"} {
+		f := reflect.ValueOf(k).Elem().FieldByName(name)
+		if !f.IsValid() || f.Kind() != reflect.Pointer || f.Type().Elem().Kind() != reflect.Struct {
+			return
+		}
+		elements := f.Elem().FieldByName("elements")
+		if !elements.IsValid() || elements.Kind() != reflect.Slice {
+			return
+		}
+		small := reflect.MakeSlice(elements.Type(), kcp.RINGBUFFER_MIN, kcp.RINGBUFFER_MIN)
+		reflect.NewAt(elements.Type(), unsafe.Pointer(elements.UnsafeAddr())).Elem().Set(small)
+	}
+}
 
 // attachLocked gets an engine for what is to be sent.
 func (c *conversation) attachLocked() {

@@ -38,6 +38,7 @@ type receiver struct {
 	next     uint32          // the segment that must come next
 	held     []*packetBuffer // by number, a ring; nil while there is no hole
 	holding  int
+	charged  int       // how many of them the account has a buffer for
 	round    uint32    // counts while something is held
 	roundAt  time.Time // when the next begins; zero if nothing is held
 	fresh    int       // segments to be acknowledged
@@ -158,8 +159,12 @@ func (c *conversation) holdLocked(sn, ts uint32, data []byte) {
 		b.reported = false
 		return
 	}
-	if !c.mem.takeAll(maxPacket, int64(r.holding)*maxPacket) {
-		return // it comes again
+	// What the stream's credit lets come has its memory already, if the segments are no tiny ones.
+	if int64(r.holding)*maxPacket >= 2*c.reserved.Load() {
+		if !c.mem.takeAll(maxPacket, int64(r.charged)*maxPacket) {
+			return // it comes again
+		}
+		r.charged++
 	}
 	b := packetBuffers.Get().(*packetBuffer)
 	b.n, b.ts, b.round, b.reported = copy(b.b[:], data), ts, r.round, false
@@ -171,7 +176,10 @@ func (c *conversation) holdLocked(sn, ts uint32, data []byte) {
 
 func (c *conversation) releaseLocked(b *packetBuffer) {
 	c.in.holding--
-	c.mem.give(maxPacket)
+	if c.in.charged > 0 {
+		c.in.charged--
+		c.mem.give(maxPacket)
+	}
 	packetBuffers.Put(b)
 }
 

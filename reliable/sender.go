@@ -44,7 +44,7 @@ const (
 
 	// A segment takes a buffer of maxPacket of kcp-go's, whatever is in it. So many a stream may have on its way when
 	// the budget is used up, and the control conversation so many.
-	leastSegments        = 8
+	leastSegments        = 2
 	leastControlSegments = 64
 )
 

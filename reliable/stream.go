@@ -70,6 +70,7 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 	st.conv = newConversation(s.link, s.gov, &s.account, id, st.take, st.overtook)
 	s.account.force(streamBytes + initialCredit)
 	st.in.window, st.in.limit = initialCredit, initialCredit
+	st.conv.reserved.Store(initialCredit)
 	st.in.inHeader = !opener
 	st.out.limit = initialCredit
 	return st
