@@ -11,6 +11,9 @@ const (
 
 	// streamBytes is what a stream costs beside its buffers: its structs, and the stacks of those that serve it.
 	streamBytes = 8 << 10
+
+	// leastStream is what a stream has at least.
+	leastStream = streamBytes + initialCredit
 )
 
 // A Budget bounds the memory that the streams of a process hold: what waits for readers and the credit given for more,
@@ -21,8 +24,9 @@ const (
 // So one session alone has half at most, two have a third each, and something is always left for the next. A stream
 // has the minimum that makes it move, whatever is left: that is counted too, and may exceed the total.
 type Budget struct {
-	total int64
-	used  atomic.Int64
+	total   int64
+	used    atomic.Int64
+	streams atomic.Int64 // each with leastStream
 
 	eased  func()
 	peak   atomic.Int64 // of used, since eased was called last
@@ -71,8 +75,9 @@ func (b *Budget) Total() int64 { return b.total }
 
 // An account is what one session holds of a budget. Its methods may be called by many goroutines.
 type account struct {
-	budget *Budget
-	used   atomic.Int64
+	budget  *Budget
+	used    atomic.Int64
+	streams atomic.Int64
 }
 
 // room returns how many bytes more a stream that holds have may get: for n more, what all others leave must be no less
@@ -112,10 +117,23 @@ func (a *account) give(n int64) {
 	a.used.Add(-n)
 }
 
-// admits reports whether the session may have one more stream of the peer's: until all sessions together have used the
-// budget up, and this one four fifths of it.
-func (a *account) admits(n int64) bool {
-	return a.budget.used.Load()+n <= a.budget.total && a.used.Load()+n <= a.budget.total/5*4
+// enter reserves the least of one more stream, which leave gives back, but for the credit.
+func (a *account) enter() {
+	a.budget.streams.Add(1)
+	a.streams.Add(1)
+	a.force(leastStream)
+}
+
+func (a *account) leave() {
+	a.budget.streams.Add(-1)
+	a.streams.Add(-1)
+	a.give(streamBytes)
+}
+
+// admits reports whether the session may have one more stream of the peer's: the least of all streams fits the budget,
+// and that of this session's four fifths of it.
+func (a *account) admits() bool {
+	return (a.budget.streams.Load()+1)*leastStream <= a.budget.total && (a.streams.Load()+1)*leastStream <= a.budget.total/5*4
 }
 
 // ample reports whether so little is used that a stream may have a large credit before it has shown what it needs.

@@ -98,7 +98,7 @@ func TestDatagramsBounded(t *testing.T) {
 	for _, st := range tos {
 		_ = st.Close()
 	}
-	if n := b.account.used.Load(); n > 40*(streamBytes+initialCredit) { // the peer has not closed its ends
+	if n := b.account.used.Load(); n > 40*leastStream { // the peer has not closed its ends
 		t.Errorf("%d bytes are held after the end", n)
 	}
 }

@@ -324,7 +324,7 @@ func TestUnacknowledgedIsBounded(t *testing.T) {
 		wg.Go(func() { _, _ = st.Write(make([]byte, 64<<20)) })
 	}
 	wg.Wait()
-	held := budget.Used() - streams*(streamBytes+initialCredit)
+	held := budget.Used() - streams*leastStream
 	if most := int64(total/2 + (streams+8)*leastSegments*maxPacket); held > most {
 		t.Errorf("%d bytes are held, want %d at most", held, most)
 	}

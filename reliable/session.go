@@ -263,7 +263,7 @@ func (s *Session) opened(id uint32) *Stream {
 	if st := s.streams[id]; st != nil || !s.fromPeer(id) || !s.peerIDs.fresh(id) || s.err != nil {
 		return st
 	}
-	if s.remote >= s.cfg.MaxStreams || !s.account.admits(streamBytes+initialCredit) {
+	if s.remote >= s.cfg.MaxStreams || !s.account.admits() {
 		if s.control.refuse(id) {
 			s.peerIDs.use(id)
 		}

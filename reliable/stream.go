@@ -68,7 +68,7 @@ func newStream(s *Session, id uint32, opener bool) *Stream {
 		credited:  make(chan struct{}, 1),
 	}
 	st.conv = newConversation(s.link, s.gov, &s.account, id, st.take, st.overtook)
-	s.account.force(streamBytes + initialCredit)
+	s.account.enter()
 	st.in.window, st.in.limit = initialCredit, initialCredit
 	st.conv.reserved.Store(initialCredit)
 	st.in.inHeader = !opener
@@ -534,7 +534,7 @@ func (s *Stream) releaseIfOver() {
 	}
 	s.mu.Unlock()
 	s.conv.close()
-	s.session.account.give(streamBytes)
+	s.session.account.leave()
 	s.session.released(s)
 }
 

@@ -18,6 +18,10 @@ const (
 	// lastWritesTick is how often that is looked at.
 	lastWritesTick = lastWrites / 10
 
+	// mostUnsent is how many bytes a kernel may hold of a TCP connection beyond what the other end has room for. Linux
+	// would take megabytes of each connection that nobody reads, in which time it takes its share of the path.
+	mostUnsent = 128 << 10
+
 	// How often the kernel is asked whether the last bytes have left: soon at first.
 	minFlushTick = time.Millisecond
 	maxFlushTick = 50 * time.Millisecond
@@ -58,6 +62,7 @@ func abort(c net.Conn) {
 // out at once.
 func join(ctx context.Context, c conn, st Stream, ready func() error) (sent, received int64, err error) {
 	j := &joint{c: c, st: st.(DuplexStream)}                       // else there is a fault in adit
+	limitUnsent(c)
 	sending, receiving := make(chan error, 1), make(chan error, 1) // one result each
 	go func() {
 		var err error

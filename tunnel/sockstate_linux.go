@@ -14,6 +14,15 @@ func unsent(c net.Conn) (n int) {
 	return n
 }
 
+// limitUnsent bounds what c's kernel takes of a TCP connection and does not send (TCP_NOTSENT_LOWAT in tcp(7)).
+func limitUnsent(c net.Conn) {
+	if c.LocalAddr().Network() == "tcp" {
+		control(c, func(fd int) {
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, mostUnsent) // it is better, not necessary
+		})
+	}
+}
+
 // wasReset reports whether a TCP connection whose input seems to have ended was reset: after a FIN it would wait for
 // this side to close (tcp_reset in net/ipv4/tcp_input.c).
 func wasReset(c net.Conn) (reset bool) {
