@@ -19,6 +19,7 @@ type engine struct {
 	conv *conversation // guarded by its mu
 	next uint32        // number of the next segment, while no conversation has it
 	most int           // the largest window it had
+	mtu  int           // as kcp knows it; 0: its own
 }
 
 // engineConv is the number that kcp knows its conversation by; output replaces it.
@@ -56,7 +57,7 @@ func (c *conversation) attachLocked() {
 	e.conv = c
 	s.engine, s.kcp = e, e.kcp
 	s.shift = s.next - e.next
-	s.mtu, s.window, s.rto, s.told = 0, 0, 0, 0
+	s.window, s.rto, s.told = 0, 0, 0
 	c.tellLocked(kcp.IKCP_CMD_WINS, 0, s.next) // the peer's window is open; a new kcp takes it for small
 }
 

@@ -88,17 +88,19 @@ func (c *conversation) writable(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.out
-	if c.closed || c.stopped || s.kcp == nil {
+	if c.closed || c.stopped {
 		return n
 	}
-	mss := s.mtu - kcp.IKCP_OVERHEAD
-	n = min(n, (s.window+s.window/8+16-s.kcp.WaitSnd())*mss)
-	if n <= 0 || s.charged < c.leastBytes() {
-		return max(n, 0)
+	mss := c.mtuLocked() - kcp.IKCP_OVERHEAD
+	if s.kcp == nil {
+		n = min(n, max(c.link.Window(c.id), minWindow*mss))
+	} else {
+		n = min(n, (s.window+s.window/8+16-s.kcp.WaitSnd())*mss)
 	}
-	affords := int(room(c.mem.budget.total, c.mem.budget.used.Load(), c.mem.used.Load(), s.charged) / maxPacket)
+	affords := room(c.mem.budget.total, c.mem.budget.used.Load(), c.mem.used.Load(), s.charged)
+	affords = max(affords, c.leastBytes()-s.charged) / maxPacket
 	s.starved = affords == 0
-	return min(n, affords*mss)
+	return max(min(n, int(affords)*mss), 0)
 }
 
 // leastBytes is what the conversation may have of the account, whatever is left of that.
@@ -300,9 +302,9 @@ func (c *conversation) applyLocked() {
 // fitLocked takes over what the link says.
 func (c *conversation) fitLocked(now time.Time) {
 	s := &c.out
-	if mtu := min(max(c.link.MTU(), minMTU), maxPacket); mtu != s.mtu {
-		s.mtu = mtu
-		s.kcp.SetMtu(mtu)
+	if s.mtu = c.mtuLocked(); s.mtu != s.engine.mtu {
+		s.engine.mtu = s.mtu
+		s.kcp.SetMtu(s.mtu) // it makes a buffer
 	}
 	s.base = max(c.link.Window(c.id)/s.mtu, minWindow)
 	// What the peer holds behind a hole needs neither the path nor the link's queue. If it counted, the

@@ -61,7 +61,7 @@ func abort(c net.Conn) {
 // Nothing is read from st before ready, which may be nil, has returned without an error; c's bytes go
 // out at once.
 func join(ctx context.Context, c conn, st Stream, ready func() error) (sent, received int64, err error) {
-	j := &joint{c: c, st: st.(DuplexStream)}                       // else there is a fault in adit
+	j := &joint{c: c, st: st.(DuplexStream)} // else there is a fault in adit
 	limitUnsent(c)
 	sending, receiving := make(chan error, 1), make(chan error, 1) // one result each
 	go func() {
@@ -264,7 +264,8 @@ func copyIn(st DuplexStream, c net.Conn) (total int64, readErr, writeErr error) 
 // copyOnce copies what one Read gives, room bytes at most. It uses a large buffer while that is filled.
 func copyOnce(st DuplexStream, c net.Conn, room int, large *bool) (n int, readErr, writeErr error) {
 	var buf []byte
-	if *large {
+	if *large && room > 4*smallBytes { // else most of it would wait for room beside others
+
 		b := largeBuffers.Get().(*[largeBytes]byte)
 		defer largeBuffers.Put(b)
 		buf = b[:]
