@@ -24,10 +24,8 @@ func runs() int {
 		return *endsRuns
 	case long:
 		return 100
-	case testing.Short():
-		return 1
 	}
-	return 3
+	return 1
 }
 
 // A view is what the two programs saw of a connection's end; "" is a program that does not look.
@@ -496,4 +494,42 @@ func refusal(err error) string {
 		return "timed out"
 	}
 	return err.Error()
+}
+
+// TestEndsOfSessions: a process of adit that is told to end, or killed, in the middle of a connection is seen as a reset
+// by both programs, at both ends of the tunnel. It never looks like the end of what was written.
+func TestEndsOfSessions(t *testing.T) {
+	l := newBareLab(t, nil)
+	for _, side := range []string{"exposer", "connecter"} {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			t.Run(fmt.Sprint(side, " ", sig), func(t *testing.T) {
+				if sig == syscall.SIGKILL && !long {
+					t.Skip("the other side waits to be sure: set ADIT_LONG")
+				}
+				t.Parallel()
+				w := l.w.in(t)
+				exposer, code := w.expose(l.left, l.at(toServer))
+				connecter, port := w.forward(l.right, code)
+				r := &route{client: l.right, server: l.left, dial: func(_ destination, small bool) (program, error) { return l.dialTCP(l.right, port, small) }}
+				client, server, err := l.connect(r, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer part(client)
+				defer part(server)
+				client.write(question)
+				server.read(question)
+				server.write(answer)
+				client.read(answer)
+				victim := exposer
+				if side == "connecter" {
+					victim = connecter
+				}
+				_ = victim.cmd.Process.Signal(sig) // it runs
+				if got, want := (view{client.drain(), server.drain()}), (view{"20000 bytes, reset", "1000 bytes, reset"}); got != want {
+					t.Errorf("got %v, want %v", got, want)
+				}
+			})
+		}
+	}
 }

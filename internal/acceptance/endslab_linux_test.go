@@ -336,9 +336,18 @@ const (
 	secureShell = 4500 // ssh -L
 )
 
-// newEndsLab joins two hosts by a link with that loss and delay, or uses one host for both.
-// More forwards of adit are made for the ports named, which are the same at both ends of each.
+// newEndsLab joins two hosts by a link with that loss and delay, or uses one host for both, and has a session of adit
+// and one of ssh between them. More forwards are made for the ports named.
 func newEndsLab(t testing.TB, link *netlab.LinkConfig, more ...uint16) *endsLab {
+	t.Helper()
+	l := newBareLab(t, link)
+	l.ssh = newSSHServer(t, l.left)
+	l.join(more)
+	return l
+}
+
+// newBareLab is newEndsLab without sessions.
+func newBareLab(t testing.TB, link *netlab.LinkConfig) *endsLab {
 	t.Helper()
 	path := adit(t)
 	l := &endsLab{t: t, dir: t.TempDir(), waiting: make(map[uint32]chan net.Conn)}
@@ -359,8 +368,6 @@ func newEndsLab(t testing.TB, link *netlab.LinkConfig, more ...uint16) *endsLab 
 		l.serve(h, "tcp4", fmt.Sprintf("0.0.0.0:%d", serverPort))
 		l.serve(h, "unix", l.socket(fmt.Sprint("server", i)))
 	}
-	l.ssh = newSSHServer(t, l.left)
-	l.join(more)
 	return l
 }
 
@@ -510,8 +517,10 @@ func (l *endsLab) join(more []uint16) {
 
 var loopback = netip.MustParseAddr("127.0.0.1")
 
-// front is a socket that leads to a port of the server's host.
-func (l *endsLab) front(port uint16) string { return l.socket(fmt.Sprint("front", port)) }
+// front is a socket that leads to a port of the server's host. PostgreSQL's clients look for one of this name.
+func (l *endsLab) front(port uint16) string {
+	return filepath.Join(l.dir, fmt.Sprint(".s.PGSQL.", port))
+}
 
 func (l *endsLab) ports(h *netlab.Host, first int) func(destination, bool) (program, error) {
 	return func(to destination, small bool) (program, error) {
