@@ -119,15 +119,16 @@ func attack(t *testing.T, path string, a assault, span time.Duration) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader := dial(t, h, port)
-	alone := pace(t, reader, time.Second)
+	reader := newReader(dial(t, h, port))
+	reader.pace(time.Second) // it finds its speed
+	alone := reader.pace(time.Second)
 	code := nextCode(t, exposer, regexp.MustCompile(codePattern).FindString(exposer.out.String()))
 	said := lines(exposer)
 
 	// What it costs counts, not that two share the processors of one machine.
 	bad := start(t, h, "hostile", []string{"nice", "-n", "19", path, "-signal", w.signal, "-code", code, "-attack", a.name, "-target", a.target, "-for", span.String()})
 	bad.prints("up")
-	beside := pace(t, reader, span)
+	beside := reader.pace(span)
 	if !bad.gone(span + patience) {
 		t.Fatal("the hostile peer does not end")
 	}
@@ -135,7 +136,7 @@ func attack(t *testing.T, path string, a assault, span time.Duration) string {
 	most := highWater(t, exposer)
 	more := lines(exposer) - said
 	after := exposer.memory()
-	_ = reader.Close() // the exposer need not be told
+	reader.stop()
 
 	reason, ended := strings.CutPrefix(strings.TrimSpace(strings.TrimPrefix(bad.out.String(), "up\n")), "ended: ")
 	session := "stood"
@@ -194,25 +195,6 @@ func lines(p *process) int {
 	out, _, _ := p.out.lines()
 	err, _, _ := p.err.lines()
 	return len(out) + len(err)
-}
-
-// pace reads for that long and returns how many millions of bytes came a second.
-func pace(t testing.TB, c net.Conn, span time.Duration) float64 {
-	t.Helper()
-	b := make([]byte, 256<<10)
-	began := time.Now()
-	_ = c.SetReadDeadline(began.Add(span)) // it is open
-	var n int64
-	for {
-		m, err := c.Read(b)
-		n += int64(m)
-		if err != nil {
-			if time.Since(began) < span {
-				t.Errorf("the other peer's connection after %d bytes: %v", n, err)
-			}
-			return float64(n) / 1e6 / time.Since(began).Seconds()
-		}
-	}
 }
 
 // figure reads one of the metrics of a process.
