@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,18 +13,21 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
-// endsRuns is how often each row of the tables of ends is played on each way; 0 leaves it to the form of the tests.
+// endsRuns is how often each row of the tables of ends is played on each way; 0 leaves it to the tier.
 var endsRuns = flag.Int("ends", 0, "how often each row of the tables of ends is played")
 
-// runs returns how often each row is played: the full form is for the record, the others show that each holds.
+// runs returns how often each row is played: the full tier is for the record, the others show that each holds.
 func runs() int {
 	switch {
 	case *endsRuns > 0:
 		return *endsRuns
-	case long:
+	case testtier.IsFull():
 		return 100
+	case testtier.IsLong():
+		return 3
 	}
 	return 1
 }
@@ -63,6 +67,8 @@ type ending struct {
 	// read that input, so its client sees an end where the server's socket gave a reset.
 	noUnix        bool
 	unix, unixVia *view
+
+	brief bool // in the short tier too
 
 	small bool // the client's receive buffer is as small as there is. Direct loses what did not fit: ssh -L is the measure
 }
@@ -120,7 +126,8 @@ var endings = []ending{
 		want: view{"20000 bytes, end", "20000 bytes, end"},
 	},
 	{
-		name: "server half-closes, client answers",
+		name:  "server half-closes, client answers",
+		brief: true,
 		play: func(c, s program) view {
 			s.write(answer)
 			s.finish()
@@ -157,7 +164,8 @@ var endings = []ending{
 		noUnix: true, noPipe: true,
 	},
 	{
-		name: "server writes 1 MiB and resets when it has arrived",
+		name:  "server writes 1 MiB and resets when it has arrived",
+		brief: true,
 		play: func(c, s program) view {
 			saw := make(chan string, 1)
 			go func() { saw <- c.drain() }()
@@ -170,7 +178,8 @@ var endings = []ending{
 		noUnix: true,
 	},
 	{
-		name: "server reads 1 byte of 1000, answers and closes",
+		name:  "server reads 1 byte of 1000, answers and closes",
+		brief: true,
 		play: func(c, s program) view {
 			c.write(question)
 			s.holds(question)
@@ -183,7 +192,8 @@ var endings = []ending{
 		unixVia: &view{client: "20000 bytes, end"},
 	},
 	{
-		name: "client writes and closes, a banner unread",
+		name:  "client writes and closes, a banner unread",
+		brief: true,
 		play: func(c, s program) view {
 			s.write(question)
 			c.holds(question)
@@ -196,7 +206,8 @@ var endings = []ending{
 		noPipe:  true,
 	},
 	{
-		name: "client half-closes, server answers and resets",
+		name:  "client half-closes, server answers and resets",
+		brief: true,
 		play: func(c, s program) view {
 			c.write(question)
 			c.finish()
@@ -311,6 +322,7 @@ var endings = []ending{
 	},
 	{
 		name:    "refused",
+		brief:   true,
 		to:      toNothing,
 		want:    view{client: "refused"},
 		via:     &view{client: "0 bytes, reset"}, // the client has been accepted already
@@ -331,12 +343,14 @@ var endings = []ending{
 func TestEnds(t *testing.T) {
 	t.Run("near", func(t *testing.T) {
 		t.Parallel()
-		newEndsLab(t, nil).table(endings, runs(), true)
+		rows := endings
+		if !testtier.IsLong() && *endsRuns == 0 {
+			rows = slices.DeleteFunc(slices.Clone(rows), func(e ending) bool { return !e.brief })
+		}
+		newEndsLab(t, nil).table(rows, runs(), true)
 	})
 	t.Run("far", func(t *testing.T) {
-		if !long && *endsRuns == 0 {
-			t.Skip("with ADIT_LONG=1")
-		}
+		testtier.Long(t)
 		t.Parallel()
 		newEndsLab(t, lossy).table(endings, runs(), false)
 	})
@@ -503,8 +517,8 @@ func TestEndsOfSessions(t *testing.T) {
 	for _, side := range []string{"exposer", "connecter"} {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 			t.Run(fmt.Sprint(side, " ", sig), func(t *testing.T) {
-				if sig == syscall.SIGKILL && !long {
-					t.Skip("the other side waits to be sure: set ADIT_LONG")
+				if sig == syscall.SIGKILL {
+					testtier.Long(t) // the other side waits to be sure
 				}
 				t.Parallel()
 				w := l.w.in(t)

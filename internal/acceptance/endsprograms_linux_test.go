@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // A service is a program that ends connections in a hard way, and the client that looks at it.
@@ -174,14 +175,13 @@ func servePostgres(l *endsLab, h *netlab.Host, port uint16) {
 // TestEndsOfPrograms: what the clients of real servers print where the server ends the connection with their input
 // unread, directly, by ssh -L and by adit. -W is not for them: they connect by themselves.
 func TestEndsOfPrograms(t *testing.T) {
+	testtier.Long(t)
 	t.Run("near", func(t *testing.T) {
 		t.Parallel()
 		playPrograms(t, nil, runs())
 	})
 	t.Run("far", func(t *testing.T) {
-		if !long && *endsRuns == 0 {
-			t.Skip("with ADIT_LONG=1")
-		}
+		testtier.Full(t)
 		t.Parallel()
 		playPrograms(t, lossy, runs())
 	})

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // An assault is one attack of the hostile peer, and what the exposer is to do about it.
@@ -24,7 +25,7 @@ type assault struct {
 	name    string // as internal/hostile has it
 	what    string
 	target  string // what its streams ask for, if they do
-	brief   bool   // in the short form too
+	brief   bool   // in the long tier too, not only in the full one
 	session string // "ends": the exposer ends it and says why; "stands": nothing is wrong with it; "": either
 }
 
@@ -69,19 +70,20 @@ var buildHostile = sync.OnceValues(func() (string, error) {
 // TestHostile: a peer that has been let in, and means ill, costs the exposer little memory and few lines, is named and
 // ended if it floods, and does not keep another peer from its service meanwhile.
 func TestHostile(t *testing.T) {
+	testtier.Long(t)
 	adit(t) // or skip
 	path, err := buildHostile()
 	if err != nil {
 		t.Fatal(err)
 	}
 	span := 2 * time.Second
-	if long {
+	if testtier.IsFull() {
 		span = 20 * time.Second
 	}
 	var report strings.Builder
 	fmt.Fprintf(&report, "\n%-52s %8s %8s %8s %8s %8s %8s  %s", "for "+span.String(), "MB", "MB after", "routines", "lines", "alone", "beside", "MB/s; the session")
 	for _, a := range assaults {
-		if !a.brief && !long && *endsRuns == 0 {
+		if !a.brief && !testtier.IsFull() && *endsRuns == 0 {
 			continue
 		}
 		t.Run(a.name, func(t *testing.T) {

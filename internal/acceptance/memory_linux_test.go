@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // What 1,000 readers that stopped may cost either side, and what is left of it when they have left.
@@ -26,9 +28,7 @@ const (
 // TestStalledReaders: connections that nobody reads cost little, do not slow down one that is read, and when they have
 // left, their memory goes back to the system.
 func TestStalledReaders(t *testing.T) {
-	if !long && *endsRuns == 0 {
-		t.Skip("takes half a minute: set ADIT_LONG")
-	}
+	testtier.Long(t)
 	w := newWorld(t)
 	h := w.lab.Public("both")
 	fountain := listen(t, h, func(c net.Conn) {
@@ -145,16 +145,14 @@ func waiting(conns []net.Conn) (n int) {
 // TestSmallMemory: in control groups of 64 MiB, which a process that takes more does not survive, a thousand readers that
 // stop for a while get all that was sent to them.
 func TestSmallMemory(t *testing.T) {
-	if !long && *endsRuns == 0 {
-		t.Skip("takes half a minute: set ADIT_LONG")
-	}
+	testtier.Long(t)
 	const limit, size = 64 << 20, 300_000
 	w := newWorld(t)
 	h := w.lab.Public("both")
 	service := listen(t, h, func(c net.Conn) { _, _ = c.Write(patternAt(0, size)) }) // the reader sees what is missing
-	exposer := w.runWith(h, []setting{within(memoryGroup(t, limit))}, "expose", "--signal", w.signal, service.String())
+	exposer := w.runWith(h, []setting{inGroup(memoryGroup(t, limit))}, "expose", "--signal", w.signal, service.String())
 	e, _ := exposer.await("code")
-	connecter := w.runWith(h, []setting{within(memoryGroup(t, limit))}, "connect", e.code(), "--signal", w.signal, "-L", "0")
+	connecter := w.runWith(h, []setting{inGroup(memoryGroup(t, limit))}, "connect", e.code(), "--signal", w.signal, "-L", "0")
 	connecter.await("up")
 	e, _ = connecter.await("listening")
 	port, err := netip.ParseAddrPort(e.Addr)
@@ -248,8 +246,8 @@ func writeGroup(dir, name string, value int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// within starts a process inside a control group. "ip netns exec" would hide the groups from it.
-func within(group string) setting {
+// inGroup starts a process inside a control group. "ip netns exec" would hide the groups from it.
+func inGroup(group string) setting {
 	return func(c *exec.Cmd) {
 		ns, rest := c.Args[3], c.Args[4:]
 		c.Path = "/usr/bin/nsenter"

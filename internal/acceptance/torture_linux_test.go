@@ -16,10 +16,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"adit/internal/testtier"
 )
 
 var (
-	tortureStreams = flag.Int("torture", 0, "how many connections the torture of contents plays; 0 leaves it to the form of the tests")
+	tortureStreams = flag.Int("torture", 0, "how many connections the torture of contents plays; 0 leaves it to the tier")
 	tortureSeed    = flag.Uint64("torture-seed", 0, "what the torture plays follows from it; 0 is any")
 )
 
@@ -37,13 +39,14 @@ var (
 //  4. If the writer closed with nothing unread, all comes and then the end; or, because something was sent to it
 //     afterwards, what 3 says.
 func TestTorture(t *testing.T) {
+	testtier.Long(t)
 	n := *tortureStreams
 	switch {
 	case n > 0:
-	case long:
+	case testtier.IsFull():
 		n = 10_000
 	default:
-		n = 100
+		n = 300
 	}
 	seed := *tortureSeed
 	if seed == 0 {

@@ -35,7 +35,7 @@ func main() {
 
 func run() error {
 	signal := flag.String("signal", "", "URL of the rendezvous")
-	code := flag.String("code", "", "code to meet by")
+	meeting := flag.String("code", "", "code to meet by")
 	name := flag.String("attack", "", "one of "+strings.Join(slices.Sorted(maps.Keys(attacks)), ", "))
 	target := flag.String("target", "", "what streams ask for; the default target if empty")
 	span := flag.Duration("for", 5*time.Second, "how long")
@@ -47,7 +47,7 @@ func run() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), *span+time.Minute)
 	defer cancel()
-	s, err := peer.Dial(ctx, peer.Config{Role: peer.Connecter, Signal: *signal, Code: *code, Timeout: time.Minute})
+	s, err := peer.Dial(ctx, peer.Config{Role: peer.Connecter, Signal: *signal, Code: *meeting, Timeout: time.Minute})
 	if err != nil {
 		return err
 	}
@@ -163,9 +163,9 @@ func controls(a *attacker) {
 			case 1:
 				b = append(b, control(msgCredit, id, binary.BigEndian.AppendUint64(nil, rand.Uint64()))...)
 			case 2:
-				b = append(b, control(msgStop, id, nil)...)
+				b = append(b, control(msgStop, id, code)...)
 			case 3:
-				b = append(b, control(msgReset, id, []byte{0, 0, 0, 1})...)
+				b = append(b, control(msgReset, id, append(binary.BigEndian.AppendUint64(nil, rand.Uint64()), code...))...)
 			}
 		}
 		a.say(b)
@@ -176,9 +176,10 @@ func controls(a *attacker) {
 func resets(a *attacker) {
 	for id := uint32(1); a.goesOn(); {
 		var b []byte
-		for range 50 {
+		for range 25 {
 			a.push(id, 0, header(a.target))
-			b = append(b, control(msgReset, id, []byte{0, 0, 0, 1})...)
+			b = append(b, control(msgReset, id, append(binary.BigEndian.AppendUint64(nil, uint64(len(header(a.target)))), code...))...)
+			b = append(b, control(msgStop, id, code)...)
 			id += 2
 		}
 		a.say(b)
@@ -241,6 +242,9 @@ func offers(a *attacker) {
 		a.inject(link.TypeControl, b[:len(b)-1])
 	}
 }
+
+// code is that of a reset or a stop.
+var code = []byte{0, 0, 0, 1}
 
 // header is what a stream begins with.
 func header(target string) []byte {
