@@ -130,6 +130,12 @@ func (s *Stream) CopyTo(w io.Writer) (n int64, readErr, writeErr error) {
 		return 0, err, nil
 	}
 	defer func() { <-s.readTurn }()
+	switch w.(type) {
+	case *net.TCPConn, *net.UnixConn: // they take many buffers at once
+	default:
+		// A type that embeds one of these has its unexported method for that, too, which would pass by a Write of its own.
+		w = struct{ io.Writer }{w}
+	}
 	var bufs, spare net.Buffers
 	for {
 		s.mu.Lock()
