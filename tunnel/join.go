@@ -38,8 +38,22 @@ type conn interface {
 
 // abort closes c so that a TCP peer sees a reset; a unix socket has none, its peer sees the end.
 func abort(c net.Conn) {
+	holdEnd(c)
+	_ = c.Close() // there is nothing to do about it
+}
+
+// holdEnd makes the system reset c, where that is TCP, if this process dies before leave: its peer must not take that for
+// the end of what it was sent.
+func holdEnd(c net.Conn) {
 	if t, ok := c.(interface{ SetLinger(sec int) error }); ok {
 		_ = t.SetLinger(0) // fails on a connection that is dead already
+	}
+}
+
+// leave closes c in good order.
+func leave(c net.Conn) {
+	if t, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		_ = t.SetLinger(-1) // fails on a connection that is dead already
 	}
 	_ = c.Close() // there is nothing to do about it
 }
@@ -63,6 +77,7 @@ func abort(c net.Conn) {
 func join(ctx context.Context, c conn, st Stream, ready func() error) (sent, received int64, err error) {
 	j := &joint{c: c, st: st.(DuplexStream)} // else there is a fault in adit
 	limitUnsent(c)
+	holdEnd(c)
 	sending, receiving := make(chan error, 1), make(chan error, 1) // one result each
 	go func() {
 		var err error
@@ -112,7 +127,7 @@ func (j *joint) wait(ctx context.Context, sending, receiving <-chan error) error
 			how(j.c)
 		}
 	}
-	defer func() { end(func(c net.Conn) { _ = c.Close() }) }() // both directions have ended
+	defer func() { end(leave) }() // both directions have ended
 	for sending != nil || receiving != nil {
 		select {
 		case err := <-sending:
@@ -140,7 +155,7 @@ func (j *joint) wait(ctx context.Context, sending, receiving <-chan error) error
 			stopped = nil
 			if sending != nil {
 				j.flush(ctx) // a close with unread input throws away what c has not got yet
-				end(func(c net.Conn) { _ = c.Close() })
+				end(leave)
 			}
 		case <-done:
 			done = nil
