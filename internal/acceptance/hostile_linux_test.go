@@ -163,9 +163,9 @@ func attack(t *testing.T, path string, a assault, span time.Duration) string {
 	case a.session == "ends" && !ended:
 		t.Error("the exposer let the session stand")
 	case a.session == "ends":
-		// The last line about it has a reason, which the hostile peer was told too.
-		_, why, _ := strings.Cut(reason, ": ")
-		if why == "" || !strings.Contains(exposer.err.String(), why) {
+		// Both sides are told why: the hostile peer in the last of the words that it was given.
+		why := reason[strings.LastIndex(reason, ": ")+1:]
+		if why == reason || !strings.Contains(exposer.err.String(), why) {
 			t.Errorf("the exposer does not say why it ended the session (%q)", reason)
 		}
 	}

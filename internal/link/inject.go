@@ -10,9 +10,14 @@ const (
 )
 
 // Inject seals a packet of that type with any plaintext, of at most 1,444 bytes, and sends it at once, past queues,
-// pacing and repair. It is for the hostile peer of the tests. The link must live.
+// pacing and repair. It is for the hostile peer of the tests. It fails when the link has
+// ended.
 func (l *Link) Inject(typ byte, plain []byte) error {
 	l.mu.Lock()
+	if l.err != nil {
+		defer l.mu.Unlock()
+		return l.err
+	}
 	l.seal.counter++
 	s, counter := sealer{key: l.seal.key}, l.seal.counter
 	p := make([]byte, headerBytes+len(plain)+tagBytes)
