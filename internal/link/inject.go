@@ -10,8 +10,7 @@ const (
 )
 
 // Inject seals a packet of that type with any plaintext, of at most 1,444 bytes, and sends it at once, past queues,
-// pacing and repair. It is for the hostile peer of the tests. It fails when the link has
-// ended.
+// pacing and repair. It is for the hostile peer of the tests. It fails when the link has ended.
 func (l *Link) Inject(typ byte, plain []byte) error {
 	l.mu.Lock()
 	if l.err != nil {
