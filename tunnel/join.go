@@ -218,7 +218,10 @@ func (j *joint) send() (int64, error) {
 		_, _ = copyBytes(io.Discard, j.c) // to its end, or until it is closed
 		return n, stoppedError{writeErr}
 	case readErr == nil && j.isEnd():
-		return n, j.st.CloseWrite()
+		if err := j.st.CloseWrite(); err != nil { // the peer has said that it wants no more
+			return n, stoppedError{err}
+		}
+		return n, nil
 	case readErr == nil:
 		readErr = errTorn
 	}

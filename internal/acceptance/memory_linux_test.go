@@ -60,7 +60,7 @@ func TestStalledReaders(t *testing.T) {
 	filled := 0
 	for range 60 { // what is on its way comes to rest; there is no event for it
 		before := filled
-		time.Sleep(time.Second)
+		t.Logf("meanwhile the reader has %.0f MB/s; %d MB wait in the kernel for the others", reader.pace(time.Second), filled>>20)
 		if filled = waiting(stopped); filled == before {
 			break
 		}
