@@ -157,10 +157,12 @@ func (s *fakeStream) CopyTo(w io.Writer) (n int64, readErr, writeErr error) {
 	b := make([]byte, 4096)
 	for {
 		m, err := s.in.read(b)
-		if m, werr := w.Write(b[:m]); werr != nil {
-			return n + int64(m), nil, werr
+		if m > 0 {
+			m, werr := w.Write(b[:m])
+			if n += int64(m); werr != nil {
+				return n, nil, werr
+			}
 		}
-		n += int64(m)
 		if err == io.EOF {
 			return n, nil, nil
 		}
