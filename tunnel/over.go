@@ -37,11 +37,8 @@ func (s overStream) WaitAccepted(ctx context.Context) error {
 // refusal tells refusals from resets, by their codes.
 func refusal(err error) error {
 	var e *reliable.StreamError
-	if errors.As(err, &e) && e.Remote {
-		switch e.Code {
-		case CodeRefused, CodeUnreachable, CodeUsage:
-			return &RefusedError{Code: e.Code, Reason: printable(e.Reason)}
-		}
+	if errors.As(err, &e) && e.Remote && e.Code >= CodeRefused && e.Code < CodeReset {
+		return &RefusedError{Code: e.Code, Reason: printable(e.Reason)}
 	}
 	return err
 }

@@ -23,11 +23,18 @@ import (
 	"net"
 )
 
-// Codes with which a stream is refused.
+// Codes with which a stream is refused. All codes below CodeReset are refusals; a listener takes one that it does not
+// know for CodeUnreachable.
 const (
 	CodeRefused     uint32 = 1 // the policy does not offer the target
 	CodeUnreachable uint32 = 2 // the target is offered and could not be dialled
 	CodeUsage       uint32 = 3 // the header makes no sense to this version
+
+	// These say more than CodeUnreachable.
+	CodeDialRefused uint32 = 4 // the target's host refused the connection
+	CodeDialTimeout uint32 = 5 // nothing answered in time
+	CodeNoNetwork   uint32 = 6 // the target's network is unreachable
+	CodeBusy        uint32 = 7 // too many connections are being made
 )
 
 // Codes with which a stream is reset.
@@ -97,7 +104,7 @@ type Session interface {
 
 // A RefusedError says that the peer refused a stream.
 type RefusedError struct {
-	Code   uint32 // CodeRefused, CodeUnreachable or CodeUsage
+	Code   uint32 // CodeRefused, CodeUnreachable or another below CodeReset
 	Reason string // the peer's sentence, made safe to print
 }
 
