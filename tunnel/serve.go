@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,16 +15,11 @@ import (
 )
 
 const (
-	// dialTimeout is for all of a target's addresses, minDial what one has at least while there is time.
-	dialTimeout = 10 * time.Second
-	minDial     = 2 * time.Second
-
-	// maxDials is how many targets are dialled at once. While that many are, further streams wait in
-	// the session, which bounds them.
-	maxDials = 256
-
 	// maxReasonBytes is what a stream carries of a reason.
 	maxReasonBytes = 256
+
+	// A unix socket whose backlog is full is tried again after so long.
+	unixRetry = 10 * time.Millisecond
 )
 
 // An Offer is what this side serves to one session. The zero Offer serves nothing.
@@ -78,13 +74,14 @@ func (o *Offer) choose(h header) (destination, *RefusedError) {
 
 // Serve accepts streams of s and joins them to their targets until ctx is done or the session ends;
 // it returns why, when all its goroutines have ended: the cause of ctx, or the session's own error.
-// Each stream is checked against o, then dialled, then accepted; what fails is refused with a reason.
+// Each stream is checked against o, then dialled, then accepted; what fails is refused with a reason. A target without
+// an answer holds up the streams to itself alone.
 func Serve(ctx context.Context, s Session, o Offer, opts Options) error {
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	dials := make(chan struct{}, maxDials)
+	turns := newDials()
 	for {
 		st, err := s.Accept(ctx)
 		if err != nil {
@@ -129,28 +126,9 @@ func Serve(ctx context.Context, s Session, o Offer, opts Options) error {
 			})
 			continue
 		}
-		select {
-		case dials <- struct{}{}:
-		case <-ctx.Done():
-			leave()
-			_ = st.Reset(CodeCanceled) // this side ends
-			return context.Cause(ctx)
-		}
 		wg.Go(func() {
 			defer leave()
-			limited, cancel := context.WithTimeout(ctx, dialTimeout)
-			wg.Go(func() {
-				select {
-				case <-st.Done():
-					if d, ok := st.(DuplexStream); !ok || d.Unread() == 0 {
-						cancel() // nobody waits for the connection any more, nor is there something for it
-					}
-				case <-limited.Done():
-				}
-			})
-			c, err := o.dial(limited, t)
-			cancel()
-			<-dials
+			c, err := turns.do(ctx, t.String(), st, func(ctx context.Context) (net.Conn, error) { return o.dial(ctx, t) })
 			serveStream(ctx, st, e, c, err, &opts)
 		})
 	}
@@ -187,7 +165,7 @@ func serveStream(ctx context.Context, st Stream, e StreamEvent, dialed net.Conn,
 // refuse tells both ends that st is not served: why a *RefusedError says, and any other error is that
 // of a dial.
 func refuse(st Stream, e StreamEvent, err error, opts *Options) {
-	why := &RefusedError{CodeUnreachable, e.Target + " cannot be reached: " + plain(err)}
+	why := &RefusedError{dialCode(err), e.Target + " cannot be reached: " + plain(err)}
 	_ = errors.As(err, &why)
 	why.Reason = printable(why.Reason)
 	if err := st.Refuse(why.Code, why.Reason); err != nil {
@@ -222,8 +200,25 @@ func (o *Offer) dial(ctx context.Context, t destination) (net.Conn, error) {
 		if host, _, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsLoopback() {
 			d.KeepAlive = -1 // who is on this machine cannot vanish, and it costs four system calls
 		}
+		if network == "unix" {
+			return dialUnix(ctx, &d, addr)
+		}
 		return d.DialContext(ctx, network, addr)
 	})
+}
+
+// dialUnix waits for room in the backlog of a unix socket, as connect does for a program that lets it block: to this
+// one the system says at once that there is none.
+func dialUnix(ctx context.Context, d *net.Dialer, path string) (net.Conn, error) {
+	for {
+		c, err := d.DialContext(ctx, "unix", path)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return c, err
+		}
+		if !sleep(ctx, unixRetry) {
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // dialFirst returns what dial has for the first address that answers, or the first error. Each has its share of the
@@ -272,6 +267,8 @@ func plain(err error) string {
 		return "no such host"
 	case errors.As(err, &dns):
 		return "its name cannot be resolved"
+	case errors.Is(err, errNoTurn) || errors.Is(err, errDisplaced):
+		return err.Error()
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Sprintf("no answer within %v", dialTimeout)
 	case errors.Is(err, syscall.ENOENT):
@@ -280,6 +277,28 @@ func plain(err error) string {
 		return sys.Err.Error()
 	}
 	return "dial failed"
+}
+
+// dialCode returns the code of a refusal for a dial that failed with err.
+func dialCode(err error) uint32 {
+	switch {
+	case errors.Is(err, errNoTurn):
+		return CodeBusy
+	case errors.Is(err, errDisplaced), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
+		isErrno(err, syscall.ETIMEDOUT, 10060):
+		return CodeDialTimeout
+	case isErrno(err, syscall.ECONNREFUSED, 10061):
+		return CodeDialRefused
+	case isErrno(err, syscall.ENETUNREACH, 10051), isErrno(err, syscall.ENETDOWN, 10050):
+		return CodeNoNetwork
+	}
+	return CodeUnreachable
+}
+
+// isErrno reports whether err is the system's error number, or that of Windows, for which package syscall has other
+// values.
+func isErrno(err error, number syscall.Errno, windows syscall.Errno) bool {
+	return errors.Is(err, number) || runtime.GOOS == "windows" && errors.Is(err, windows)
 }
 
 // printable makes a reason safe to send and to show: one line, no control characters, bounded.

@@ -3,11 +3,15 @@ package tunnel
 import (
 	"context"
 	"errors"
+	"maps"
+	"math/rand"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -48,7 +52,7 @@ func TestServe(t *testing.T) {
 		{"not offered", offering(target), other, CodeRefused},
 		{"socket not offered", offering(target), socket, CodeRefused},
 		{"same port of another host", offering(target), Target{Host: "127.0.0.2", Port: target.Port}, CodeRefused},
-		{"unreachable", offering(gone), Target{}, CodeUnreachable},
+		{"nobody listens", offering(gone), Target{}, CodeDialRefused},
 		{"no socket", offeringAll(), Target{Path: "/nonexistent/s"}, CodeUnreachable},
 		{"no such host", offeringAll(), Target{Host: "no-such-host.invalid", Port: 1}, CodeUnreachable},
 	} {
@@ -136,65 +140,169 @@ func TestDialFirst(t *testing.T) {
 	}
 }
 
-// Dials that get no answer are given up after dialTimeout, and only so many run at once.
-func TestSlowDials(t *testing.T) {
+// silent is a dial without an answer.
+func silent(ctx context.Context, _ Target) (conn, error) {
+	<-ctx.Done()
+	return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
+}
+
+func offeringBy(dial func(context.Context, Target) (conn, error)) Offer {
+	return Offer{Gate: NewGate("", Policy{Targets: []Rule{Any}}, nil), testOnlyDial: dial}
+}
+
+// errAnswered is how a target of a test answers at once.
+var errAnswered = &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+
+// A target that does not answer holds up nobody but the streams to itself, however many they are, and each of these
+// is told why within dialTimeout.
+func TestSilentTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newSessions(t)
-		var dialing, most atomic.Int64
-		serving(t, b, Offer{Gate: NewGate("", Policy{Targets: []Rule{Any}}, nil), testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
-			most.Store(max(most.Load(), dialing.Add(1)))
-			defer dialing.Add(-1)
-			<-ctx.Done()
-			return nil, &net.OpError{Op: "dial", Err: ctx.Err()}
-		}}, Options{})
-		const n = maxDials + 10
-		streams := make([]Stream, n)
-		done := make(chan struct{})
+		var dialing atomic.Int64
+		serving(t, b, offeringBy(func(ctx context.Context, to Target) (conn, error) {
+			if to.Host == "good" {
+				return nil, errAnswered
+			}
+			dialing.Add(1)
+			return silent(ctx, to)
+		}), Options{})
+		const n = 600
 		began := time.Now()
-		go func() {
-			defer close(done)
-			for i := range streams {
-				st, err := a.Open(t.Context(), headerTo(Target{Host: "blackhole", Port: i + 1}).encode())
-				if err != nil {
-					t.Error(err)
-					return
+		streams := make([]Stream, n)
+		for i := range streams {
+			streams[i] = open(t, a, "hole")
+		}
+		good := open(t, a, "good")
+		wantRefused(t, good, CodeDialRefused, "connection refused")
+		synctest.Wait() // all have had their turns
+		if took := time.Since(began); took != 0 || dialing.Load() != maxTargetDials {
+			t.Errorf("the good target answered after %v beside %d dials, want 0s and %d", took, dialing.Load(), maxTargetDials)
+		}
+		got := make(map[uint32]int)
+		for _, st := range streams {
+			got[st.WaitAccepted(t.Context()).(*RefusedError).Code]++
+		}
+		if want := map[uint32]int{CodeDialTimeout: maxTargetDials, CodeBusy: n - maxTargetDials}; !maps.Equal(got, want) {
+			t.Errorf("refusals by code: %v, want %v", got, want)
+		}
+		if took := time.Since(began); took != dialTimeout {
+			t.Errorf("the last one was told after %v, want %v", took, dialTimeout)
+		}
+	})
+}
+
+// Where many targets do not answer, another one waits for dialGrace at most: the oldest dials make room.
+func TestSilentTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newSessions(t)
+		serving(t, b, offeringBy(func(ctx context.Context, to Target) (conn, error) {
+			if to.Host == "good" {
+				return nil, errAnswered
+			}
+			return silent(ctx, to)
+		}), Options{})
+		began := time.Now()
+		streams := make([]Stream, maxDials+1000)
+		for i := range streams {
+			streams[i] = open(t, a, "hole"+strconv.Itoa(i))
+		}
+		good := open(t, a, "good")
+		wantRefused(t, good, CodeDialRefused, "connection refused")
+		if took := time.Since(began); took != dialGrace {
+			t.Errorf("the good target answered after %v, want %v", took, dialGrace)
+		}
+		got := make(map[uint32]int)
+		for _, st := range streams {
+			got[st.WaitAccepted(t.Context()).(*RefusedError).Code]++
+		}
+		if want := map[uint32]int{CodeDialTimeout: len(streams)}; !maps.Equal(got, want) {
+			t.Errorf("refusals by code: %v, want %v", got, want)
+		}
+		if took := time.Since(began); took > maxTurnWait+dialTimeout {
+			t.Errorf("the last one was told after %v, want %v at most", took, dialTimeout)
+		}
+	})
+}
+
+func open(t *testing.T, s Session, host string) Stream {
+	t.Helper()
+	st, err := s.Open(t.Context(), headerTo(Target{Host: host, Port: 1}).encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func wantRefused(t *testing.T, st Stream, code uint32, reason string) {
+	t.Helper()
+	var refused *RefusedError
+	if err := st.WaitAccepted(t.Context()); !errors.As(err, &refused) || refused.Code != code || !strings.Contains(refused.Reason, reason) {
+		t.Fatalf("%v, want a refusal with %d and %q", err, code, reason)
+	}
+}
+
+// Random streams to random targets come and go: the bounds hold, and each stream that stays has its turn.
+func TestDialsAtRandom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for seed := range int64(4) {
+			r := rand.New(rand.NewSource(seed))
+			d := newDials()
+			var running, turned, displaced int
+			inOne := make(map[string]int)
+			var mu sync.Mutex
+			var wg sync.WaitGroup
+			const n = 3000
+			for range n {
+				name := strconv.Itoa(r.Intn(1 + r.Intn(40)))
+				takes := time.Duration(r.Int63n(int64(20 * time.Second))) // longer than it may
+				if r.Intn(2) == 0 {
+					takes = 0
 				}
-				streams[i] = st
+				wg.Go(func() {
+					_, err := d.do(t.Context(), name, &fakeStream{in: newHalf()}, func(ctx context.Context) (net.Conn, error) {
+						mu.Lock()
+						running, turned, inOne[name] = running+1, turned+1, inOne[name]+1
+						if running > maxDials || inOne[name] > maxTargetDials {
+							t.Errorf("seed %d: %d dials, %d to one target", seed, running, inOne[name])
+						}
+						mu.Unlock()
+						sleep(ctx, takes)
+						mu.Lock()
+						running, inOne[name] = running-1, inOne[name]-1
+						mu.Unlock()
+						return nil, ctx.Err()
+					})
+					mu.Lock()
+					defer mu.Unlock()
+					if errors.Is(err, errNoTurn) {
+						displaced++
+					}
+				})
+				if r.Intn(10) == 0 {
+					time.Sleep(time.Duration(r.Intn(100)) * time.Millisecond)
+				}
 			}
-		}()
-		<-done
-		synctest.Wait()
-		if got := dialing.Load(); got != maxDials {
-			t.Errorf("%d dials at once, want %d", got, maxDials)
-		}
-		for i, st := range streams {
-			var refused *RefusedError
-			if err := st.WaitAccepted(t.Context()); !errors.As(err, &refused) || refused.Code != CodeUnreachable || !strings.Contains(refused.Reason, "no answer within 10s") {
-				t.Fatalf("stream %d: %v, want a refusal that says why", i, err)
+			wg.Wait()
+			if turned+displaced != n || d.running.Len()+d.turns.Len()+len(d.targets) > 0 {
+				t.Errorf("seed %d: %d had a turn and %d had none, of %d; left are %d, %d and %d", seed, turned, displaced, n, d.running.Len(), d.turns.Len(), len(d.targets))
 			}
-		}
-		if took := time.Since(began); took != 2*dialTimeout || most.Load() > maxDials {
-			t.Errorf("it took %v with %d dials at once, want %v and %d", took, most.Load(), 2*dialTimeout, maxDials)
 		}
 	})
 }
 
 // The end of the context does not wait for dials, nor for room to dial.
 func TestCancelWhileDialing(t *testing.T) {
-	for _, n := range []int{1, maxDials + 5} {
+	for _, n := range []int{1, maxTargetDials + 5} {
 		a, b := newSessions(t)
 		dialing := make(chan struct{}, n)
-		stop := serving(t, b, Offer{Gate: NewGate("", Policy{Targets: []Rule{Any}}, nil), testOnlyDial: func(ctx context.Context, _ Target) (conn, error) {
+		stop := serving(t, b, offeringBy(func(ctx context.Context, to Target) (conn, error) {
 			dialing <- struct{}{}
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}}, Options{})
-		for i := range n {
-			if _, err := a.Open(t.Context(), headerTo(Target{Host: "blackhole", Port: i + 1}).encode()); err != nil {
-				t.Fatal(err)
-			}
+			return silent(ctx, to)
+		}), Options{})
+		for range n {
+			open(t, a, "hole")
 		}
-		for range min(n, maxDials) {
+		for range min(n, maxTargetDials) {
 			<-dialing
 		}
 		if err := stop(); !errors.Is(err, context.Canceled) {
@@ -236,18 +344,31 @@ func TestReasonIsBounded(t *testing.T) {
 }
 
 func TestPlain(t *testing.T) {
-	for want, err := range map[string]error{
-		"no such host":         &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true, Server: "192.0.2.53"}},
-		"no answer within 10s": &net.OpError{Op: "dial", Err: context.DeadlineExceeded},
-		"connection refused":   &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)},
-		"no such socket":       &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENOENT)},
-		"dial failed":          errors.New("secret 192.0.2.1"),
+	if runtime.GOOS == "windows" {
+		t.Skip("its numbers of errors differ")
+	}
+	connect := func(number syscall.Errno) error {
+		return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", number)}
+	}
+	for _, test := range []struct {
+		err  error
+		want string
+		code uint32
+	}{
+		{&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true, Server: "192.0.2.53"}}, "no such host", CodeUnreachable},
+		{&net.OpError{Op: "dial", Err: context.DeadlineExceeded}, "no answer within 10s", CodeDialTimeout},
+		{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, "no answer within 10s", CodeDialTimeout},
+		{connect(syscall.ETIMEDOUT), "connection timed out", CodeDialTimeout},
+		{connect(syscall.ECONNREFUSED), "connection refused", CodeDialRefused},
+		{connect(syscall.EHOSTUNREACH), "no route to host", CodeUnreachable},
+		{connect(syscall.ENETUNREACH), "network is unreachable", CodeNoNetwork},
+		{connect(syscall.ENOENT), "no such socket", CodeUnreachable},
+		{errNoTurn, "no turn within 5s: too many connections without an answer are being made", CodeBusy},
+		{errDisplaced, "no answer yet, and other connections wait for their turn", CodeDialTimeout},
+		{errors.New("secret 192.0.2.1"), "dial failed", CodeUnreachable},
 	} {
-		if runtime.GOOS == "windows" {
-			continue
-		}
-		if got := plain(err); got != want {
-			t.Errorf("plain(%v) = %q, want %q", err, got, want)
+		if got, code := plain(test.err), dialCode(test.err); got != test.want || code != test.code {
+			t.Errorf("%v: %q with %d, want %q with %d", test.err, got, code, test.want, test.code)
 		}
 	}
 	if got := printable("a\x1b[31m\nb\xff" + strings.Repeat("é", 300)); !strings.HasPrefix(got, "a[31mbéé") || len(got) > maxReasonBytes {
