@@ -15,7 +15,7 @@ type Forward struct {
 	// without brackets, or a host name. It is "" with Path.
 	Bind string
 	Port int    // 0 to 65535; 0 takes any free port
-	Path string // a unix socket to listen at instead of a port; absolute
+	Path string // a unix socket to listen at instead of a port; absolute, or @name
 
 	Target Target // the zero Target is the peer's default; with UDP set, datagrams are listened for
 }
@@ -28,15 +28,27 @@ type Forward struct {
 //	bind:port:host:hostport
 //	port:/path, bind:port:/path   to a unix socket
 //	/path, /path:host:hostport, /path:/path
+//	@name in the place of any path: an abstract socket
 //	port/udp, port:host:hostport/udp, bind:port:host:hostport/udp
 //
 // IPv6 addresses stand in brackets. An empty bind or * is all interfaces, no bind is the loopback.
 // A socket path to listen at has no colon in it. The error is a sentence with an example.
 func ParseForward(s string) (Forward, error) {
+	f, err := parseForward(s)
+	if err != nil {
+		if better, ok := withBrackets(s, parseForward); ok {
+			return Forward{}, fmt.Errorf("forward %q: an IPv6 address stands in brackets, write %s", s, better)
+		}
+		return Forward{}, err
+	}
+	return f, nil
+}
+
+func parseForward(s string) (Forward, error) {
 	var f Forward
 	var rest string
 	var more bool
-	if p, ok := strings.CutPrefix(s, "unix:"); ok || strings.HasPrefix(s, "/") {
+	if p, ok := cutPath(s); ok {
 		p, rest, more = strings.Cut(p, ":")
 		t, err := parsePath(p)
 		if err != nil {
@@ -45,7 +57,7 @@ func ParseForward(s string) (Forward, error) {
 		f.Path = t.Path
 	} else {
 		text := s
-		if !strings.Contains(s, ":/") && !strings.Contains(s, ":unix:") { // the path of a socket may end like that
+		if !strings.Contains(s, ":/") && !strings.Contains(s, ":"+abstract) && !strings.Contains(s, ":unix:") { // the path of a socket may end like that
 			text, f.Target.UDP = strings.CutSuffix(s, udpSuffix)
 		}
 		first, after, found := cutPort(text)
@@ -86,7 +98,7 @@ func ParseForward(s string) (Forward, error) {
 }
 
 // Place returns where f listens in canonical form, as policies know it: host:port, host:port/udp or
-// unix:/path. The host may be *, and the port 0.
+// unix:/path or unix:@name. The host may be *, and the port 0.
 func (f Forward) Place() string {
 	return Target{Host: f.Bind, Port: f.Port, Path: f.Path, UDP: f.Target.UDP}.String()
 }

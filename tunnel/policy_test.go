@@ -43,6 +43,11 @@ func TestRules(t *testing.T) {
 		no   string
 	}{
 		{"22", Local, "localhost:22 127.0.0.1:22 [::1]:22", "localhost:23 127.0.0.2:22 db.lan:22 10.0.0.1:22 0.0.0.0:22 unix:/22 localhost:22/udp"},
+		{"db.lan:1", Local, "db.lan:1 db.lan.:1", "db.lan..:1 xdb.lan:1"},
+		{"db.lan.:1", Local, "db.lan:1 db.lan.:1", "lan.:1"},
+		{"*.lan.:1", Local, "db.lan:1 db.lan.:1", "lan:1 .lan.:1"},
+		{"22", Local, "localhost.:22", "localhost..:22"},
+		{"@app", Local, "unix:@app @app", "unix:/app unix:@app2"},
 		{"8000-8010", Local, "localhost:8000 localhost:8005 [::1]:8010", "localhost:7999 localhost:8011 db.lan:8005"},
 		{":22", Local, "", ""},
 		{"db.lan:5432", Local, "db.lan:5432", "db.lan:5433 lan:5432 xdb.lan:5432 db.lan.evil.example:5432 10.0.0.5:5432"},

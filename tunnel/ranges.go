@@ -20,14 +20,25 @@ const rangeExample = "for example 8000-8010:host:9000-9010 or 80,443:host"
 //
 // The error is a sentence with an example.
 func ParseForwards(s string) ([]Forward, error) {
+	forwards, err := parseForwards(s)
+	if err != nil {
+		if better, ok := withBrackets(s, parseForwards); ok {
+			return nil, fmt.Errorf("forward %q: an IPv6 address stands in brackets, write %s", s, better)
+		}
+		return nil, err
+	}
+	return forwards, nil
+}
+
+func parseForwards(s string) ([]Forward, error) {
 	text, udp := strings.CutSuffix(s, udpSuffix)
 	fields := splitFields(text)
 	at := slices.IndexFunc(fields[:min(len(fields), 2)], severalPorts)
-	if strings.HasPrefix(s, "/") || strings.HasPrefix(s, "unix:") || at < 0 || at == 1 && digits(fields[0]) {
-		if last := fields[len(fields)-1]; len(fields) > 2 && severalPorts(last) && !strings.HasPrefix(last, "/") {
+	if _, socket := cutPath(s); socket || at < 0 || at == 1 && digits(fields[0]) {
+		if last := fields[len(fields)-1]; len(fields) > 2 && severalPorts(last) && !bareSocket(last) {
 			return nil, fmt.Errorf("forward %q has one port to listen at and several to go to: %s", s, rangeExample)
 		}
-		f, err := ParseForward(s)
+		f, err := parseForward(s)
 		return []Forward{f}, err
 	}
 	ports, err := parsePortList(fields[at])
@@ -38,7 +49,7 @@ func ParseForwards(s string) ([]Forward, error) {
 	switch {
 	case len(rest) == 0:
 		return nil, fmt.Errorf("forward %q names several ports and no host: write %s:localhost, %s", s, text, rangeExample)
-	case strings.HasPrefix(rest[0], "/") || rest[0] == "unix":
+	case bareSocket(rest[0]) || rest[0] == "unix":
 		return nil, fmt.Errorf("forward %q has several ports and one socket: give each port a forward of its own", s)
 	case len(rest) > 2 || rest[0] == "":
 		return nil, fmt.Errorf("forward %q makes no sense: %s", s, rangeExample)
@@ -56,7 +67,7 @@ func ParseForwards(s string) ([]Forward, error) {
 		if udp {
 			one += udpSuffix
 		}
-		f, err := ParseForward(one)
+		f, err := parseForward(one)
 		if err != nil {
 			return nil, err
 		}

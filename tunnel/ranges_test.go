@@ -24,6 +24,8 @@ func TestParseForwards(t *testing.T) {
 		{"8080:/run/a-b", "8080:/run/a-b"},
 		{"/run/s:localhost:80", "/run/s:localhost:80"},
 		{"/a:/b", "/a:/b"},
+		{"@a-1:@b", "@a-1:@b"},
+		{"8080:@a-b", "8080:@a-b"},
 	} {
 		fs, err := ParseForwards(c.in)
 		var got []string
@@ -45,6 +47,7 @@ func TestParseForwards(t *testing.T) {
 		"80-70000:host":           "is not a port",
 		"80,443:/run/s":           "several ports and one socket",
 		"80,443:unix:/run/s":      "several ports and one socket",
+		"80,443:@s":               "several ports and one socket",
 		"80,443:":                 "makes no sense",
 		"80,443:host:1-2:3":       "makes no sense",
 		"80,443:ho st":            "not a host name",

@@ -15,13 +15,13 @@ const ruleExample = "write a port, host:port, host:port-port, 10.0.0.0/8:port or
 //	db.lan:5432, *.lan:443, *:80  of a host, of all names below a domain, of any host
 //	10.0.0.1:22, 10.0.0.0/8:22-80, [fd00::/8]:*
 //	dns.lan:53/udp                datagrams; without /udp a rule is about connections
-//	unix:/run/app.sock, /run/app.sock
+//	unix:/run/app.sock, /run/app.sock, unix:@app, @app
 //
 // For a place to listen at, the host is the address of this machine: * includes all interfaces at
 // once, and port 0 is any that is free. A Rule that came from ParseRule is canonical.
 type Rule struct {
 	text   string
-	path   string       // of a unix socket; the rest is empty then
+	path   string       // of a unix socket, or @name; the rest is empty then
 	all    bool         // * alone: sockets too
 	any    bool         // *, any host
 	suffix string       // .lan, for *.lan
@@ -44,6 +44,9 @@ const (
 func ParseRule(s string) (Rule, error) {
 	r, err := parseRule(s)
 	if err != nil {
+		if better, ok := withBrackets(s, parseRule); ok {
+			return Rule{}, fmt.Errorf("rule %q: an IPv6 address stands in brackets, write %s", s, better)
+		}
 		return Rule{}, fmt.Errorf("rule %q: %v; %s", s, err, ruleExample)
 	}
 	r.text = r.canonical()
@@ -63,6 +66,48 @@ func ParseRules(texts []string) ([]Rule, error) {
 	return rules, nil
 }
 
+// ParseOffer reads what this side is to let a peer connect to, as it stands on a command line: a target, or a rule that
+// has many. What ParseOffers refuses is an error.
+func ParseOffer(s string) (Rule, error) {
+	t, err := ParseTarget(s)
+	if err == nil {
+		s = t.String()
+	}
+	r, errRule := ParseRule(s)
+	if err != nil && errRule != nil {
+		return Rule{}, err // says what a target is
+	}
+	if errRule == nil {
+		errRule = r.checkOffer()
+	}
+	return r, errRule
+}
+
+// ParseOffers reads rules about what this side connects to for a peer. A rule that can never lead anywhere is an error:
+// port 0 alone, or a socket that this system cannot have.
+func ParseOffers(texts []string) ([]Rule, error) {
+	rules, err := ParseRules(texts)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rules {
+		if err := r.checkOffer(); err != nil {
+			return nil, err
+		}
+	}
+	return rules, nil
+}
+
+func (r Rule) checkOffer() error {
+	if r.hi == 0 && r.path == "" {
+		return fmt.Errorf("rule %q: port 0 is for places to listen at, a target has a port from 1 to 65535; %s", r, ruleExample)
+	}
+	if err := (Target{Path: r.path}).CheckHere(); err != nil {
+		return fmt.Errorf("rule %q: %v", r, err)
+	}
+	return nil
+}
+
 // RuleOf returns the rule that names t alone.
 func RuleOf(t Target) Rule {
 	r, err := ParseRule(t.String())
@@ -73,7 +118,7 @@ func RuleOf(t Target) Rule {
 }
 
 func parseRule(s string) (Rule, error) {
-	if p, ok := strings.CutPrefix(s, "unix:"); ok || strings.HasPrefix(s, "/") {
+	if p, ok := cutPath(s); ok {
 		t, err := parsePath(p)
 		return Rule{path: t.Path}, err
 	}
@@ -105,7 +150,7 @@ func parseRule(s string) (Rule, error) {
 		if _, err := netip.ParseAddr(name); err == nil {
 			return Rule{}, fmt.Errorf("* stands in front of a domain, or write 10.0.0.0/8")
 		}
-		r.suffix = "." + name
+		r.suffix = "." + bare(name)
 	case strings.Contains(inner, "/"):
 		p, err := netip.ParsePrefix(inner)
 		if err != nil {
@@ -220,10 +265,10 @@ func (r Rule) match(p place, listening bool) match {
 		return matchYes
 	case p.Host == "*":
 		return matchNone
-	case r.host != "" && (r.host == p.Host || r.loopback() && p.loopback()):
+	case r.host != "" && (bare(r.host) == bare(p.Host) || r.loopback() && p.loopback()):
 		return matchYes
 	case r.suffix != "":
-		return yes(len(p.Host) > len(r.suffix) && strings.HasSuffix(strings.TrimSuffix(p.Host, "."), r.suffix))
+		return yes(len(bare(p.Host)) > len(r.suffix) && strings.HasSuffix(bare(p.Host), r.suffix))
 	case !r.prefix.IsValid():
 		return matchNone
 	}

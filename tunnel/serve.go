@@ -185,6 +185,9 @@ func (o *Offer) dial(ctx context.Context, t destination) (net.Conn, error) {
 			return nil, err
 		}
 	}
+	if err := t.CheckHere(); err != nil {
+		return nil, &RefusedError{CodeUnreachable, t.String() + " cannot be reached: " + err.Error()}
+	}
 	if o.testOnlyDial != nil {
 		return o.testOnlyDial(ctx, t.Target)
 	}
