@@ -2,11 +2,15 @@ package tunnel
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/net/proxy"
@@ -64,7 +68,7 @@ func TestSocksReplies(t *testing.T) {
 	}
 	nobody := closed.Addr().(*net.TCPAddr).Port
 	closed.Close()
-	l := socksListening(t, fmt.Sprintf("localhost:%d", nobody))
+	l := socksListening(t, fmt.Sprintf("localhost:%d", nobody), "no-such-host.invalid:80")
 	for _, c := range []struct {
 		name string
 		send []byte
@@ -72,13 +76,15 @@ func TestSocksReplies(t *testing.T) {
 	}{
 		{"refused", request(socksConnect, named("example.org"), 443), []byte{5, socksNotAllowed, 0, 1, 0, 0, 0, 0, 0, 0}},
 		{"refused by address", request(socksConnect, []byte{socksIPv6, 0x20, 1, 15: 0, 16: 1}, 443), []byte{5, socksNotAllowed, 0, 1, 0, 0, 0, 0, 0, 0}},
-		{"unreachable", request(socksConnect, named("localhost"), nobody), []byte{5, socksUnreachable, 0, 1, 0, 0, 0, 0, 0, 0}},
+		{"nobody listens", request(socksConnect, named("localhost"), nobody), []byte{5, socksConnRefused, 0, 1, 0, 0, 0, 0, 0, 0}},
+		{"nobody listens, by address", request(socksConnect, []byte{socksIPv4, 127, 0, 0, 1}, nobody), []byte{5, socksConnRefused, 0, 1, 0, 0, 0, 0, 0, 0}},
+		{"no such host", request(socksConnect, named("no-such-host.invalid"), 80), []byte{5, socksNoHost, 0, 1, 0, 0, 0, 0, 0, 0}},
 		{"bind", request(2, named("localhost"), 1), []byte{5, socksNoCommand, 0, 1, 0, 0, 0, 0, 0, 0}},
 		{"no such name", request(socksConnect, named("a b"), 1), []byte{5, socksNoAddress, 0, 1, 0, 0, 0, 0, 0, 0}},
 		{"port 0", request(socksConnect, named("localhost"), 0), []byte{5, socksNoAddress, 0, 1, 0, 0, 0, 0, 0, 0}},
 		{"an address of no type", request(socksConnect, []byte{9, 1}, 1), nil},
 		{"a password alone", []byte{5, 1, 2}, nil},
-		{"version 4", []byte{4, 1, 0, 80, 127, 0, 0, 1, 0}, nil},
+		{"version 3", []byte{3, 1, 0, 80, 127, 0, 0, 1, 0}, nil},
 		{"HTTP", []byte("GET / HTTP/1.1\r\n\r\n"), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -146,18 +152,109 @@ func TestSocksAssociate(t *testing.T) {
 	})
 }
 
+// request4 returns a request of version 4, or with a name of version 4a.
+func request4(command byte, port int, addr [4]byte, user, name string) []byte {
+	b := binary.BigEndian.AppendUint16([]byte{4, command}, uint16(port))
+	b = append(append(append(b, addr[:]...), user...), 0)
+	if name != "" {
+		b = append(append(b, name...), 0)
+	}
+	return b
+}
+
+// Versions 4 and 4a, as ssh -D speaks them: what the client sends behind its request is the target's.
+func TestSocks4(t *testing.T) {
+	target, _ := service(t, "tcp", "127.0.0.1:0", echo)
+	l := socksListening(t, fmt.Sprintf("localhost:%d", target.Port))
+	local, byName := [4]byte{127, 0, 0, 1}, [4]byte{0, 0, 0, 1}
+	for _, c := range []struct {
+		name string
+		send []byte
+		want byte // 0 for the end at once
+	}{
+		{"4", request4(socksConnect, target.Port, local, "", ""), socks4OK},
+		{"4 with a user", request4(socksConnect, target.Port, local, "somebody", ""), socks4OK},
+		{"4a", request4(socksConnect, target.Port, byName, "", "localhost"), socks4OK},
+		{"4a with a user", request4(socksConnect, target.Port, byName, "x", "LOCALHOST."), socks4OK},
+		{"not allowed", request4(socksConnect, 1, local, "", ""), socks4Rejected},
+		{"no such name", request4(socksConnect, target.Port, byName, "", "a b"), socks4Rejected},
+		{"a socket is no name", request4(socksConnect, target.Port, byName, "", "/run/x"), socks4Rejected},
+		{"an abstract socket is no name", request4(socksConnect, target.Port, byName, "", "@x"), socks4Rejected},
+		{"port 0", request4(socksConnect, 0, local, "", ""), socks4Rejected},
+		{"bind", request4(2, target.Port, local, "", ""), socks4Rejected},
+		{"associate is not of this version", request4(socksAssociate, target.Port, local, "", ""), socks4Rejected},
+		{"a user without an end", request4(socksConnect, target.Port, local, strings.Repeat("x", 300), ""), 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := dialed(t, l.Addr())
+			if _, err := s.Write(append(c.send, "data"...)); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.CloseWrite()
+			got, _ := io.ReadAll(s) // a reset is an end as well
+			want := append([]byte{0, c.want}, make([]byte, 6)...)
+			switch c.want {
+			case 0:
+				want = nil
+			case socks4OK:
+				want = append(want, "data"...)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("got % x, want % x", got, want)
+			}
+		})
+	}
+}
+
+// The reason of a failed dial travels to the client.
+func TestSocksTellsWhy(t *testing.T) {
+	connect := func(number syscall.Errno) error {
+		return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", number)}
+	}
+	for _, test := range []struct {
+		err  error
+		want byte
+	}{
+		{connect(syscall.ECONNREFUSED), socksConnRefused},
+		{connect(syscall.EHOSTUNREACH), socksNoHost},
+		{connect(syscall.ENETUNREACH), socksNoNetwork},
+		{connect(syscall.ETIMEDOUT), socksExpired},
+		{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, socksExpired},
+		{&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, socksNoHost},
+		{errNoTurn, socksFailed},
+	} {
+		x, y := reliableSessions(t)
+		gate := NewGate("", Policy{Dynamic: []Rule{Any}}, nil)
+		serving(t, Over(y), Offer{Gate: gate, testOnlyDial: func(context.Context, Target) (conn, error) { return nil, test.err }}, Options{})
+		l, err := ListenDynamic(t.Context(), Over(x), Forward{Bind: "localhost"}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := dialed(t, l.Addr())
+		if _, err := c.Write(request(socksConnect, named("example.org"), 80)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(c)
+		if want := appendSocks([]byte{5, 0}, 5, test.want, netip.AddrPort{}); !bytes.Equal(got, want) {
+			t.Errorf("%v: got % x, %v, want % x", test.err, got, err, want)
+		}
+		l.Close()
+	}
+}
+
 func FuzzSocks(f *testing.F) {
 	f.Add(request(socksConnect, named("localhost"), 80))
 	f.Add(request(socksAssociate, []byte{socksIPv4, 1, 2, 3, 4}, 0))
 	f.Add([]byte{5, 0})
+	f.Add(request4(socksConnect, 80, [4]byte{0, 0, 0, 1}, "user", "localhost"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		command, target, err := readSocks(struct {
+		r, err := readSocks(struct {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(b), io.Discard})
-		if err == nil && !target.IsDefault() {
-			if got, err := ParseTarget(target.String()); err != nil || got != target {
-				t.Errorf("%d: %v became %v, %v", command, target, got, err)
+		if err == nil && !r.target.IsDefault() {
+			if got, err := ParseTarget(r.target.String()); err != nil || got != r.target || got.Path != "" {
+				t.Errorf("%+v: the target became %v, %v", r, got, err)
 			}
 		}
 		if to, n, ok := parseSocksAddr(b, true); ok && (n > len(b) || !to.UDP) {

@@ -21,20 +21,20 @@ const maxAssociated = 64
 //	+-------+------+------+---------+------+------------------
 //
 // Fragments are dropped. Only the client's own address is listened to, and of that the first port that sends.
-func (l *Listener) associate(ctx context.Context, c net.Conn) {
+func (l *Listener) associate(ctx context.Context, c net.Conn, r socksRequest) {
 	local, ok := c.LocalAddr().(*net.TCPAddr)
 	if !ok { // a unix socket: there is no address to relay at
-		l.denySocks(c, socksNoCommand)
+		l.denySocks(c, r, socksNoCommand)
 		return
 	}
 	client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	n, err := net.ListenUDP("udp", &net.UDPAddr{IP: local.IP, Zone: local.Zone})
 	if err != nil {
-		l.denySocks(c, socksFailed)
+		l.denySocks(c, r, socksFailed)
 		return
 	}
 	_ = n.SetReadBuffer(udpBuffer) // it is better, not necessary
-	reply := appendSocks(nil, socksVersion, socksOK, n.LocalAddr().(*net.UDPAddr).AddrPort())
+	reply := r.reply(nil, socksOK, n.LocalAddr().(*net.UDPAddr).AddrPort())
 	if _, err := c.Write(reply); err == nil {
 		_ = c.SetDeadline(time.Time{})
 		var wg sync.WaitGroup
