@@ -60,12 +60,13 @@ func policyOf(p identity.Peer, base tunnel.Policy) (tunnel.Policy, error) {
 	for _, r := range []struct {
 		key   string
 		texts []string
+		parse func([]string) ([]tunnel.Rule, error)
 		to    *[]tunnel.Rule
-	}{{"allow", p.Allow, &policy.Targets}, {"remote", p.Remote, &policy.Remote}, {"dynamic", p.Dynamic, &policy.Dynamic}} {
+	}{{"allow", p.Allow, tunnel.ParseOffers, &policy.Targets}, {"remote", p.Remote, tunnel.ParseRules, &policy.Remote}, {"dynamic", p.Dynamic, tunnel.ParseOffers, &policy.Dynamic}} {
 		if r.texts == nil {
 			continue
 		}
-		rules, err := tunnel.ParseRules(r.texts)
+		rules, err := r.parse(r.texts)
 		if err != nil {
 			return tunnel.Policy{}, fmt.Errorf("%s: %v", r.key, err)
 		}

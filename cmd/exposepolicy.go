@@ -13,17 +13,18 @@ import (
 func allowedBy(c *cli.Context, file configFile, targets []string) (tunnel.Policy, error) {
 	var p tunnel.Policy
 	for _, s := range targets {
-		r, err := targetRule(s)
+		r, err := tunnel.ParseOffer(s)
 		if err != nil {
 			return p, usagef("for example: adit expose 22", "%v", err)
 		}
 		p.Targets = append(p.Targets, r)
 	}
 	for _, r := range []struct {
-		flag string
-		to   *[]tunnel.Rule
-	}{{"allow", &p.Targets}, {"allow-remote", &p.Remote}, {"allow-dynamic", &p.Dynamic}} {
-		rules, err := tunnel.ParseRules(valuesNow(c, file, r.flag))
+		flag  string
+		parse func([]string) ([]tunnel.Rule, error)
+		to    *[]tunnel.Rule
+	}{{"allow", tunnel.ParseOffers, &p.Targets}, {"allow-remote", tunnel.ParseRules, &p.Remote}, {"allow-dynamic", tunnel.ParseOffers, &p.Dynamic}} {
+		rules, err := r.parse(valuesNow(c, file, r.flag))
 		if err != nil {
 			return p, usagef("for example --"+r.flag+" 8000-8010", "--%s: %v", r.flag, err)
 		}
@@ -37,18 +38,6 @@ func allowedBy(c *cli.Context, file configFile, targets []string) (tunnel.Policy
 		p.MaxStreams = n
 	}
 	return p, nil
-}
-
-// targetRule reads a target of the command line: one, or a rule that has many.
-func targetRule(s string) (tunnel.Rule, error) {
-	t, err := tunnel.ParseTarget(s)
-	if err == nil {
-		return tunnel.RuleOf(t), nil
-	}
-	if r, errRule := tunnel.ParseRule(s); errRule == nil {
-		return r, nil
-	}
-	return tunnel.Rule{}, err
 }
 
 // policyWords says what a policy offers.

@@ -55,14 +55,14 @@ func forwardingOf(c *cli.Context) (forwarding, error) {
 func parseForwarding(local, remote, dynamic []string) (forwarding, error) {
 	var f forwarding
 	var err error
-	if f.local, err = parseForwards(local, func(tunnel.Forward) error { return nil }); err != nil {
+	if f.local, err = parseForwards(local, checkPlace); err != nil {
 		return f, usagef("for example: adit connect -L 2222", "%v", err)
 	}
 	if f.remote, err = parseForwards(remote, func(f tunnel.Forward) error {
 		if f.Target.IsDefault() {
 			return fmt.Errorf("forward %q of -R does not say where its connections go: write %s:localhost:80, for example", f, f)
 		}
-		return nil
+		return f.Target.CheckHere()
 	}); err != nil {
 		return f, usagef("for example: adit connect -R 8080:localhost:80", "%v", err)
 	}
@@ -70,12 +70,15 @@ func parseForwarding(local, remote, dynamic []string) (forwarding, error) {
 		if !f.Target.IsDefault() || f.Target.UDP {
 			return fmt.Errorf("-D takes a port, or bind:port, and no target: %q has one", f)
 		}
-		return nil
+		return checkPlace(f)
 	}); err != nil {
 		return f, usagef("for example: adit connect -D 1080", "%v", err)
 	}
 	return f, nil
 }
+
+// checkPlace returns why this system can never listen where f says, or nil.
+func checkPlace(f tunnel.Forward) error { return tunnel.Target{Path: f.Path}.CheckHere() }
 
 func parseForwards(texts []string, check func(tunnel.Forward) error) ([]tunnel.Forward, error) {
 	var forwards []tunnel.Forward

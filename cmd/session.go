@@ -163,10 +163,10 @@ func failureBelow(err error) *failure {
 		switch refused.Code {
 		case tunnel.CodeRefused:
 			f.hint = `have the other side expose it: "adit expose TARGET…"`
-		case tunnel.CodeUnreachable:
-			f.hint = "see whether the service runs over there"
-		default:
+		case tunnel.CodeUsage:
 			f.hint = "use the same version of adit on both sides"
+		default:
+			f.hint = "see whether the service runs over there"
 		}
 		return f
 	case errors.As(err, &met):
