@@ -128,18 +128,6 @@ func TestDatagramsRefused(t *testing.T) {
 	}
 }
 
-// TestManySources opens more flows than there may be: the oldest make room.
-func TestManySources(t *testing.T) {
-	target := udpEcho(t)
-	x, y := reliableSessions(t)
-	serving(t, Over(y), offering(target), Options{})
-	l := listening(t, Over(x), "0:"+target.String(), Options{})
-	for range maxFlows + 50 {
-		asked(t, l.Addr().String(), []byte("hello"))
-	}
-	waitUntil(t, func() bool { return y.NumStreams() <= maxFlows })
-}
-
 func waitUntil(t testing.TB, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !ok(); {

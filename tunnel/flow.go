@@ -22,11 +22,7 @@ const (
 	// refusedFor is how long a source whose flow was refused is not asked for again.
 	refusedFor = 5 * time.Second
 
-	// maxFlows is how many flows a listener has at once. One more ends that which was silent the longest.
-	maxFlows = 256
-
-	// earlyBytes is how much of a flow travels in its stream, until the peer has accepted it. It is less
-	// than a stream's first credit, so that no write blocks.
+	// earlyBytes is how much of a flow travels in its stream, until the peer has accepted it.
 	earlyBytes = 128 << 10
 
 	maxDatagram = 65535 - 8
@@ -55,12 +51,19 @@ var errNoDatagrams = &RefusedError{CodeUsage, "this session carries no datagrams
 type silence struct {
 	began          time.Time
 	last           atomic.Int64 // time.Duration since began
+	answered       atomic.Int64 // the same, of the first datagram that came in
 	sent, received atomic.Int64 // bytes from this side's socket, and to it
 	talked, heard  atomic.Bool  // a datagram went out, came in
 }
 
 func (s *silence) out(n int) { s.mark(&s.talked, &s.sent, n) }
-func (s *silence) in(n int)  { s.mark(&s.heard, &s.received, n) }
+
+func (s *silence) in(n int) {
+	if !s.heard.Load() {
+		s.answered.Store(int64(time.Since(s.began)))
+	}
+	s.mark(&s.heard, &s.received, n)
+}
 
 func (s *silence) mark(b *atomic.Bool, total *atomic.Int64, n int) {
 	total.Add(int64(n))
@@ -79,21 +82,29 @@ func (s *silence) left() time.Duration {
 	return limit - (time.Since(s.began) - time.Duration(s.last.Load()))
 }
 
-// wait returns when the flow has been silent for too long by more than slack, or ctx is done.
-func (s *silence) wait(ctx context.Context, slack time.Duration) {
-	t := time.NewTimer(s.left() + slack)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
+// watch calls end when the flow has been silent for too long by more than slack, unless stop was called before.
+func (s *silence) watch(slack time.Duration, end func()) (stop func()) {
+	var mu sync.Mutex
+	var t *time.Timer
+	stopped := false
+	mu.Lock()
+	defer mu.Unlock()
+	t = time.AfterFunc(s.left()+slack, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		switch left := s.left() + slack; {
+		case stopped:
+		case left <= 0:
+			end()
+		default:
+			t.Reset(left)
 		}
-		left := s.left() + slack
-		if left <= 0 {
-			return
-		}
-		t.Reset(left)
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		t.Stop()
 	}
 }
 
@@ -104,6 +115,11 @@ type flow struct {
 	event   StreamEvent
 	deliver func(p []byte) // takes a datagram of the peer, one at a time; it must not keep it
 	stop    context.CancelFunc
+	budget  *FlowBudget
+	evicted atomic.Bool // it makes room for others
+	over    atomic.Bool // it was refused or has failed
+
+	held int // bytes of datagrams that wait; guarded by budget.mu
 
 	mu     sync.Mutex
 	direct DatagramStream // nil until the peer has accepted the flow
@@ -122,7 +138,7 @@ func (f *flow) send(p []byte) {
 		st.SendDatagram(p) // a loss if it does not
 		return
 	}
-	if n := 2 + len(p); n <= f.room && len(p) <= maxDatagram {
+	if n := 2 + len(p); n <= f.room && len(p) <= maxDatagram && f.budget.hold(f, n) {
 		f.room -= n
 		f.early = append(binary.BigEndian.AppendUint16(f.early, uint16(len(p))), p...)
 	}
@@ -130,6 +146,16 @@ func (f *flow) send(p []byte) {
 	select {
 	case f.wake <- struct{}{}:
 	default:
+	}
+}
+
+// state is what the flow would be judged by now.
+func (f *flow) state(now time.Time) flowState {
+	last := time.Duration(f.last.Load())
+	age := now.Sub(f.began)
+	return flowState{
+		over: f.over.Load(), heard: f.heard.Load(), age: age,
+		idle: age - last, talking: last - time.Duration(f.answered.Load()),
 	}
 }
 
@@ -149,17 +175,13 @@ func (f *flow) flush(w io.Writer, st DatagramStream) error {
 // run opens the flow and serves it until it is silent, refused, ended by the peer, or ctx is done.
 func (f *flow) run(ctx context.Context, s Session, opts *Options) {
 	err := f.serve(ctx, s, opts)
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		err = nil
+	if ctx.Err() != nil {
+		err = nil // this side ends it
 	}
 	opts.stream(ended(f.event, f.sent.Load(), f.received.Load(), err))
 	if err != nil {
-		t := time.NewTimer(refusedFor)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-		}
+		f.over.Store(true)
+		sleep(ctx, refusedFor)
 	}
 }
 
@@ -173,42 +195,21 @@ func (f *flow) serve(ctx context.Context, s Session, opts *Options) error {
 		_ = st.Reset(CodeCanceled) // nobody needs it
 		return errNoDatagrams
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	defer ds.Close()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	defer context.AfterFunc(ctx, func() { _ = ds.Close() })() // unblocks what waits below
 	ds.AcceptDatagrams()
-	accepted := make(chan error, 1) // one result
-	wg.Go(func() { accepted <- ds.WaitAccepted(ctx) })
-	for waiting := true; waiting; {
-		select {
-		case <-f.wake:
-			err = f.flush(ds, nil)
-		case err = <-accepted:
-			waiting = false
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			var refused *RefusedError
-			if waiting && !errors.As(err, &refused) {
-				err = <-accepted // says more than a write that fails
-			}
-			return err
-		}
+	if err := f.begin(ctx, ds); err != nil {
+		return err
 	}
 	open := f.event
 	open.State = StateOpen
 	opts.stream(open)
-	if err := f.flush(ds, ds); err != nil {
-		return err
-	}
-	var end error // why the peer's side ended; written before stop
-	wg.Go(func() {
-		defer stop()
-		_, end = copyBytes(io.Discard, ds) // nothing comes but the end
-	})
+	var silent atomic.Bool
+	defer f.watch(0, func() {
+		silent.Store(true)
+		_ = ds.Close()
+	})()
+	var wg sync.WaitGroup
 	wg.Go(func() {
 		use := func(p []byte) {
 			f.in(len(p))
@@ -217,77 +218,49 @@ func (f *flow) serve(ctx context.Context, s Session, opts *Options) error {
 		for ds.NextDatagram(use) == nil {
 		}
 	})
-	f.wait(ctx, 0)
-	closing := ctx.Err() == nil // by silence, here
-	stop()
-	_ = ds.Close() // ends the two above
+	err = readEnd(ds)
+	_ = ds.Close() // ends the one above
 	wg.Wait()
-	if closing {
+	if silent.Load() || ctx.Err() != nil {
 		return nil
 	}
-	return end
+	return err
 }
 
-// flows are the flows of one listener, by their sources, or what else tells them apart.
-type flows[K comparable] struct {
-	ctx     context.Context // ends them
-	session Session
-	opts    *Options
-	most    int
-	wg      sync.WaitGroup
-
-	mu sync.Mutex
-	m  map[K]*flow
-}
-
-func newFlows[K comparable](ctx context.Context, s Session, opts *Options, most int) *flows[K] {
-	return &flows[K]{ctx: ctx, session: s, opts: opts, most: most, m: make(map[K]*flow)}
-}
-
-// get returns the flow of k, or nil.
-func (t *flows[K]) get(k K) *flow {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.m[k]
-}
-
-// open begins the flow of k, which has none. If there are too many, that which was silent for longest ends.
-// Only one goroutine may call it.
-func (t *flows[K]) open(k K, h header, e StreamEvent, deliver func(p []byte)) *flow {
-	ctx, stop := context.WithCancel(t.ctx)
-	f := &flow{
-		silence: silence{began: time.Now()}, header: h.encode(), event: e, deliver: deliver, stop: stop,
-		room: earlyBytes, wake: make(chan struct{}, 1),
-	}
-	t.mu.Lock()
-	if len(t.m) >= t.most {
-		t.evictLocked()
-	}
-	t.m[k] = f
-	t.mu.Unlock()
-	t.wg.Go(func() {
-		defer stop()
-		f.run(ctx, t.session, t.opts)
-		t.mu.Lock()
-		if t.m[k] == f {
-			delete(t.m, k)
-		}
-		t.mu.Unlock()
-	})
-	return f
-}
-
-func (t *flows[K]) evictLocked() {
-	var oldest K
-	var victim *flow
-	var at time.Time
-	for k, f := range t.m {
-		if last := f.began.Add(time.Duration(f.last.Load())); victim == nil || last.Before(at) {
-			oldest, victim, at = k, f, last
+// begin sends what comes by the stream until the peer has accepted it, and leaves f.direct set.
+func (f *flow) begin(ctx context.Context, ds DatagramStream) error {
+	accepted := make(chan error, 1) // one result
+	go func() { accepted <- ds.WaitAccepted(ctx) }()
+	for {
+		select {
+		case <-f.wake:
+			err := f.flush(ds, nil)
+			if err == nil {
+				continue
+			}
+			if why := <-accepted; why != nil {
+				return why // says more than a write that fails
+			}
+			return err
+		case err := <-accepted:
+			if err == nil {
+				err = f.flush(ds, ds)
+			}
+			f.budget.release(f)
+			return err
 		}
 	}
-	if victim != nil {
-		delete(t.m, oldest)
-		victim.stop()
+}
+
+// readEnd reads r, from which nothing comes but the end, and returns why it ended unless that is a proper end.
+func readEnd(r io.Reader) error {
+	var b [64]byte
+	for {
+		if _, err := r.Read(b[:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
 	}
 }

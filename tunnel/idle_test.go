@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,7 @@ type flowStream struct {
 	*fakeStream
 	came   chan []byte
 	sent   atomic.Int64
+	once   sync.Once
 	closed chan struct{}
 }
 
@@ -47,12 +49,10 @@ func (s *flowStream) NextDatagram(use func([]byte)) error {
 }
 
 func (s *flowStream) Close() error {
-	select {
-	case <-s.closed:
-	default:
+	s.once.Do(func() {
 		close(s.closed)
 		s.in.end(net.ErrClosed)
-	}
+	})
 	return nil
 }
 
@@ -81,7 +81,7 @@ func TestFlowIdle(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := new(flowSession)
 				ctx, stop := context.WithCancel(t.Context())
-				flows := newFlows[int](ctx, s, &Options{}, maxFlows)
+				flows := newFlows[int](ctx, s, &Options{})
 				defer flows.wg.Wait()
 				defer stop()
 				got := 0
@@ -130,17 +130,21 @@ func TestFlowIdleServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &silence{began: time.Now()}
 		s.in(100)
-		began := time.Now()
-		s.wait(t.Context(), serveSlack)
-		if took := time.Since(began); took != flowIdle+serveSlack {
+		wait := func() time.Duration {
+			began, done := time.Now(), make(chan struct{})
+			defer s.watch(serveSlack, func() { close(done) })()
+			<-done
+			return time.Since(began)
+		}
+		if took := wait(); took != flowIdle+serveSlack {
 			t.Errorf("one way it waited for %v, want %v", took, flowIdle+serveSlack)
 		}
 		s.in(100)
-		began = time.Now()
 		time.AfterFunc(time.Minute, func() { s.out(100) })
-		s.wait(t.Context(), serveSlack)
-		if took, want := time.Since(began), time.Minute+flowIdleBoth+serveSlack; took != want {
+		if took, want := wait(), time.Minute+flowIdleBoth+serveSlack; took != want {
 			t.Errorf("both ways it waited for %v, want %v", took, want)
 		}
+		s.watch(serveSlack, func() { t.Error("it ends after it was stopped") })()
+		time.Sleep(time.Hour)
 	})
 }

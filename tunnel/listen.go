@@ -60,7 +60,7 @@ type Listener struct {
 // reset; one whose client has ended its direction, after 30 seconds.
 //
 // Where f is about datagrams each source has a flow instead, which ends after a minute of silence, or
-// five once datagrams went both ways. There are 256 at most: another one ends the one that was silent the longest.
+// five once datagrams went both ways. Options.Flows bounds them.
 //
 // A local address that cannot be listened on gives a *ListenError.
 func Listen(ctx context.Context, s Session, f Forward, opts Options) (*Listener, error) {

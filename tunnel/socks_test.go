@@ -238,6 +238,7 @@ func TestSocksTellsWhy(t *testing.T) {
 		if want := appendSocks([]byte{5, 0}, 5, test.want, netip.AddrPort{}); !bytes.Equal(got, want) {
 			t.Errorf("%v: got % x, %v, want % x", test.err, got, err, want)
 		}
+		c.Close()
 		l.Close()
 	}
 }

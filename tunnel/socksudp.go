@@ -9,10 +9,6 @@ import (
 	"time"
 )
 
-// maxAssociated is how many targets one UDP association has at once. One more ends the flow to that which was
-// silent the longest.
-const maxAssociated = 64
-
 // associate relays datagrams for the client of c (RFC 1928 section 7) until c ends:
 //
 //	 0       2      3      4
@@ -50,7 +46,7 @@ func (l *Listener) associate(ctx context.Context, c net.Conn, r socksRequest) {
 // relaySocks serves the datagrams of one client until n is closed.
 func (l *Listener) relaySocks(ctx context.Context, n *net.UDPConn, client netip.Addr) {
 	ctx, stop := context.WithCancel(ctx)
-	t := newFlows[Target](ctx, l.session, &l.opts, maxAssociated)
+	t := newFlows[Target](ctx, l.session, &l.opts)
 	defer t.wg.Wait()
 	defer stop()
 	buf := make([]byte, maxDatagram)

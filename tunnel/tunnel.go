@@ -125,6 +125,9 @@ type Options struct {
 	// not block for long.
 	OnStream func(StreamEvent)
 
+	// Flows bounds the flows of datagrams of all listeners that share it; nil is a budget for each listener alone.
+	Flows *FlowBudget
+
 	// Logger may be nil.
 	Logger *slog.Logger
 }

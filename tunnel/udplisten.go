@@ -16,7 +16,7 @@ const udpBuffer = 2 << 20
 // datagrams forwards what comes to n, one flow for each source, until n is closed.
 func (l *Listener) datagrams(ctx context.Context, n *net.UDPConn) {
 	ctx, stop := context.WithCancel(ctx)
-	t := newFlows[netip.AddrPort](ctx, l.session, &l.opts, maxFlows)
+	t := newFlows[netip.AddrPort](ctx, l.session, &l.opts)
 	defer t.wg.Wait()
 	defer stop()
 	buf := make([]byte, maxDatagram)

@@ -35,39 +35,36 @@ func serveFlow(ctx context.Context, st Stream, e StreamEvent, c *net.UDPConn, op
 	open := e
 	open.State = StateOpen
 	opts.stream(open)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var wg sync.WaitGroup
 	s := &silence{began: time.Now()}
+	end := func() {
+		_ = c.Close()  // ends what reads it
+		_ = ds.Close() // the same
+	}
+	defer context.AfterFunc(ctx, end)()
+	defer s.watch(serveSlack, end)()
 	toTarget := func(p []byte) {
 		s.in(len(p))
 		_, _ = c.Write(p) // a loss; that nobody listens there is told by a later call
 	}
-	var end error // written before stop
-	wg.Go(func() {
-		defer stop()
-		end = readFrames(ds, toTarget)
-	})
+	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ds.NextDatagram(toTarget) == nil {
 		}
 	})
 	wg.Go(func() {
-		defer stop()
 		readDatagrams(c, func(p []byte) {
 			s.out(len(p))
 			ds.SendDatagram(p) // a loss if it does not
 		})
+		_ = ds.Close() // ends the others
 	})
-	s.wait(ctx, serveSlack)
-	stop()
-	_ = c.Close()  // ends what reads it
-	_ = ds.Close() // the same
+	err := readFrames(ds, toTarget)
+	end()
 	wg.Wait()
-	if errors.Is(end, net.ErrClosed) {
-		end = nil
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
 	}
-	opts.stream(ended(e, s.sent.Load(), s.received.Load(), end))
+	opts.stream(ended(e, s.sent.Load(), s.received.Load(), err))
 }
 
 // readFrames hands over the datagrams that travel in a stream, each behind its size, until its end.
