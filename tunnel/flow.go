@@ -115,6 +115,7 @@ type flow struct {
 	event   StreamEvent
 	deliver func(p []byte) // takes a datagram of the peer, one at a time; it must not keep it
 	stop    context.CancelFunc
+	session Session
 	budget  *FlowBudget
 	evicted atomic.Bool // it makes room for others
 	over    atomic.Bool // it was refused or has failed
@@ -173,8 +174,8 @@ func (f *flow) flush(w io.Writer, st DatagramStream) error {
 }
 
 // run opens the flow and serves it until it is silent, refused, ended by the peer, or ctx is done.
-func (f *flow) run(ctx context.Context, s Session, opts *Options) {
-	err := f.serve(ctx, s, opts)
+func (f *flow) run(ctx context.Context, opts *Options) {
+	err := f.serve(ctx, opts)
 	if ctx.Err() != nil {
 		err = nil // this side ends it
 	}
@@ -185,8 +186,8 @@ func (f *flow) run(ctx context.Context, s Session, opts *Options) {
 	}
 }
 
-func (f *flow) serve(ctx context.Context, s Session, opts *Options) error {
-	st, err := s.Open(ctx, f.header)
+func (f *flow) serve(ctx context.Context, opts *Options) error {
+	st, err := f.session.Open(ctx, f.header)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,8 @@ const (
 )
 
 // A FlowBudget bounds the memory of the flows of datagrams that one process opens: those of all listeners that have it
-// in their Options. Where it is used up a new flow ends another one, as victim chooses.
+// in their Options. Where it is used up a new flow ends another one, of the session that has the most, as endsBefore
+// chooses. So no peer's sources end the flows of another that has fewer.
 type FlowBudget struct {
 	most  int64
 	lines *rate.Limiter // of what is logged
@@ -37,7 +38,8 @@ type FlowBudget struct {
 	mu      sync.Mutex // after that of a flow, never with that of a table
 	used    int64
 	flows   map[*flow]struct{}
-	evicted int // since the last line
+	count   map[Session]int // of flows
+	evicted int             // since the last line
 }
 
 // NewFlowBudget returns a budget of so many bytes; 0 is DefaultFlowBytes. There is always room for one flow.
@@ -45,7 +47,7 @@ func NewFlowBudget(bytes int64) *FlowBudget {
 	if bytes <= 0 {
 		bytes = DefaultFlowBytes
 	}
-	return &FlowBudget{most: bytes, lines: rate.NewLimiter(rate.Every(evictionEvery), 1), flows: make(map[*flow]struct{})}
+	return &FlowBudget{most: bytes, lines: rate.NewLimiter(rate.Every(evictionEvery), 1), flows: make(map[*flow]struct{}), count: make(map[Session]int)}
 }
 
 // enter takes f in, and ends others if there is no room.
@@ -54,24 +56,38 @@ func (b *FlowBudget) enter(f *flow, log *slog.Logger) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for b.used+flowBytes > b.most && len(b.flows) > 0 {
-		var worst *flow
-		var state flowState
-		for g := range b.flows {
-			if s := g.state(now); worst == nil || endsBefore(s, state) {
-				worst, state = g, s
-			}
-		}
+		worst := b.victimLocked(now)
 		worst.evicted.Store(true)
 		worst.stop()
 		b.leaveLocked(worst)
 		b.evicted++
 	}
+	b.count[f.session]++
 	b.flows[f] = struct{}{}
 	b.used += flowBytes
 	if b.evicted > 0 && b.lines.Allow() {
 		log.Warn("flows of datagrams end before their time: their memory is used up", "ended", b.evicted, "flows", len(b.flows))
 		b.evicted = 0
 	}
+}
+
+// victimLocked returns the flow that makes room for another one.
+func (b *FlowBudget) victimLocked(now time.Time) *flow {
+	most := 0
+	for _, n := range b.count {
+		most = max(most, n)
+	}
+	var worst *flow
+	var state flowState
+	for f := range b.flows {
+		if b.count[f.session] < most {
+			continue
+		}
+		if s := f.state(now); worst == nil || endsBefore(s, state) {
+			worst, state = f, s
+		}
+	}
+	return worst
 }
 
 // leave takes f off, if it was not evicted.
@@ -85,6 +101,9 @@ func (b *FlowBudget) leaveLocked(f *flow) {
 	if _, ok := b.flows[f]; ok {
 		delete(b.flows, f)
 		b.used -= f.cost()
+		if b.count[f.session]--; b.count[f.session] == 0 {
+			delete(b.count, f.session)
+		}
 	}
 }
 
@@ -184,7 +203,7 @@ func (t *flows[K]) open(k K, h header, e StreamEvent, deliver func(p []byte)) *f
 	ctx, stop := context.WithCancel(t.ctx)
 	f := &flow{
 		silence: silence{began: time.Now()}, header: h.encode(), event: e, deliver: deliver, stop: stop,
-		budget: t.budget, room: earlyBytes, wake: make(chan struct{}, 1),
+		session: t.session, budget: t.budget, room: earlyBytes, wake: make(chan struct{}, 1),
 	}
 	t.budget.enter(f, t.opts.logger())
 	t.mu.Lock()
@@ -192,7 +211,7 @@ func (t *flows[K]) open(k K, h header, e StreamEvent, deliver func(p []byte)) *f
 	t.mu.Unlock()
 	t.wg.Go(func() {
 		defer stop()
-		f.run(ctx, t.session, t.opts)
+		f.run(ctx, t.opts)
 		t.budget.leave(f)
 		t.mu.Lock()
 		if t.m[k] == f {

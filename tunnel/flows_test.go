@@ -135,6 +135,38 @@ func TestWaitingFlowsStay(t *testing.T) {
 	})
 }
 
+// A session whose sources are many ends flows of its own, not those of another session that has fewer.
+func TestFlowsOfOtherSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := &Options{Flows: NewFlowBudget(100 * flowBytes)}
+		ctx, stop := context.WithCancel(t.Context())
+		few, many := newFlows[int](ctx, new(flowSession), opts), newFlows[int](ctx, new(flowSession), opts)
+		for k := range 40 {
+			f := few.open(k, header{}, StreamEvent{}, func([]byte) {})
+			f.send([]byte("?"))
+			f.in(1) // these would be the first to go
+		}
+		time.Sleep(answerWait / 2)
+		for k := range 1000 {
+			many.open(k, header{}, StreamEvent{}, func([]byte) {}).send([]byte("?"))
+		}
+		for k := range 40 {
+			if few.get(k) == nil {
+				t.Errorf("flow %d of the session with few is gone", k)
+			}
+		}
+		if many.get(999) == nil || many.get(939) != nil {
+			t.Error("of the session with many not the oldest have made room")
+		}
+		stop()
+		few.wg.Wait()
+		many.wg.Wait()
+		if n := len(opts.Flows.count); n > 0 {
+			t.Errorf("%d sessions are counted at the end", n)
+		}
+	})
+}
+
 // manySources sends a question from each of n sources to addr, lets the target answer them all once it has them all,
 // and counts the answers that come.
 func manySources(t *testing.T, n int, addr string, target *net.UDPConn) (answers int) {
