@@ -35,6 +35,10 @@ func attend(u *ui, c *cli.Context) (context.Context, func(), error) {
 	if err := u.useLog(c.String("log")); err != nil {
 		return ctx, nil, err
 	}
+	var err error
+	if u.flows, err = flowBudget(c.String("flow-memory")); err != nil {
+		return ctx, nil, err
+	}
 	u.run = newRunning(c.Command.Name)
 	ctx, stop := context.WithCancelCause(ctx)
 	ends := []func(){func() { stop(nil) }}

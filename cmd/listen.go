@@ -107,7 +107,7 @@ func serveOne(ctx context.Context, u *ui, c *cli.Context, s *peer.Session, book 
 	if c.Bool("allow-bench") {
 		offer.Bench = bench.NewServer(func() bench.Counters { return countersOf(s) }).Serve
 	}
-	options := tunnel.Options{Logger: u.logger(), OnStream: func(e tunnel.StreamEvent) {
+	options := tunnel.Options{Logger: u.logger(), Flows: u.flows, OnStream: func(e tunnel.StreamEvent) {
 		u.event(event.Event{Name: event.Stream, Peer: name, State: e.State, Target: e.Target, Message: e.Reason})
 	}}
 	ctx, stop := context.WithCancelCause(ctx)

@@ -140,6 +140,7 @@ func (l *laterSession) Accept(ctx context.Context) (tunnel.Stream, error) {
 func (u *ui) streamOptions() tunnel.Options {
 	return tunnel.Options{
 		Logger: u.logger(),
+		Flows:  u.flows,
 		OnStream: func(e tunnel.StreamEvent) {
 			u.event(event.Event{Name: event.Stream, State: e.State, Target: e.Target, Message: e.Reason})
 		},

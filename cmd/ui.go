@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"adit/internal/event"
+	"adit/tunnel"
 
 	"github.com/mattn/go-isatty"
 	"golang.org/x/term"
@@ -40,6 +41,7 @@ type ui struct {
 	log      *slog.Logger             // what happens goes there, not to a person; may be nil
 	observer func(event.Event)        // sees every event first; may be nil
 	run      *running                 // of a command that others may ask about; may be nil
+	flows    *tunnel.FlowBudget       // of all listeners of the process; may be nil
 	reloads  reloads
 
 	mu       sync.Mutex
