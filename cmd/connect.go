@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -136,11 +135,11 @@ func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names 
 		return err
 	}
 	if stdio != nil {
-		err := tunnel.Stdio(ctx, f.session, *stdio, os.Stdin, os.Stdout)
+		err := tunnel.Stdio(ctx, f.session, *stdio, dataInput(u), dataOutput())
 		if err == nil {
 			lent.finish(ctx)
 		}
-		return streamEnded(ctx, s, err)
+		return written(streamEnded(ctx, s, err))
 	}
 	if plan.empty() {
 		if err := f.forwardAll(s.Targets()); err != nil {

@@ -3,7 +3,6 @@ package cmd
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -64,9 +63,9 @@ func pipe(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, join bool
 		return err
 	}
 	defer end()
-	var in io.Reader = os.Stdin
+	in := dataInput(u)
 	if isTerminal(os.Stdin) && !u.outTTY {
 		in = strings.NewReader("") // nobody types into the middle of a pipeline
 	}
-	return streamEnded(ctx, s, tunnel.Pipe(ctx, tunnel.Over(s.Streams()), join, in, os.Stdout))
+	return written(streamEnded(ctx, s, tunnel.Pipe(ctx, tunnel.Over(s.Streams()), join, in, dataOutput())))
 }

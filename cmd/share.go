@@ -3,7 +3,6 @@ package cmd
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -154,7 +153,7 @@ func borrow(ctx context.Context, u *ui, names []string, target tunnel.Target) (f
 		}
 		u.logger().Debug("using the session of another process", "peer", name)
 		b := borrowed{st, make(chan struct{})}
-		err = tunnel.Stdio(ctx, b, target, os.Stdin, os.Stdout)
+		err = written(tunnel.Stdio(ctx, b, target, dataInput(u), dataOutput()))
 		_ = st.Close() // it has ended in any case
 		var refused *tunnel.RefusedError
 		var local *tunnel.LocalError
