@@ -113,6 +113,7 @@ func TestWaitingFlowsStay(t *testing.T) {
 			f := others.open(k, header{}, StreamEvent{}, func([]byte) {})
 			f.send([]byte("?"))
 			f.in(1)
+			time.Sleep(time.Millisecond)
 		}
 		for k := range 60 {
 			if waiting.get(k) == nil {
@@ -149,6 +150,7 @@ func TestFlowsOfOtherSessions(t *testing.T) {
 		time.Sleep(answerWait / 2)
 		for k := range 1000 {
 			many.open(k, header{}, StreamEvent{}, func([]byte) {}).send([]byte("?"))
+			time.Sleep(time.Millisecond)
 		}
 		for k := range 40 {
 			if few.get(k) == nil {
