@@ -36,7 +36,7 @@ func attend(u *ui, c *cli.Context) (context.Context, func(), error) {
 		return ctx, nil, err
 	}
 	var err error
-	if u.flows, err = flowBudget(c.String("flow-memory")); err != nil {
+	if u.flows, err = flowBudget(c.String("memory"), c.String("flow-memory")); err != nil {
 		return ctx, nil, err
 	}
 	u.run = newRunning(c.Command.Name)

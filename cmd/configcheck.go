@@ -271,7 +271,7 @@ func checkValue(key string, values []string) error {
 	case "connect.allow", "connect.allow_remote", "connect.allow_dynamic", "expose.allow", "expose.allow_remote", "expose.allow_dynamic":
 		return each(func(s string) error { _, err := tunnel.ParseRule(s); return err })
 	case "connect.flow_memory", "expose.flow_memory":
-		_, err := flowBudget(values[0])
+		_, err := flowBudget("", values[0])
 		return err
 	case "connect.stdio":
 		return each(func(s string) error { _, err := tunnel.ParseTarget(s); return err })

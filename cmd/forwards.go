@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,29 +43,13 @@ func forwardFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "local", Aliases: []string{"L"}, Usage: "`FORWARD` a port to the peer: [BIND:]PORT[:HOST:HOSTPORT][/udp], as in ssh; several times if you like"},
 		&cli.StringSliceFlag{Name: "remote", Aliases: []string{"R"}, Usage: "have the peer listen and `FORWARD` to this side: [BIND:]PORT:HOST:HOSTPORT[/udp]"},
 		&cli.StringSliceFlag{Name: "dynamic", Aliases: []string{"D"}, Usage: "serve SOCKS 5 at `[BIND:]PORT`; the peer connects to what its clients ask for"},
-		&cli.StringFlag{Name: "flow-memory", Usage: "let flows of datagrams, 32 KiB each, take `SIZE` in all, say 64M", DefaultText: "128M"},
+		&cli.StringFlag{Name: "flow-memory", Usage: "let flows of datagrams, 32 KiB each, take `SIZE` in all, say 64MiB", DefaultText: "four fifths of --memory"},
 	}
 }
 
 // forwardingOf reads the flags of forwardFlags.
 func forwardingOf(c *cli.Context) (forwarding, error) {
 	return parseForwarding(c.StringSlice("local"), c.StringSlice("remote"), c.StringSlice("dynamic"))
-}
-
-// flowBudget reads --flow-memory; "" is the default.
-func flowBudget(s string) (*tunnel.FlowBudget, error) {
-	if s == "" {
-		return tunnel.NewFlowBudget(0), nil
-	}
-	number, unit := s, int64(1)
-	if i := strings.IndexByte("kMG", s[len(s)-1]); i >= 0 {
-		number, unit = s[:len(s)-1], 1<<(10*(i+1))
-	}
-	n, err := strconv.ParseInt(number, 10, 32)
-	if err != nil || n <= 0 {
-		return nil, usagef("for example --flow-memory 64M", "--flow-memory %q is no size: a number of bytes, with k, M or G behind it", s)
-	}
-	return tunnel.NewFlowBudget(n * unit), nil
 }
 
 // parseForwarding reads forwards as -L, -R and -D have them.

@@ -189,16 +189,3 @@ func TestChosenForwardsStay(t *testing.T) {
 	check("the next session", "localhost:22", "localhost:80", "localhost:81")
 	next.end()
 }
-
-func TestFlowBudget(t *testing.T) {
-	for _, s := range []string{"", "1", "64k", "64M", "4G", "2147483647"} {
-		if b, err := flowBudget(s); err != nil || b == nil {
-			t.Errorf("%q: %v", s, err)
-		}
-	}
-	for _, s := range []string{"0", "-1", "M", "64MB", "64 M", "1.5G", "x", "99999999999"} {
-		if _, err := flowBudget(s); err == nil || failureOf(err).code != exitUsage {
-			t.Errorf("%q: %v, want a wrong command line", s, err)
-		}
-	}
-}

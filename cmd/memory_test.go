@@ -14,3 +14,16 @@ func TestParseSize(t *testing.T) {
 		}
 	}
 }
+
+func TestFlowBudget(t *testing.T) {
+	for _, x := range [][2]string{{"", ""}, {"16MiB", ""}, {"", "64K"}, {"1M", "4GiB"}} {
+		if b, err := flowBudget(x[0], x[1]); err != nil || b == nil {
+			t.Errorf("%q: %v", x, err)
+		}
+	}
+	for _, x := range [][2]string{{"1K", ""}, {"", "0"}, {"", "-1"}, {"", "64MB"}, {"", "x"}} {
+		if _, err := flowBudget(x[0], x[1]); err == nil || failureOf(err).code != exitUsage {
+			t.Errorf("%q: %v, want a wrong command line", x, err)
+		}
+	}
+}
