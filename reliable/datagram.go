@@ -85,7 +85,10 @@ func (i *inbox) put(d *datagramBuffer, mem *account) bool {
 	if !i.open || i.bytes+size > flowDatagrams {
 		return false
 	}
-	if !mem.takeAll(int64(size), int64(i.bytes)) {
+	switch {
+	case i.n == 0 && size <= smallDatagram:
+		mem.force(int64(size)) // one answer has room whatever many streams hold
+	case !mem.takeAll(int64(size), int64(i.bytes)):
 		return false
 	}
 	if i.n == len(i.queue) {

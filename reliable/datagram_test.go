@@ -205,3 +205,18 @@ func FuzzFragment(f *testing.F) {
 		}
 	})
 }
+
+// However little is left of the budget, one small datagram of a stream has room.
+func TestDatagramWithoutRoom(t *testing.T) {
+	mem := &account{budget: NewBudget(1)}
+	i := &inbox{open: true, came: make(chan struct{}, 1)}
+	for n, want := range []bool{true, false} {
+		if got := i.put(takeDatagram(100), mem); got != want {
+			t.Errorf("datagram %d: %v, want %v", n, got, want)
+		}
+	}
+	i.close(mem)
+	if i.put(takeDatagram(100), mem) || mem.budget.Used() != 0 {
+		t.Errorf("it takes one when it is closed, or %d bytes are left", mem.budget.Used())
+	}
+}

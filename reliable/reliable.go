@@ -111,7 +111,7 @@ const (
 	initialCredit = 16 << 10
 
 	// backlog bounds the streams whose header is there and that nobody has accepted.
-	backlog = 512
+	backlog = 4096
 
 	// lingerLimit is how long what was written before Close may take to reach the peer.
 	lingerLimit = 5 * time.Minute
