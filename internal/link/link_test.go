@@ -179,6 +179,40 @@ func TestInterruptedAndDead(t *testing.T) {
 	})
 }
 
+// A link that is given up soon is interrupted before, so that another path is looked for while there is time.
+func TestInterruptedBeforeDead(t *testing.T) {
+	for _, dead := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 7 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			states := make(chan State, 10)
+			p := newPair(t, shape{delay: 300 * time.Millisecond}, shape{delay: 300 * time.Millisecond}, func(a, b *Config) {
+				a.OnState = func(s State) { states <- s }
+				a.DeadAfter = dead
+			})
+			defer p.close()
+			p.up(t)
+			time.Sleep(5 * time.Second) // nothing is on its way any more
+			for len(states) > 0 {
+				<-states
+			}
+			p.ab.set(func(p *pipe) { p.down = true })
+			p.ba.set(func(p *pipe) { p.down = true })
+			p.a.Send(1, 0, []byte("x"))
+			start := time.Now()
+			for _, want := range []State{Suspect, Interrupted} {
+				if s := <-states; s != want {
+					t.Errorf("%v: %v, want %v", dead, s, want)
+				}
+			}
+			if d := time.Since(start); d > dead/2+time.Millisecond {
+				t.Errorf("%v: interrupted after %v", dead, d)
+			}
+			if s := <-states; s != Dead {
+				t.Errorf("%v: %v, want dead", dead, s)
+			}
+		})
+	}
+}
+
 // A peer that vanishes while nothing is sent is noticed too.
 func TestIdleDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

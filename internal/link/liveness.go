@@ -8,7 +8,7 @@ import (
 // How long silence may last. All of it is counted from the first packet that the peer had to answer and
 // since which nothing came.
 //
-//	Up ── 0.7 s or 4 PTO ──> Suspect ── 3 s or 4 PTO ──> Interrupted ── DeadAfter ──> Dead
+//	Up ── 0.7 s or 4 PTO ──> Suspect ── 3 s or 4 PTO, half of DeadAfter at most ──> Interrupted ── DeadAfter ──> Dead
 //	 <────────── any packet that opens ──┘──────────────────┘
 const (
 	firstPing        = 300 * time.Millisecond // or two probe timeouts: nothing is heard while sending
@@ -132,10 +132,11 @@ func (l *Link) watchLocked(now time.Duration) (due bool, next time.Duration) {
 	due = now >= next
 	next = min(next, end)
 	for _, x := range [...]struct {
-		s     State
-		after time.Duration
-	}{{Suspect, suspectAfter}, {Interrupted, interruptedAfter}} {
-		if at := v.silent + max(x.after, 4*pto); now < at {
+		s      State
+		after  time.Duration
+		atMost time.Duration // of a link that ends sooner, half its time is left for another path
+	}{{Suspect, suspectAfter, l.cfg.DeadAfter / 4}, {Interrupted, interruptedAfter, l.cfg.DeadAfter / 2}} {
+		if at := v.silent + min(max(x.after, 4*pto), x.atMost); now < at {
 			next = min(next, at)
 		} else if v.state < x.s {
 			l.stateLocked(x.s)
