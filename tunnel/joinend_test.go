@@ -46,12 +46,11 @@ func TestJoinEndsStopped(t *testing.T) {
 		}
 		_ = out.Close() // never fails
 		synctest.Wait()
-		got := make([]byte, 10)
-		if _, err := io.ReadFull(x, got); err != nil || string(got) != "last words" {
-			t.Errorf("got %q, %v", got, err)
-		}
 		if err := far.CloseWrite(); err != nil {
 			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(x); err != nil || string(got) != "last words" {
+			t.Errorf("got %q, %v", got, err)
 		}
 		if err := <-done; !is[stoppedError](err) {
 			t.Errorf("join: %v, want what the stream said", err)

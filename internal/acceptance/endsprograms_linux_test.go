@@ -118,9 +118,9 @@ server.listen(%d, "0.0.0.0", () => console.log("ready"));
 }
 
 // upload posts a file without asking first, and prints the status of the answer. curl that sends as fast as it can may
-// see a send fail before it has looked for the answer, without a tunnel too: so it takes a second.
+// see a send fail before it has looked for the answer, without a tunnel too: so it sends no faster than this.
 func upload(url string, args ...string) []string {
-	return append([]string{"curl", "-sS", "-o", os.DevNull, "-w", "%{http_code}\n", "--max-time", "50", "--limit-rate", "20M", "-H", "Expect:",
+	return append([]string{"curl", "-sS", "-o", os.DevNull, "-w", "%{http_code}\n", "--max-time", "50", "--limit-rate", "5M", "-H", "Expect:",
 		"--data-binary", "@upload", url}, args...)
 }
 
