@@ -3,7 +3,8 @@ package reliable
 import (
 	"fmt"
 	"sync"
-	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -15,6 +16,15 @@ const (
 
 	// maxInbox bounds what waits for receive, which nothing blocks. More is refused and comes again.
 	maxInbox = 1 << 20
+
+	// A stream that ends makes a few messages that tell nothing new: what the two sides say may cross. So many at once,
+	// and a second, are more than a machine ends streams.
+	idleBurst = 20_000
+	idleRate  = 10_000
+
+	// A client that gives up resets its stream before it is accepted; one that scans ports does so often.
+	abortBurst = 5000
+	abortRate  = 500
 )
 
 // A control is the control conversation. What is to be said waits in a queue that no caller blocks
@@ -28,7 +38,8 @@ type control struct {
 	inMu  sync.Mutex // after conversation.mu
 	inbox []byte     // messages of the peer, at most maxInbox bytes
 
-	patience patience // owned by receive
+	idle   *rate.Limiter // messages that tell nothing new
+	aborts *rate.Limiter // streams of the peer's that it resets before they are accepted
 
 	mu       sync.Mutex
 	queue    []queued
@@ -48,6 +59,8 @@ func newControl(s *Session) *control {
 		wake:    make(chan struct{}, 1),
 		came:    make(chan struct{}, 1),
 		synced:  make(chan struct{}),
+		idle:    rate.NewLimiter(idleRate, idleBurst),
+		aborts:  rate.NewLimiter(abortRate, abortBurst),
 	}
 	c.conv = newConversation(s.link, s.gov, &s.account, 0, c.take, nil)
 	c.conv.reserved.Store(maxInbox) // nobody else's memory depends on how much there is of it
@@ -214,7 +227,7 @@ func (c *control) receive() {
 				break
 			}
 			at += size
-			if !c.handle(msg) && !c.patience.spend(time.Now()) {
+			if !c.handle(msg) && !c.idle.Allow() {
 				c.session.CloseWithError(fmt.Errorf("%w: a flood of control messages about nothing", ErrProtocol))
 				return
 			}
@@ -260,27 +273,4 @@ func (c *control) handle(m message) bool {
 		}
 	}
 	return st != nil && st.handle(m) // else it has ended here
-}
-
-// A patience bounds the messages of no purpose. A stream that ends makes a few: what the two sides say may cross.
-type patience struct {
-	left float64
-	at   time.Time
-}
-
-const (
-	patienceBurst = 20_000 // 5,000 streams that end at once
-	patienceRate  = 10_000 // a second: more than a machine ends streams
-)
-
-// spend takes one and reports whether it was there.
-func (p *patience) spend(now time.Time) bool {
-	if p.at.IsZero() {
-		p.left = patienceBurst
-	} else {
-		p.left = min(p.left+now.Sub(p.at).Seconds()*patienceRate, patienceBurst)
-	}
-	p.at = now
-	p.left--
-	return p.left >= 0
 }

@@ -97,10 +97,15 @@ func (c *conversation) writable(n int) int {
 	} else {
 		n = min(n, (s.window+s.window/8+16-s.kcp.WaitSnd())*mss)
 	}
-	affords := room(c.mem.budget.total, c.mem.budget.used.Load(), c.mem.used.Load(), s.charged)
-	affords = max(affords, c.leastBytes()-s.charged) / maxPacket
+	affords := c.affordsLocked()
 	s.starved = affords == 0
-	return max(min(n, int(affords)*mss), 0)
+	return max(min(n, affords*mss), 0)
+}
+
+// affordsLocked returns for how many segments more there is memory.
+func (c *conversation) affordsLocked() int {
+	left := room(c.mem.budget.total, c.mem.budget.used.Load(), c.mem.used.Load(), c.out.charged)
+	return int(max(left, c.leastBytes()-c.out.charged, 0) / maxPacket)
 }
 
 // leastBytes is what the conversation may have of the account, whatever is left of that.
@@ -375,7 +380,7 @@ func (c *conversation) look(now time.Time) bool {
 		c.flushLocked(now)
 	}
 	c.askLocked(now)
-	if s.starved {
+	if s.starved && c.affordsLocked() > 0 {
 		signal(c.room)
 	}
 	return true

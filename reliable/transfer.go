@@ -2,6 +2,7 @@ package reliable
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -293,7 +294,12 @@ func (s *Stream) finished(m message) bool {
 	s.completeLocked()
 	s.wakeReaderLocked()
 	broken := in.broken
+	aborted := reset && !s.opener && !s.decided
 	s.mu.Unlock()
+	if aborted && !s.session.control.aborts.Allow() {
+		s.session.CloseWithError(fmt.Errorf("%w: a flood of streams that are reset at once", ErrProtocol))
+		return true
+	}
 	if broken {
 		_ = s.Reset(CodeProtocol)
 	}

@@ -16,7 +16,7 @@
 // be lost; one with a key is sent again until it came (repair.go), and early where a flow has little
 // to send and the path loses packets (thin.go).
 //
-// Errors: ErrClosed, ErrPeerClosed, PeerClosedError, ErrDead, ErrSize, ErrBusy.
+// Errors: ErrClosed, ErrFlood, ErrPeerClosed, PeerClosedError, ErrDead, ErrSize, ErrBusy.
 package link
 
 import (
@@ -28,6 +28,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 var (
@@ -141,6 +143,8 @@ type Link struct {
 	mux   *Mux
 	start time.Time
 	log   *slog.Logger
+
+	demands *rate.Limiter // of the peer
 
 	wake    chan struct{} // capacity 1: a wake-up that is already there is enough
 	done    chan struct{} // closed with err set

@@ -54,9 +54,10 @@ func (m *Mux) Open(cfg Config) (*Link, error) {
 	l := &Link{
 		cfg: cfg, mux: m, start: time.Now(), log: cfg.Logger,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), stopped: make(chan struct{}),
-		opener: newOpener(cfg.RecvKey, cfg.AES),
-		seal:   sealer{aes: cfg.AES, key: newEpochKey(cfg.SendKey, cfg.AES), packets: rekeyPackets},
-		report: report{every: feedbackPackets(cfg.ReceiveBuffer)},
+		opener:  newOpener(cfg.RecvKey, cfg.AES),
+		seal:    sealer{aes: cfg.AES, key: newEpochKey(cfg.SendKey, cfg.AES), packets: rekeyPackets},
+		report:  report{every: feedbackPackets(cfg.ReceiveBuffer)},
+		demands: newDemands(),
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)

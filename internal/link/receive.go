@@ -153,6 +153,7 @@ func (l *Link) receiveControl(b []byte, counter uint64, from netip.AddrPort, now
 	}
 	short := len(b) == shortBytes
 	switch kind := b[0]; {
+	case (kind == kindPing || kind == kindChallenge || kind == kindMessage) && !l.demanded():
 	case kind == kindPing:
 		l.dataAt.Store(0) // the PONG tells the peer; should it be lost, the peer asks again
 		l.reply(kindPong, counter, from)

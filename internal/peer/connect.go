@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"adit/internal/event"
+	"adit/internal/link"
 	"adit/internal/punch"
 	"adit/signal"
 )
@@ -27,6 +28,13 @@ const (
 	controlDied = 8 // in letters only: its sender's process has died, see Tombstones
 )
 
+// A peer whose network changes makes an offer, and again with more candidates: so many at once, and a second, are more
+// than twenty changes in two minutes make.
+const (
+	offerBurst = 100
+	offerRate  = 2
+)
+
 // control takes in a control message of the peer.
 func (e *endpoint) control(b []byte, from netip.AddrPort) {
 	switch {
@@ -41,6 +49,16 @@ func (e *endpoint) control(b []byte, from netip.AddrPort) {
 		default:
 		}
 	case len(b) > 0 && b[0] == controlOffer:
+		if !e.offers.Allow() {
+			why := failf(ClassGone, "the other side is not to be trusted, or is broken", link.ErrFlood, "the session was ended: the other side floods this one with offers")
+			if e.died.CompareAndSwap(nil, why) {
+				e.mu.Lock()
+				l := e.link
+				e.mu.Unlock()
+				go l.Close(closeBroken + "a flood of offers") // a callback of the link's must not wait for it
+			}
+			return
+		}
 		if o, err := parseOffer(b); err == nil {
 			e.offered(o)
 		}

@@ -19,6 +19,8 @@ import (
 	"adit/internal/punch"
 	"adit/reliable"
 	"adit/signal"
+
+	"golang.org/x/time/rate"
 )
 
 // An endpoint is this side's half of a path: sockets, receiver index, candidates, ICE agent.
@@ -44,7 +46,9 @@ type endpoint struct {
 	chosen      chan netip.AddrPort // capacity 1: where the controlling side's choice came from
 	searched    chan struct{}       // closed when no direct path is looked for any more
 
-	died atomic.Pointer[Error] // not nil: the peer's process has, and this side has closed the link for that
+	died atomic.Pointer[Error] // not nil: the peer's process has, or it floods, and this side has closed the link for that
+
+	offers *rate.Limiter // of the peer
 
 	fresh *fresh        // ends the search for addresses when the network changed, until there is a roamer
 	roams chan struct{} // closed when there is one
@@ -87,6 +91,7 @@ func open(cfg Config, stun []string) (*endpoint, error) {
 	e := &endpoint{
 		cfg: cfg, base: b, host: b.host, mux: b.mux, gathered: make(chan struct{}), nat: newNATTalk(), fresh: newFresh(), roams: make(chan struct{}),
 		revealed: make(chan []byte, 1), chosen: make(chan netip.AddrPort, 1), searched: make(chan struct{}),
+		offers: rate.NewLimiter(offerRate, offerBurst),
 	}
 	e.board = newSwitchboard(e.host, e.mux, e.heard, e.probeRelay)
 	var err error

@@ -88,6 +88,8 @@ func ended(err error) error {
 		return failf(ClassAuth, `have "adit peers add" run there with what "adit key" prints here`, ErrUnknown, "the other side ended the session: this machine is not among its known peers any more")
 	case errors.As(err, &told) && strings.HasPrefix(told.Reason, closeBroken):
 		return failf(ClassGone, "have both sides run the same version of adit", err, "the other side ended the session: what it got from here makes no sense to it: %.200s", strings.TrimPrefix(told.Reason, closeBroken))
+	case errors.Is(err, link.ErrFlood):
+		return failf(ClassGone, "the other side is not to be trusted, or is broken", err, "the session was ended: the other side floods this one")
 	case err == nil, errors.Is(err, link.ErrPeerClosed):
 		return nil
 	case errors.Is(err, link.ErrDead):

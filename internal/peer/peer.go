@@ -213,7 +213,7 @@ func (s *Session) lastWord() string {
 	}
 	err := s.ending()
 	var told *link.PeerClosedError
-	if errors.Is(err, ErrUnknown) || errors.Is(err, reliable.ErrProtocol) || errors.As(err, &told) {
+	if errors.Is(err, ErrUnknown) || errors.Is(err, reliable.ErrProtocol) || errors.Is(err, link.ErrFlood) || errors.As(err, &told) {
 		return err.Error()
 	}
 	return ""
