@@ -23,8 +23,8 @@ const (
 	idleRate  = 10_000
 
 	// A client that gives up resets its stream before it is accepted; one that scans ports does so often.
-	abortBurst = 5000
-	abortRate  = 500
+	abortBurst = 1000
+	abortRate  = 100
 )
 
 // A control is the control conversation. What is to be said waits in a queue that no caller blocks

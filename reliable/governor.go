@@ -3,6 +3,15 @@ package reliable
 import (
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// KCP's timeouts may send so many bytes again at once, and a second, in all of a session. The link repairs what is lost,
+// so there is little of it, unless the peer acknowledges nothing.
+const (
+	resendBurst = 2 << 20
+	resendRate  = 2 << 20
 )
 
 // governorTick is how often windows are fitted to the link and segments looked for whose time is out.
@@ -14,12 +23,14 @@ type governor struct {
 	done <-chan struct{}
 	wake chan struct{} // capacity 1: it need not be told twice
 
+	resends *rate.Limiter // in bytes
+
 	mu   sync.Mutex // before conversation.mu
 	list []*conversation
 }
 
 func newGovernor(done <-chan struct{}) *governor {
-	return &governor{done: done, wake: make(chan struct{}, 1)}
+	return &governor{done: done, wake: make(chan struct{}, 1), resends: rate.NewLimiter(resendRate, resendBurst)}
 }
 
 // add takes c on, which is not on the list, until look says that it is done.

@@ -219,7 +219,7 @@ func (c *conversation) output(b []byte, size int) {
 		sn := h.sn() + s.shift
 		h.address(c.id, sn)
 		again := int32(sn-s.next) < 0
-		if again && (int32(sn-s.known) < 0 || s.reported.has(sn, s.una) || s.waits(sn)) {
+		if again && (int32(sn-s.known) < 0 || s.reported.has(sn, s.una) || s.waits(sn) || !c.gov.resends.AllowN(s.flushed, n)) {
 			rest = rest[n:]
 			continue
 		}

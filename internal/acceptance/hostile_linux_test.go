@@ -101,6 +101,7 @@ func attack(t *testing.T, path string, a assault, span time.Duration) string {
 	k := w.keyholder(h)
 	const metrics = 4802
 	fountain := listen(t, h, func(c net.Conn) {
+		_ = c.(*net.TCPConn).SetWriteBuffer(64 << 10) // the kernel would fill megabytes for each stream of the bad peer
 		for {
 			if _, err := c.Write(pattern); err != nil {
 				return

@@ -12,8 +12,8 @@ var ErrFlood = fmt.Errorf("a flood of questions from the peer: %w", ErrClosed)
 
 // A peer that searches a path through a hard NAT asks from hundreds of sockets, several times each.
 const (
-	demandBurst = 20_000
-	demandRate  = 1_000 // a second
+	demandBurst = 8_000
+	demandRate  = 500 // a second
 )
 
 func newDemands() *rate.Limiter { return rate.NewLimiter(demandRate, demandBurst) }

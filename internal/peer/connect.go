@@ -50,7 +50,7 @@ func (e *endpoint) control(b []byte, from netip.AddrPort) {
 		}
 	case len(b) > 0 && b[0] == controlOffer:
 		if !e.offers.Allow() {
-			why := failf(ClassGone, "the other side is not to be trusted, or is broken", link.ErrFlood, "the session was ended: the other side floods this one with offers")
+			why := failf(ClassGone, "the other side is not to be trusted, or is broken", link.ErrFlood, "the session was ended: the other side sends a flood of offers")
 			if e.died.CompareAndSwap(nil, why) {
 				e.mu.Lock()
 				l := e.link

@@ -89,7 +89,7 @@ func ended(err error) error {
 	case errors.As(err, &told) && strings.HasPrefix(told.Reason, closeBroken):
 		return failf(ClassGone, "have both sides run the same version of adit", err, "the other side ended the session: what it got from here makes no sense to it: %.200s", strings.TrimPrefix(told.Reason, closeBroken))
 	case errors.Is(err, link.ErrFlood):
-		return failf(ClassGone, "the other side is not to be trusted, or is broken", err, "the session was ended: the other side floods this one")
+		return failf(ClassGone, "the other side is not to be trusted, or is broken", err, "the session was ended: the other side sends a flood of questions")
 	case err == nil, errors.Is(err, link.ErrPeerClosed):
 		return nil
 	case errors.Is(err, link.ErrDead):
