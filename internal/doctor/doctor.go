@@ -34,7 +34,7 @@ const Limit = 9500 * time.Millisecond
 
 const (
 	rendezvousFor = 4 * time.Second
-	portMapFor    = 4 * time.Second
+	portMapFor    = 9 * time.Second // a slow router; others take some milliseconds
 	relayFor      = 5 * time.Second
 	maxServers    = 8
 )
@@ -85,6 +85,7 @@ func Run(ctx context.Context, cfg Config) *Report {
 		hops = r.stun(ctx)
 	})
 	wg.Wait()
+	r.nameMapping()
 	r.carrier(hops)
 	r.report.clean()
 	r.report.judge()
@@ -164,7 +165,19 @@ func (r *run) ports(ctx context.Context) {
 	case m := <-found:
 		p.External, p.Public = m.External, m.Public()
 	default:
-		p.Error = portmap.ErrRefused.Error()
+		p.Error = portmap.ErrSlow.Error()
+		if err := m.Err(); err != nil {
+			p.Error = err.Error()
+		}
+	}
+}
+
+// nameMapping completes a mapping of a router that does not tell its address by the one that a server saw.
+func (r *run) nameMapping() {
+	p, seen := &r.report.Ports, r.report.IPv4.Public
+	if p.External.IsValid() && p.External.Addr().IsUnspecified() && len(seen) > 0 {
+		p.External = netip.AddrPortFrom(seen[0].Addr(), p.External.Port())
+		p.Public = portmap.Mapping{External: p.External}.Public()
 	}
 }
 

@@ -230,6 +230,7 @@ func (e *endpoint) reason(ctx context.Context, limit time.Duration, failed error
 	case errors.As(failed, &told):
 		return told
 	}
+	e.base.renewMapping() // the next attempt may need it
 	return e.noPath(failed)
 }
 
@@ -242,6 +243,7 @@ func (e *endpoint) afterRelay(r relayResult, direct <-chan result, failed error,
 	if direct == nil {
 		giveUp(nil)
 		if failed != nil {
+			e.base.renewMapping()
 			e.stays(failed)
 		}
 		return p
@@ -252,6 +254,7 @@ func (e *endpoint) afterRelay(r relayResult, direct <-chan result, failed error,
 		defer giveUp(nil)
 		d := <-direct
 		if d.err != nil {
+			e.base.renewMapping()
 			e.stays(d.err)
 			return
 		}

@@ -71,6 +71,7 @@ type endpoint struct {
 	interrupted bool            // the link's state
 	roamer      *roamer         // once the path is up
 	mapped      punch.Candidate // by the router; invalid if not
+	unnamed     uint16          // port of a router that does not tell its address; 0 for none
 	told        netip.AddrPort  // where the last Up event said that packets go
 	direct      netip.AddrPort  // the last direct path
 	burst       bool            // one found a hole
@@ -211,6 +212,30 @@ func (e *endpoint) portMapped(m portmap.Mapping) {
 	c := punch.Candidate{Type: punch.ServerReflexive, Addr: m.External}
 	e.mu.Lock()
 	e.candidates = slices.DeleteFunc(e.candidates, func(o punch.Candidate) bool { return o == e.mapped })
+	e.mapped, e.unnamed = c, 0
+	if m.Unnamed() {
+		e.mapped, e.unnamed = punch.Candidate{}, m.External.Port()
+	}
+	known := slices.Clone(e.candidates)
+	e.mu.Unlock()
+	if !m.Unnamed() {
+		e.found(c)
+		return
+	}
+	for _, o := range known {
+		e.nameMapped(o)
+	}
+}
+
+// nameMapped completes a mapping of a router that does not tell its address by the one that a STUN server saw.
+func (e *endpoint) nameMapped(seen punch.Candidate) {
+	e.mu.Lock()
+	c := punch.Candidate{Type: punch.ServerReflexive, Addr: netip.AddrPortFrom(seen.Addr.Addr(), e.unnamed)}
+	if e.unnamed == 0 || seen.Type != punch.ServerReflexive || !seen.Addr.Addr().Is4() || c.Addr == seen.Addr || c == e.mapped {
+		e.mu.Unlock()
+		return
+	}
+	e.candidates = slices.DeleteFunc(e.candidates, func(o punch.Candidate) bool { return o == e.mapped })
 	e.mapped = c
 	e.mu.Unlock()
 	e.found(c)
@@ -220,7 +245,7 @@ func (e *endpoint) portMapped(m portmap.Mapping) {
 func (e *endpoint) forgetNetwork() {
 	e.mu.Lock()
 	e.candidates = slices.DeleteFunc(e.candidates, func(c punch.Candidate) bool { return c.Type != punch.Relay })
-	e.mapped = punch.Candidate{}
+	e.mapped, e.unnamed = punch.Candidate{}, 0
 	e.mu.Unlock()
 	e.base.tellMapped(e) // the router that is there now may have been quick
 }
@@ -239,6 +264,7 @@ func (e *endpoint) found(c punch.Candidate) {
 	if tell != nil {
 		tell(c)
 	}
+	e.nameMapped(c)
 }
 
 // description is what the peer must know, with the candidates found so far. Those found later go to

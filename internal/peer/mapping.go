@@ -12,6 +12,7 @@ const remapLeast = 5 * time.Second
 // A mapper keeps a port of the router's, as a portmap.Mapper does.
 type mapper interface {
 	Tried() <-chan struct{}
+	Renew()
 	Close() error
 }
 
@@ -33,7 +34,7 @@ func (b *base) openMapper(open func() mapper) {
 
 // portMapped is told of the public port that the router forwards to this side's.
 func (b *base) portMapped(m portmap.Mapping) {
-	if !m.Public() {
+	if !m.Public() && !m.Unnamed() {
 		b.cfg.Logger.Info("the router's own address is not public: it is behind another NAT", "protocol", m.Protocol, "external", m.External)
 		return
 	}
@@ -81,6 +82,15 @@ func (b *base) remap() {
 			m.mapper, m.opened, m.again = m.open(), time.Now(), false
 		}
 	})
+}
+
+// renewMapping asks the router for the port again: no peer got through by it.
+func (b *base) renewMapping() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m := &b.mapping; m.mapper != nil && !m.again {
+		m.mapper.Renew()
+	}
 }
 
 // tried returns what is closed when the router has had its chance; nil if it is not asked.

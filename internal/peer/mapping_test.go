@@ -21,6 +21,8 @@ type fakeMapper struct {
 
 func (m fakeMapper) Tried() <-chan struct{} { return m.tried }
 
+func (m fakeMapper) Renew() {}
+
 func (m fakeMapper) Close() error {
 	time.Sleep(time.Second)
 	m.close()
@@ -86,6 +88,37 @@ func TestRemapSoonAgain(t *testing.T) {
 		b.cancel()
 		b.wg.Wait()
 	})
+}
+
+// A router that maps a port and does not tell its address has the one that STUN servers see.
+func TestMappedWithoutAddress(t *testing.T) {
+	addr := netip.MustParseAddrPort
+	unnamed := portmap.Mapping{Protocol: portmap.UPnP, External: addr("0.0.0.0:7000")}
+	seen := punch.Candidate{Type: punch.ServerReflexive, Addr: addr("198.51.100.1:4000")}
+	six := punch.Candidate{Type: punch.ServerReflexive, Addr: addr("[2001:db8::1]:4000")}
+	want := punch.Candidate{Type: punch.ServerReflexive, Addr: addr("198.51.100.1:7000")}
+	for name, steps := range map[string][]func(*endpoint){
+		"mapped first": {func(e *endpoint) { e.portMapped(unnamed) }, func(e *endpoint) { e.found(six) }, func(e *endpoint) { e.found(seen) }},
+		"seen first":   {func(e *endpoint) { e.found(seen) }, func(e *endpoint) { e.found(six) }, func(e *endpoint) { e.portMapped(unnamed) }},
+	} {
+		e := &endpoint{cfg: Config{Logger: discard}, base: &base{}}
+		var told []punch.Candidate
+		e.onCand = func(c punch.Candidate) { told = append(told, c) }
+		for _, step := range steps {
+			step(e)
+		}
+		if !slices.Contains(told, want) || len(e.candidates) != 3 {
+			t.Errorf("%s: told %v, have %v, want %v among them", name, told, e.candidates, want)
+		}
+		e.portMapped(portmap.Mapping{Protocol: portmap.UPnP, External: addr("203.0.113.5:7000")}) // it tells now
+		if slices.Contains(e.candidates, want) {
+			t.Errorf("%s: the guess is still there: %v", name, e.candidates)
+		}
+		e.forgetNetwork()
+		if len(e.candidates) != 0 {
+			t.Errorf("%s: %v in another network", name, e.candidates)
+		}
+	}
 }
 
 // Who waits for its peer finds out where it is in another network, and tells nothing of the one before.

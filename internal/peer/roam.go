@@ -261,6 +261,7 @@ func (r *roamer) enter(s link.State) {
 			r.probeRelays()
 		}
 		r.reallocate() // the server may have been restarted, or be gone
+		r.e.base.renewMapping()
 		if r.client != nil && !r.e.carries() {
 			r.e.carryVia(r.relaying, r.client, r.carryID)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,8 @@ type router struct {
 	err     error
 	added   []time.Duration // when
 	removed int
+	checked int
+	forgot  bool
 }
 
 func (*router) protocol() Protocol { return PCP }
@@ -27,7 +30,15 @@ func (r *router) add(_ context.Context, _, external int) (netip.AddrPort, time.D
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.added = append(r.added, time.Since(r.began))
+	r.forgot = r.forgot && r.err != nil
 	return netip.AddrPortFrom(netip.MustParseAddr("20.0.0.1"), uint16(external)), time.Hour, r.err
+}
+
+func (r *router) check(context.Context, int, int) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.checked++
+	return r.forgot, r.err
 }
 
 func (r *router) remove(context.Context, int, int) error {
@@ -43,17 +54,24 @@ func (r *router) fail(err error) {
 	r.err = err
 }
 
+// keepAt has a Mapper keep the port at r, after the first time that it asked. hear is an announcement.
+func keepAt(t *testing.T, r *router) (ended chan bool, hear func(), cancel context.CancelFunc) {
+	heard := make(chan func(), 1)
+	m := &Mapper{cfg: Config{Port: 4000}, log: slog.New(slog.DiscardHandler), found: func(Mapping) {}, tried: make(chan struct{}), renew: make(chan struct{}, 1)}
+	m.listen = func(ctx context.Context, _ netip.Addr, f func()) { heard <- f; <-ctx.Done() }
+	ctx, cancel := context.WithCancel(t.Context())
+	ended = make(chan bool, 1)
+	r.began = time.Now()
+	go func() {
+		worked, _ := m.keep(ctx, netip.Addr{}, r, new(Mapping))
+		ended <- worked
+	}()
+	synctest.Wait()
+	return ended, <-heard, cancel
+}
+
 // TestKeep: a router that does not answer has until the end of the mapping's lifetime.
 func TestKeep(t *testing.T) {
-	keep := func(t *testing.T, r *router) (ended chan bool, cancel context.CancelFunc) {
-		m := &Mapper{cfg: Config{Port: 4000}, log: slog.New(slog.DiscardHandler), found: func(Mapping) {}, tried: make(chan struct{})}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended = make(chan bool, 1)
-		r.began = time.Now()
-		go func() { ended <- m.keep(ctx, r, new(Mapping)) }()
-		synctest.Wait()
-		return ended, cancel
-	}
 	for _, c := range []struct {
 		name  string
 		err   error         // of renewals
@@ -68,7 +86,7 @@ func TestKeep(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := new(router)
-				ended, cancel := keep(t, r)
+				ended, _, cancel := keepAt(t, r)
 				defer cancel()
 				r.fail(c.err)
 				if c.until > 0 {
@@ -98,5 +116,82 @@ func TestKeep(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestRestart: a router that has forgotten the mapping is asked at once when it says so, soon when it does not, and a
+// router that is away meanwhile is waited for.
+func TestRestart(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		err   error // for a minute
+		heard bool
+		want  time.Duration // after that minute
+	}{
+		{"announced", nil, true, 0},
+		{"checked", nil, false, checkEvery},
+		{"away, then announced", os.ErrDeadlineExceeded, true, 0},
+		{"away, then checked", os.ErrDeadlineExceeded, false, checkEvery},
+		{"closed, then checked", syscall.ECONNREFUSED, false, checkEvery},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := new(router)
+				ended, hear, cancel := keepAt(t, r)
+				defer cancel()
+				r.fail(c.err)
+				time.Sleep(time.Minute + time.Second)
+				synctest.Wait()
+				back := time.Since(r.began)
+				r.mu.Lock()
+				r.err, r.forgot = nil, true
+				r.mu.Unlock()
+				if c.heard {
+					hear()
+					hear() // there may be several
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				r.mu.Lock()
+				last := r.added[len(r.added)-1]
+				if last < back || last > back+c.want || r.forgot || len(r.added) > 4 {
+					t.Errorf("back after %v, asked at %v, want within %v", back, r.added, c.want)
+				}
+				r.mu.Unlock()
+				if len(ended) > 0 {
+					t.Error("gave up")
+				}
+				cancel()
+				<-ended
+			})
+		})
+	}
+}
+
+// TestEpoch is RFC 6887 §8.5.
+func TestEpoch(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		was     uint32
+		elapsed time.Duration
+		now     uint32
+		want    bool
+	}{
+		{"goes on", 1000, 100 * time.Second, 1100, false},
+		{"drifts", 1000, 1600 * time.Second, 2530, false},
+		{"a reply overtaken", 1000, 0, 999, false},
+		{"restarted", 1000, 60 * time.Second, 3, true},
+		{"restarted, and up for longer than before", 10, 1000 * time.Second, 300, true},
+		{"set to the time of day", 50, 60 * time.Second, 1764000000, true},
+		{"stands still", 5, time.Hour, 5, true},
+	} {
+		now := time.Now()
+		var e epoch
+		if e.restarted(now, c.was) {
+			t.Errorf("%s: restarted before it was seen", c.name)
+		}
+		if got := e.restarted(now.Add(c.elapsed), c.now); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
 	}
 }

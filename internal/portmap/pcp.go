@@ -23,25 +23,32 @@ const (
 type pcp struct {
 	gateway, local netip.Addr
 	nonce          [12]byte
+	epoch          epoch
 }
 
 func (p *pcp) protocol() Protocol { return PCP }
 
 // probePCP sends ANNOUNCE (RFC 6887 §14.1), which every server answers.
 func probePCP(ctx context.Context, gateway, local netip.Addr) (method, error) {
-	request := pcpRequest(pcpAnnounce, 0, local)
-	err := exchange(ctx, gateway, request, func(b []byte) (bool, error) {
+	p := &pcp{gateway: gateway, local: local, nonce: randomNonce()}
+	if _, err := p.check(ctx, 0, 0); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// check looks at the router's epoch.
+func (p *pcp) check(ctx context.Context, _, _ int) (forgotten bool, _ error) {
+	err := exchange(ctx, p.gateway, pcpRequest(pcpAnnounce, 0, p.local), func(b []byte) (bool, error) {
 		code, _, ok := parsePCP(b, pcpAnnounce)
 		if !ok {
 			// A NAT-PMP server answers with its own version and "unsupported" (RFC 6887 §9).
 			return len(b) >= 4 && b[0] == 0, fmt.Errorf("a server of NAT-PMP: %w", ErrNone)
 		}
+		forgotten = code == 0 && p.epoch.restarted(time.Now(), pcpEpoch(b))
 		return true, pcpError(code)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &pcp{gateway, local, randomNonce()}, nil
+	return forgotten, err
 }
 
 func (p *pcp) add(ctx context.Context, port, external int) (addr netip.AddrPort, life time.Duration, err error) {
@@ -55,6 +62,7 @@ func (p *pcp) add(ctx context.Context, port, external int) (addr netip.AddrPort,
 			return false, nil
 		}
 		addr, life = mapped, seconds
+		p.epoch = epoch{true, time.Now(), pcpEpoch(b)}
 		return true, pcpError(code)
 	})
 	if err == nil && (addr.Port() == 0 || life <= 0) {
@@ -109,6 +117,9 @@ func parsePCP(b []byte, opcode byte) (code byte, life time.Duration, ok bool) {
 	}
 	return b[3], time.Duration(binary.BigEndian.Uint32(b[4:])) * time.Second, true
 }
+
+// pcpEpoch is the Epoch Time of a response that parsePCP took.
+func pcpEpoch(b []byte) uint32 { return binary.BigEndian.Uint32(b[8:]) }
 
 func pcpError(code byte) error {
 	names := [...]string{2: "not authorized", 3: "malformed request", 4: "unsupported opcode", 5: "unsupported option",

@@ -2,10 +2,13 @@
 // (RFC 6887), NAT-PMP (RFC 6886) or UPnP IGD, keeps the mapping alive and removes it at the end.
 //
 //	Open ── probe all three at once ── the first that maps, in that order ── found(Mapping)
-//	                                      └─ renewed at half its lifetime; lost and searched again
+//	                                      ├─ renewed at half its lifetime, and at once when the router says or
+//	                                      │  shows that it has forgotten it, or on Renew
+//	                                      └─ lost and searched again
 //
-// The local network is taken for hostile: only the default gateway is talked to and believed, answers
-// must fit requests, descriptions are fetched from the gateway's own address without redirects or
+// Routers are taken for sloppy: of what they send only what matters is read, and what they refuse is asked
+// for in another way. The local network is taken for hostile: only the default gateway is talked to and
+// believed, answers must fit requests, descriptions are fetched from the gateway's own address and without
 // proxies, and everything read is bounded.
 package portmap
 
@@ -18,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -38,6 +42,10 @@ var (
 	ErrGateway = errors.New("there is no default gateway")
 	// ErrRefused is a router that speaks a protocol and does not map.
 	ErrRefused = errors.New("the router refuses to map the port")
+	// ErrSlow is a router that speaks a protocol and did not answer in time.
+	ErrSlow = errors.New("the router answers too slowly")
+	// ErrUnreadable is a router that offers UPnP, with a description of which nothing can be made.
+	ErrUnreadable = errors.New("the router's UPnP description is unreadable")
 )
 
 // Config says what to map. Port is required.
@@ -50,8 +58,12 @@ type Config struct {
 // A Mapping is a public UDP port that leads to the local one.
 type Mapping struct {
 	Protocol Protocol
-	External netip.AddrPort // it may lie behind a further NAT: see Public
+	External netip.AddrPort // it may lie behind a further NAT: see Public; 0.0.0.0 if the router does not tell
 }
+
+// Unnamed reports whether the router has mapped the port and does not tell its address. What a STUN server
+// sees is the likeliest.
+func (m Mapping) Unnamed() bool { return m.External.IsValid() && m.External.Addr().IsUnspecified() }
 
 // Public reports whether the external address is one that the internet can reach, as far as an address
 // can tell: a router behind a carrier's NAT maps to a private or shared one (RFC 6598).
@@ -65,8 +77,12 @@ var shared = netip.MustParsePrefix("100.64.0.0/10")
 const (
 	wantLifetime  = 2 * time.Hour
 	leastRenew    = 30 * time.Second
-	searchAgain   = 5 * time.Minute // after there was none
+	searchAgain   = 5 * time.Minute  // after there was none
+	checkEvery    = 45 * time.Second // whether the router still has the mapping
 	probeFor      = 3 * time.Second
+	slowFor       = 8 * time.Second // the same for a router that has begun to answer
+	answerFor     = 6 * time.Second // of one HTTP request
+	addFor        = 10 * time.Second
 	preferFor     = 200 * time.Millisecond // how long a better protocol may answer after a worse one did
 	removeFor     = time.Second
 	portTries     = 4 // external ports tried with UPnP when the wanted one is taken
@@ -78,16 +94,21 @@ type Mapper struct {
 	cfg    Config
 	log    *slog.Logger
 	found  func(Mapping)
+	listen func(ctx context.Context, gateway netip.Addr, heard func()) // for announcements
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	once   sync.Once
 	tried  chan struct{}
+	renew  chan struct{} // capacity 1: one request to renew is as good as several
+
+	mu  sync.Mutex
+	err error // of the last try
 }
 
 // Open begins in the background and returns at once. found is called for the mapping and whenever its
 // external address changes, from one goroutine; it must not call Close.
 func Open(cfg Config, found func(Mapping)) *Mapper {
-	m := &Mapper{cfg: cfg, log: cfg.Logger, found: found, tried: make(chan struct{})}
+	m := &Mapper{cfg: cfg, log: cfg.Logger, found: found, listen: listen, tried: make(chan struct{}), renew: make(chan struct{}, 1)}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -107,28 +128,63 @@ func (m *Mapper) Close() error {
 	return nil
 }
 
+// Err says why there is no mapping: ErrNone, ErrGateway, ErrRefused, ErrSlow, ErrUnreadable or what else went
+// wrong; nil if there is one, or nothing is known yet.
+func (m *Mapper) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
+
+func (m *Mapper) setErr(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.err = err
+}
+
+// Renew asks the router for the mapping again, at once: a peer could not be reached over it, and the router may
+// have forgotten it. It does not block.
+func (m *Mapper) Renew() {
+	select {
+	case m.renew <- struct{}{}:
+	default:
+	}
+}
+
 // A method is a protocol that the gateway was seen to speak.
 type method interface {
 	protocol() Protocol
 	// add makes or renews the mapping and returns how long it lives.
 	add(ctx context.Context, port, external int) (netip.AddrPort, time.Duration, error)
+	// check asks, more cheaply than add, whether the router has forgotten the mapping. An error says nothing.
+	check(ctx context.Context, port, external int) (forgotten bool, err error)
 	// remove removes what add mapped, or may have mapped. Mappings of others stay.
 	remove(ctx context.Context, port, external int) error
 }
 
 func (m *Mapper) run(ctx context.Context) {
 	var last Mapping
+	// Nobody waits longer than this for a router that is slow.
+	late := time.AfterFunc(probeFor+time.Second, func() { m.once.Do(func() { close(m.tried) }) })
+	defer late.Stop()
 	for ctx.Err() == nil {
 		wait := searchAgain
 		gateway, local, err := route(m.cfg.Gateway)
 		if err == nil {
-			for _, x := range probe(ctx, gateway, local, preferFor) {
-				if m.keep(ctx, x, &last) {
+			var methods []method
+			methods, err = probe(ctx, gateway, local, preferFor)
+			for _, x := range methods {
+				var worked bool
+				if worked, err = m.keep(ctx, gateway, x, &last); worked {
 					wait = leastRenew // it worked for a while
 					break
 				}
 			}
 		}
+		if errors.Is(err, ErrSlow) || silent(err) {
+			wait = leastRenew
+		}
+		m.setErr(err)
 		m.once.Do(func() { close(m.tried) })
 		t := time.NewTimer(wait)
 		select {
@@ -140,43 +196,73 @@ func (m *Mapper) run(ctx context.Context) {
 }
 
 // keep maps the port by x until that fails. A router that is silent is asked again until the mapping's lifetime
-// is over. It reports whether it ever worked.
-func (m *Mapper) keep(ctx context.Context, x method, last *Mapping) bool {
+// is over. It reports whether it ever worked, and what ended it.
+func (m *Mapper) keep(ctx context.Context, gateway netip.Addr, x method, last *Mapping) (worked bool, _ error) {
 	external := m.cfg.Port
-	worked := false
 	var expires time.Time
+	listening, stop := context.WithCancel(ctx)
+	defer stop()
 	for {
-		limited, cancel := context.WithTimeout(ctx, probeFor)
+		limited, cancel := context.WithTimeout(ctx, addFor)
 		addr, life, err := x.add(limited, m.cfg.Port, external)
 		cancel()
 		wait := leastRenew
 		switch {
 		case err == nil:
+			if !worked && x.protocol() != UPnP {
+				m.wg.Go(func() { m.listen(listening, gateway, m.Renew) })
+			}
 			worked, external, expires = true, int(addr.Port()), time.Now().Add(life)
 			wait = max(life/2, leastRenew)
 			m.tell(Mapping{x.protocol(), addr}, life, last)
-		case worked && silent(err) && time.Now().Before(expires) && ctx.Err() == nil:
+		case worked && !errors.Is(err, ErrRefused) && time.Now().Before(expires) && ctx.Err() == nil:
 			m.log.Debug("port mapping not renewed", "protocol", x.protocol(), "err", err)
 		default:
 			m.log.Debug("port mapping failed", "protocol", x.protocol(), "err", err)
-			if worked || ctx.Err() != nil {
+			if worked || ctx.Err() != nil || silent(err) {
 				m.remove(x, external)
 			}
-			return worked
+			return worked, err
 		}
-		t := time.NewTimer(wait)
+		if !m.rest(ctx, x, external, wait) {
+			m.remove(x, external)
+			return worked, nil
+		}
+	}
+}
+
+// rest waits until the mapping is to be asked for again: so long, or until the router shows or says that it
+// may have forgotten it, or Renew is called. It reports false if ctx ends.
+func (m *Mapper) rest(ctx context.Context, x method, external int, wait time.Duration) bool {
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			t.Stop()
-			m.remove(x, external)
-			return worked
-		case <-t.C:
+			return false
+		case <-over.C:
+			return true
+		case <-m.renew:
+			return true
+		case <-check.C:
+		}
+		limited, cancel := context.WithTimeout(ctx, probeFor)
+		forgotten, err := x.check(limited, m.cfg.Port, external)
+		cancel()
+		if err != nil {
+			m.log.Debug("port mapping not checked", "protocol", x.protocol(), "err", err)
+		} else if forgotten {
+			m.log.Debug("the router has forgotten the port mapping", "protocol", x.protocol())
+			return true
 		}
 	}
 }
 
 // tell reports a mapping that differs from the last.
 func (m *Mapper) tell(now Mapping, life time.Duration, last *Mapping) {
+	m.setErr(nil)
 	if now == *last {
 		return
 	}
@@ -201,48 +287,50 @@ func (m *Mapper) remove(x method, external int) {
 }
 
 // probe asks the gateway what it speaks and returns that, best first. Once one has answered, the others
-// get so much more time.
-func probe(ctx context.Context, gateway, local netip.Addr, more time.Duration) []method {
-	ctx, cancel := context.WithTimeout(ctx, probeFor)
+// get so much more time. If there is none, the error says why.
+func probe(ctx context.Context, gateway, local netip.Addr, more time.Duration) ([]method, error) {
+	ctx, cancel := context.WithTimeout(ctx, slowFor)
 	defer cancel()
 	probes := []func(context.Context, netip.Addr, netip.Addr) (method, error){probePCP, probePMP, probeUPnP}
 	type answer struct {
 		rank int
 		m    method
+		err  error
 	}
 	answers := make(chan answer, len(probes))
 	for i, p := range probes {
 		go func() { // ends with ctx, which ends with this call
 			x, err := p(ctx, gateway, local)
-			if err != nil {
-				x = nil
-			}
-			answers <- answer{i, x}
+			answers <- answer{i, x, err}
 		}()
 	}
 	ranked := make([]method, len(probes))
+	why := ErrNone
 	var hurry <-chan time.Time
 	for range probes {
+		var a answer
 		select {
-		case a := <-answers:
-			ranked[a.rank] = a.m
-			if a.m != nil && hurry == nil {
-				hurry = time.After(more)
-			}
+		case a = <-answers:
 		case <-hurry:
 			cancel()
 			hurry = nil
-			a := <-answers
+			a = <-answers
+		}
+		switch {
+		case a.err == nil:
 			ranked[a.rank] = a.m
+			if hurry == nil {
+				hurry = time.After(more)
+			}
+		case errors.Is(a.err, ErrSlow), errors.Is(a.err, ErrUnreadable), errors.Is(a.err, ErrRefused):
+			why = a.err
 		}
 	}
-	got := ranked[:0]
-	for _, x := range ranked {
-		if x != nil {
-			got = append(got, x)
-		}
+	got := slices.DeleteFunc(ranked, func(x method) bool { return x == nil })
+	if len(got) == 0 {
+		return nil, why
 	}
-	return got
+	return got, nil
 }
 
 // A Report says what a gateway speaks.
@@ -252,21 +340,19 @@ type Report struct {
 }
 
 // Survey asks the gateway, the default one if it is the zero Addr, what it speaks. It takes up to three
-// seconds and maps nothing.
+// seconds, eight with a router that begins to answer and does not end, and maps nothing.
 func Survey(ctx context.Context, gateway netip.Addr) (Report, error) {
 	gateway, local, err := route(gateway)
 	if err != nil {
 		return Report{}, err
 	}
 	r := Report{Gateway: gateway}
-	// It reports all, so the slow ones get their time too: UPnP takes four round trips and some XML.
-	for _, x := range probe(ctx, gateway, local, probeFor) {
+	// It reports all, so the slow ones get their time too: UPnP takes four round trips and some text.
+	methods, err := probe(ctx, gateway, local, probeFor)
+	for _, x := range methods {
 		r.Protocols = append(r.Protocols, x.protocol())
 	}
-	if len(r.Protocols) == 0 {
-		return r, ErrNone
-	}
-	return r, nil
+	return r, err
 }
 
 // route returns the gateway, looked up if it is not given, and the local address that it sees.

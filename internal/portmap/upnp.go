@@ -2,263 +2,167 @@ package portmap
 
 import (
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
 	"net/netip"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-const (
-	ssdpPort = 1900
-	mostXML  = 256 << 10
-
-	errorConflict  = 718 // ConflictInMappingEntry
-	errorSamePorts = 724 // SamePortValuesRequired
-	errorPermanent = 725 // OnlyPermanentLeasesSupported
-)
-
-var ssdpGroup = netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), ssdpPort)
-
-// upnp maps by a WANIPConnection or WANPPPConnection service of UPnP IGD. Many routers let anybody remove
-// anybody's mapping, so it remembers which ones are its own.
+// upnp maps by a WANIPConnection or WANPPPConnection service of UPnP IGD. Many routers let any host remove any
+// mapping, so it remembers which ones are its own.
 type upnp struct {
-	local   netip.Addr
-	client  *http.Client
-	service string // its type
-	control *url.URL
-	lease   time.Duration
-	own     map[int]struct{} // external ports that are mapped, or may be: there was no answer
+	gateway, local netip.Addr
+	client         *http.Client
+	services       []service       // the one that mapped, or is most likely to, first
+	lease          time.Duration   // that the router took last
+	own            map[int]service // external ports that are mapped, or may be: there was no answer
 }
 
 func (u *upnp) protocol() Protocol { return UPnP }
 
 func probeUPnP(ctx context.Context, gateway, local netip.Addr) (method, error) {
-	at, err := search(ctx, gateway)
-	if err != nil {
+	u := &upnp{gateway: gateway, local: local, client: gatewayClient(gateway), lease: leases[0], own: make(map[int]service)}
+	if err := u.find(ctx); err != nil {
 		return nil, err
-	}
-	u := &upnp{local: local, client: gatewayClient(gateway), lease: wantLifetime}
-	if err := u.describe(ctx, gateway, at); err != nil {
-		return nil, fmt.Errorf("UPnP description of %v: %w", gateway, err)
 	}
 	return u, nil
 }
 
-// search finds the address of the gateway's description by SSDP (UPnP Device Architecture §1.3). Only
-// what the gateway says of itself counts.
-func search(ctx context.Context, gateway netip.Addr) (*url.URL, error) {
-	c, err := net.ListenUDP("udp4", nil)
+// find looks for the router's services and puts those that are connected first, those that are not last.
+func (u *upnp) find(ctx context.Context) error {
+	found, err := discover(ctx, u.client, u.gateway)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer stop()
-	wait := 250 * time.Millisecond
-	buf := make([]byte, 2048)
-	for range 3 {
-		for _, to := range []netip.AddrPort{netip.AddrPortFrom(gateway, ssdpPort), ssdpGroup} {
-			for _, target := range []string{"InternetGatewayDevice:1", "InternetGatewayDevice:2"} {
-				// A network without multicast routes refuses; the other way is enough.
-				_, _ = c.WriteToUDPAddrPort([]byte("M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\n"+
-					"MX: 1\r\nST: urn:schemas-upnp-org:device:"+target+"\r\n\r\n"), to)
+	if len(found) > 1 {
+		rank := make(map[service]int)
+		for _, s := range found {
+			r, err := u.call(ctx, s, "GetStatusInfo", nil)
+			switch status := strings.ToLower(r["newconnectionstatus"]); {
+			case err != nil || status == "":
+				rank[s] = 1
+			case status != "connected":
+				rank[s] = 2
 			}
 		}
-		_ = c.SetReadDeadline(time.Now().Add(wait))
-		wait *= 2
-		for {
-			n, from, err := c.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				break
-			}
-			if from.Addr().Unmap() != gateway {
-				continue
-			}
-			if at, ok := location(string(buf[:n]), gateway); ok {
-				return at, nil
-			}
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
+		slices.SortStableFunc(found, func(a, b service) int { return rank[a] - rank[b] })
 	}
-	return nil, ErrNone
+	u.services = found
+	return nil
 }
 
-// location reads the LOCATION of an SSDP answer, which must be on the gateway itself.
-func location(answer string, gateway netip.Addr) (*url.URL, bool) {
-	status, rest, _ := strings.Cut(answer, "\r\n")
-	if !strings.HasPrefix(status, "HTTP/1.") || !strings.Contains(status, " 200") {
-		return nil, false
+// add tries one service after the other. A router that has restarted may have its services elsewhere, so they
+// are looked for again if none is there any more.
+func (u *upnp) add(ctx context.Context, port, external int) (netip.AddrPort, time.Duration, error) {
+	mapped, life, err := u.addAny(ctx, port, external)
+	if err != nil && !errors.Is(err, ErrRefused) && !silent(err) && u.find(ctx) == nil {
+		mapped, life, err = u.addAny(ctx, port, external)
 	}
-	for line := range strings.SplitSeq(rest, "\r\n") {
-		name, value, ok := strings.Cut(line, ":")
-		if !ok || !strings.EqualFold(name, "location") {
+	return mapped, life, err
+}
+
+func (u *upnp) addAny(ctx context.Context, port, external int) (netip.AddrPort, time.Duration, error) {
+	var first error
+	for i, s := range u.services {
+		at, err := u.addTo(ctx, s, port, external)
+		if err != nil {
+			if first == nil || errors.Is(err, ErrRefused) && !errors.Is(first, ErrRefused) {
+				first = err
+			}
 			continue
 		}
-		at, err := url.Parse(strings.TrimSpace(value))
-		return at, err == nil && onGateway(at, gateway)
-	}
-	return nil, false
-}
-
-func onGateway(u *url.URL, gateway netip.Addr) bool {
-	a, err := netip.ParseAddr(u.Hostname())
-	return err == nil && a == gateway && u.Scheme == "http" && u.User == nil
-}
-
-// gatewayClient talks to the gateway and nobody else, whatever a description or a redirect says.
-func gatewayClient(gateway netip.Addr) *http.Client {
-	return &http.Client{
-		Timeout:       probeFor,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("a redirect is not followed") },
-		Transport: &http.Transport{
-			DisableKeepAlives:      true,
-			MaxResponseHeaderBytes: 16 << 10,
-			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				to, err := netip.ParseAddrPort(addr)
-				if err != nil || to.Addr() != gateway {
-					return nil, fmt.Errorf("%s is not the gateway", addr)
-				}
-				var d net.Dialer
-				return d.DialContext(ctx, network, addr)
-			},
-		},
-	}
-}
-
-type device struct {
-	Services []struct {
-		Type    string `xml:"serviceType"`
-		Control string `xml:"controlURL"`
-	} `xml:"serviceList>service"`
-	Devices []device `xml:"deviceList>device"`
-}
-
-// describe fetches the description and looks for the service that maps ports.
-func (u *upnp) describe(ctx context.Context, gateway netip.Addr, at *url.URL) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
-	if err != nil {
-		return err
-	}
-	resp, err := u.client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("HTTP status %d", resp.StatusCode)
-	}
-	var root struct {
-		Base   string `xml:"URLBase"`
-		Device device `xml:"device"`
-	}
-	if err := xml.NewDecoder(http.MaxBytesReader(nil, resp.Body, mostXML)).Decode(&root); err != nil {
-		return err
-	}
-	base := at
-	if b, err := url.Parse(root.Base); root.Base != "" && err == nil && onGateway(b, gateway) {
-		base = b
-	}
-	return u.pick(root.Device, base, gateway)
-}
-
-// pick takes the first service that maps ports, WANIPConnection:2 before others.
-func (u *upnp) pick(d device, base *url.URL, gateway netip.Addr) error {
-	for _, want := range []string{"WANIPConnection:2", "WANIPConnection:1", "WANPPPConnection:1"} {
-		want = "urn:schemas-upnp-org:service:" + want
-		if control := find(d, want, 0); control != "" {
-			ref, err := url.Parse(control)
-			if err != nil {
-				continue
-			}
-			if ref = base.ResolveReference(ref); !onGateway(ref, gateway) {
-				continue
-			}
-			u.service, u.control = want, ref
-			return nil
+		u.services = slices.Insert(slices.Delete(u.services, i, i+1), 0, s)
+		life := u.lease
+		if life == 0 {
+			life = wantLifetime // it stays; renewed all the same, for routers that restart
 		}
+		return netip.AddrPortFrom(u.externalIP(ctx, s), uint16(at)), life, nil
 	}
-	return ErrNone
+	return netip.AddrPort{}, 0, first
 }
 
-func find(d device, service string, depth int) string {
-	for _, s := range d.Services {
-		if s.Type == service && s.Control != "" {
-			return s.Control
-		}
-	}
-	if depth < 4 {
-		for _, sub := range d.Devices {
-			if c := find(sub, service, depth+1); c != "" {
-				return c
-			}
-		}
-	}
-	return ""
-}
-
-func (u *upnp) add(ctx context.Context, port, external int) (netip.AddrPort, time.Duration, error) {
-	ip, err := u.externalIP(ctx)
-	if err != nil {
-		return netip.AddrPort{}, 0, err
-	}
-	for try := range portTries {
-		err = u.addPort(ctx, port, external)
-		var soap *soapError
-		if errors.As(err, &soap) && soap.code == errorPermanent && u.lease > 0 {
-			u.lease = 0
-			err = u.addPort(ctx, port, external)
-		}
+// addTo asks one service in all ways that make sense and returns the external port.
+func (u *upnp) addTo(ctx context.Context, s service, port, external int) (int, error) {
+	w := walk{lease: max(slices.Index(leases[:], u.lease), 0), external: external, internal: port}
+	for {
+		err := u.addPort(ctx, s, &w)
 		if err == nil {
-			life := u.lease
-			if life == 0 {
-				life = wantLifetime // it stays; renewed all the same, for routers that restart
+			u.lease = leases[w.lease]
+			return w.external, nil
+		}
+		var soap *soapError
+		if !errors.As(err, &soap) {
+			return 0, err // no answer, or none of the service's
+		}
+		if soap.code == errorConflict && u.entry(ctx, s, port, w.external) == entryOurs {
+			// Some routers have a mapping that is there already for another one's.
+			if u.removePort(ctx, s, w.external) == nil && u.addPort(ctx, s, &w) == nil {
+				return w.external, nil
 			}
-			return netip.AddrPortFrom(ip, uint16(external)), life, nil
 		}
-		if !errors.As(err, &soap) || soap.code != errorConflict && soap.code != errorSamePorts || try == portTries-1 {
-			break
-		}
-		if external = randomPort(); soap.code == errorSamePorts {
-			external = port
+		if !w.next(soap.code) {
+			return 0, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}
-	return netip.AddrPort{}, 0, fmt.Errorf("%w: %w", ErrRefused, err)
 }
 
-func (u *upnp) addPort(ctx context.Context, port, external int) error {
-	_, before := u.own[external]
-	if u.own == nil {
-		u.own = make(map[int]struct{})
-	}
-	u.own[external] = struct{}{} // even if the answer is lost
-	_, err := u.call(ctx, "AddPortMapping", [][2]string{
-		{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(external)}, {"NewProtocol", "UDP"},
-		{"NewInternalPort", strconv.Itoa(port)}, {"NewInternalClient", u.local.String()}, {"NewEnabled", "1"},
-		{"NewPortMappingDescription", "adit"}, {"NewLeaseDuration", strconv.Itoa(int(u.lease / time.Second))},
+func (u *upnp) addPort(ctx context.Context, s service, w *walk) error {
+	_, before := u.own[w.external]
+	u.own[w.external] = s // even if the answer is lost
+	_, err := u.call(ctx, s, "AddPortMapping", [][2]string{
+		{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(w.external)}, {"NewProtocol", "UDP"},
+		{"NewInternalPort", strconv.Itoa(w.internal)}, {"NewInternalClient", u.local.String()}, {"NewEnabled", "1"},
+		{"NewPortMappingDescription", "adit"}, {"NewLeaseDuration", strconv.Itoa(int(leases[w.lease] / time.Second))},
 	})
 	var soap *soapError
 	if errors.As(err, &soap) && (!before || soap.code == errorConflict) {
-		delete(u.own, external) // it was not mapped, or is somebody else's by now
+		delete(u.own, w.external) // it was not mapped, or is another host's by now
 	}
 	return err
+}
+
+// An entry is what a router says of a mapping.
+type entry int
+
+const (
+	entryUnknown entry = iota // it does not say
+	entryOurs
+	entryGone // or another host's
+)
+
+// entry asks for the mapping of an external port.
+func (u *upnp) entry(ctx context.Context, s service, port, external int) entry {
+	r, err := u.call(ctx, s, "GetSpecificPortMappingEntry", [][2]string{
+		{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(external)}, {"NewProtocol", "UDP"},
+	})
+	var soap *soapError
+	switch {
+	case errors.As(err, &soap) && soap.code == errorNoEntry:
+		return entryGone
+	case err != nil || r["newinternalclient"] == "":
+		return entryUnknown
+	case r["newinternalclient"] == u.local.String() && r["newinternalport"] == strconv.Itoa(port):
+		return entryOurs
+	}
+	return entryGone
+}
+
+// check asks for the entry of the mapping. A router that cannot tell has not forgotten it.
+func (u *upnp) check(ctx context.Context, port, external int) (forgotten bool, err error) {
+	s, ok := u.own[external]
+	return !ok || u.entry(ctx, s, port, external) == entryGone, nil
 }
 
 // remove removes all that is its own, whatever external is.
 func (u *upnp) remove(ctx context.Context, _, _ int) error {
 	var first error
-	for external := range u.own {
-		_, err := u.call(ctx, "DeletePortMapping", [][2]string{
-			{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(external)}, {"NewProtocol", "UDP"},
-		})
-		if first == nil {
+	for external, s := range u.own {
+		if err := u.removePort(ctx, s, external); first == nil {
 			first = err
 		}
 	}
@@ -266,19 +170,27 @@ func (u *upnp) remove(ctx context.Context, _, _ int) error {
 	return first
 }
 
-func (u *upnp) externalIP(ctx context.Context) (netip.Addr, error) {
-	r, err := u.call(ctx, "GetExternalIPAddress", nil)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	a, err := netip.ParseAddr(strings.TrimSpace(r.External))
-	if err != nil || !a.Is4() || a.IsUnspecified() {
-		return netip.Addr{}, fmt.Errorf("the router knows no external address: %w", ErrRefused)
-	}
-	return a, nil
+func (u *upnp) removePort(ctx context.Context, s service, external int) error {
+	_, err := u.call(ctx, s, "DeletePortMapping", [][2]string{
+		{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(external)}, {"NewProtocol", "UDP"},
+	})
+	return err
 }
 
-// A soapError is what a service says of a call that failed.
+// externalIP returns the router's address, 0.0.0.0 if it names none.
+func (u *upnp) externalIP(ctx context.Context, s service) netip.Addr {
+	r, err := u.call(ctx, s, "GetExternalIPAddress", nil)
+	if err != nil {
+		return netip.IPv4Unspecified()
+	}
+	a, err := netip.ParseAddr(r["newexternalipaddress"])
+	if err != nil || !a.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return a
+}
+
+// A soapError is what a service says of a call that failed. The code is 0 if it gives none.
 type soapError struct {
 	code   int
 	reason string
@@ -286,41 +198,45 @@ type soapError struct {
 
 func (e *soapError) Error() string { return fmt.Sprintf("UPnP error %d %.80q", e.code, e.reason) }
 
-type soapResponse struct {
-	External string `xml:"Body>GetExternalIPAddressResponse>NewExternalIPAddress"`
-	Code     int    `xml:"Body>Fault>detail>UPnPError>errorCode"`
-	Reason   string `xml:"Body>Fault>detail>UPnPError>errorDescription"`
-}
-
-// call does a SOAP action (UPnP Device Architecture §3.2).
-func (u *upnp) call(ctx context.Context, action string, args [][2]string) (*soapResponse, error) {
+// call does a SOAP action (UPnP Device Architecture §3.2) and returns the elements of the answer.
+func (u *upnp) call(ctx context.Context, s service, action string, args [][2]string) (map[string]string, error) {
 	var b strings.Builder
 	b.WriteString(`<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" ` +
-		`s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body><u:` + action + ` xmlns:u="` + u.service + `">`)
+		`s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/"><s:Body><u:` + action + ` xmlns:u="` + s.kind + `">`)
 	for _, a := range args {
 		b.WriteString("<" + a[0] + ">" + a[1] + "</" + a[0] + ">") // names, numbers and addresses: nothing to escape
 	}
 	b.WriteString(`</u:` + action + `></s:Body></s:Envelope>`)
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, u.control.String(), strings.NewReader(b.String()))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.control.String(), strings.NewReader(b.String()))
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("Content-Type", `text/xml; charset="utf-8"`)
-	r.Header["SOAPAction"] = []string{`"` + u.service + `#` + action + `"`} // some routers mind the case
+	r.Header["SOAPAction"] = []string{`"` + s.kind + `#` + action + `"`} // some routers mind the case
 	resp, err := u.client.Do(r)
 	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	var out soapResponse
-	err = xml.NewDecoder(http.MaxBytesReader(nil, resp.Body, mostXML)).Decode(&out)
-	switch {
-	case err == nil && out.Code != 0:
-		return nil, &soapError{out.Code, out.Reason}
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s: HTTP status %d", action, resp.StatusCode)
-	case err != nil:
 		return nil, fmt.Errorf("%s: %w", action, err)
 	}
-	return &out, nil
+	defer resp.Body.Close()
+	doc, err := io.ReadAll(io.LimitReader(resp.Body, mostXML))
+	if err != nil && silent(err) {
+		return nil, fmt.Errorf("%s: %w", action, err)
+	}
+	out := make(map[string]string)
+	for name, text := range elements(doc) {
+		if _, known := out[name]; !known {
+			out[name] = text
+		}
+	}
+	code, numeric := strconv.Atoi(out["errorcode"])
+	_, fault := out["fault"]
+	switch {
+	case numeric == nil && code != 0, fault:
+		return nil, &soapError{code, out["errordescription"]}
+	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed:
+		return nil, fmt.Errorf("%s: HTTP status %d", action, resp.StatusCode) // the service is elsewhere by now
+	case resp.StatusCode != http.StatusOK:
+		return nil, &soapError{0, resp.Status}
+	}
+	return out, nil
 }
