@@ -46,6 +46,7 @@ type Host struct {
 	router string // its router's namespace; empty without
 	site   int
 	hosts  *int // how many hosts the site has
+	mapper *mapper
 
 	addr, addr6, public netip.Addr
 

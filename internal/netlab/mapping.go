@@ -2,6 +2,8 @@ package netlab
 
 import (
 	"bufio"
+	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -50,7 +52,55 @@ func (h *Host) MapPorts(upnp, pmp bool) netip.Addr {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := h.RouterCommand(t.Context(), "miniupnpd", "-d", "-f", file, "-P", filepath.Join(dir, "pid"))
+	h.mapper = &mapper{dir: dir, waiting: map[string]bool{"Listening for NAT-PMP/PCP": pmp, "HTTP listening on port": upnp}}
+	h.startMapper()
+	t.Cleanup(func() {
+		h.stopMapper()
+		if t.Failed() {
+			t.Log(h.mapper.log.String())
+		}
+	})
+	return public
+}
+
+// A mapper is the miniupnpd of a router.
+type mapper struct {
+	dir     string          // its configuration and leases
+	waiting map[string]bool // what it says when it is there
+	stop    func()          // nil when it does not run
+	log     strings.Builder
+}
+
+// LoseMappings kills the router's miniupnpd with all that it has mapped, as a restart of the router does; the
+// router is without it until the function that is returned is called. [Host.MapPorts] comes first. If silent,
+// what it announces when it comes back reaches nobody.
+func (h *Host) LoseMappings(silent bool) (back func()) {
+	h.lab.t.Helper()
+	h.stopMapper()
+	in := []string{"ip", "netns", "exec", h.router, "nft"}
+	for _, chain := range []string{"miniupnpd", "prerouting_miniupnpd", "postrouting_miniupnpd"} {
+		h.lab.run("", in[0], append(in[1:], "flush", "chain", "inet", "filter", chain)...)
+	}
+	if silent {
+		h.lab.run("table ip quiet { chain out { type filter hook output priority 0; ip daddr 224.0.0.0/24 drop; }; }", in[0], append(in[1:], "-f", "-")...)
+	}
+	if err := os.Remove(filepath.Join(h.mapper.dir, "leases")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		h.lab.t.Fatal(err)
+	}
+	return h.startMapper
+}
+
+func (h *Host) stopMapper() {
+	if h.mapper.stop != nil {
+		h.mapper.stop()
+		h.mapper.stop = nil
+	}
+}
+
+func (h *Host) startMapper() {
+	t, m := h.lab.t, h.mapper
+	t.Helper()
+	cmd := h.RouterCommand(t.Context(), "miniupnpd", "-d", "-f", filepath.Join(m.dir, "conf"), "-P", filepath.Join(m.dir, "pid"))
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -58,33 +108,26 @@ func (h *Host) MapPorts(upnp, pmp bool) netip.Addr {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var log strings.Builder
 	ready, over := make(chan struct{}), make(chan struct{})
+	waiting := maps.Clone(m.waiting)
+	maps.DeleteFunc(waiting, func(_ string, wanted bool) bool { return !wanted })
 	go func() {
 		defer close(over)
 		ready := ready
-		waiting := map[string]bool{"Listening for NAT-PMP/PCP": pmp, "HTTP listening on port": upnp}
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			log.WriteString(lines.Text() + "\n")
-			for text, wanted := range waiting {
-				if wanted && strings.Contains(lines.Text(), text) {
-					delete(waiting, text)
-				}
-			}
-			if !waiting["Listening for NAT-PMP/PCP"] && !waiting["HTTP listening on port"] && ready != nil {
+			m.log.WriteString(lines.Text() + "\n")
+			maps.DeleteFunc(waiting, func(text string, _ bool) bool { return strings.Contains(lines.Text(), text) })
+			if len(waiting) == 0 && ready != nil {
 				close(ready)
 				ready = nil
 			}
 		}
 	}()
-	t.Cleanup(func() {
+	m.stop = func() {
 		_ = cmd.Process.Kill()
 		<-over
 		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(log.String())
-		}
-	})
+	}
 	select {
 	case <-ready:
 	case <-over:
@@ -92,5 +135,4 @@ func (h *Host) MapPorts(upnp, pmp bool) netip.Addr {
 	case <-time.After(10 * time.Second):
 		t.Fatal("netlab: miniupnpd does not listen")
 	}
-	return public
 }

@@ -20,7 +20,6 @@ type router struct {
 	err     error
 	added   []time.Duration // when
 	removed int
-	checked int
 	forgot  bool
 }
 
@@ -34,11 +33,10 @@ func (r *router) add(_ context.Context, _, external int) (netip.AddrPort, time.D
 	return netip.AddrPortFrom(netip.MustParseAddr("20.0.0.1"), uint16(external)), time.Hour, r.err
 }
 
-func (r *router) check(context.Context, int, int) (bool, error) {
+func (r *router) check(context.Context, int, int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.checked++
-	return r.forgot, r.err
+	return !r.forgot && r.err == nil
 }
 
 func (r *router) remove(context.Context, int, int) error {
@@ -81,7 +79,7 @@ func TestKeep(t *testing.T) {
 		{"answers", nil, 0, 0},
 		{"silent for a while", os.ErrDeadlineExceeded, 45 * time.Minute, 0},
 		{"silent", context.DeadlineExceeded, 0, time.Hour},
-		{"refuses", ErrRefused, 0, 30 * time.Minute},
+		{"refuses", ErrRefused, 0, checkEvery},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -95,7 +93,7 @@ func TestKeep(t *testing.T) {
 					r.fail(nil)
 				}
 				if c.over > 0 {
-					if worked := <-ended; !worked || time.Since(r.began) != c.over || r.removed != 1 {
+					if worked := <-ended; !worked || time.Since(r.began) < c.over || time.Since(r.began) > c.over+leastRenew || r.removed != 1 {
 						t.Errorf("over after %v, worked %v, removed %d times; want %v, once", time.Since(r.began), worked, r.removed, c.over)
 					}
 					return
@@ -154,7 +152,7 @@ func TestRestart(t *testing.T) {
 				synctest.Wait()
 				r.mu.Lock()
 				last := r.added[len(r.added)-1]
-				if last < back || last > back+c.want || r.forgot || len(r.added) > 4 {
+				if last < back || last > back+c.want || r.forgot || len(r.added) > 6 {
 					t.Errorf("back after %v, asked at %v, want within %v", back, r.added, c.want)
 				}
 				r.mu.Unlock()
@@ -165,33 +163,5 @@ func TestRestart(t *testing.T) {
 				<-ended
 			})
 		})
-	}
-}
-
-// TestEpoch is RFC 6887 §8.5.
-func TestEpoch(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		was     uint32
-		elapsed time.Duration
-		now     uint32
-		want    bool
-	}{
-		{"goes on", 1000, 100 * time.Second, 1100, false},
-		{"drifts", 1000, 1600 * time.Second, 2530, false},
-		{"a reply overtaken", 1000, 0, 999, false},
-		{"restarted", 1000, 60 * time.Second, 3, true},
-		{"restarted, and up for longer than before", 10, 1000 * time.Second, 300, true},
-		{"set to the time of day", 50, 60 * time.Second, 1764000000, true},
-		{"stands still", 5, time.Hour, 5, true},
-	} {
-		now := time.Now()
-		var e epoch
-		if e.restarted(now, c.was) {
-			t.Errorf("%s: restarted before it was seen", c.name)
-		}
-		if got := e.restarted(now.Add(c.elapsed), c.now); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,49 +75,18 @@ func TestRouter(t *testing.T) {
 			outside := lab.Public("outside")
 			public := host.MapPorts(c.upnp, c.pmp)
 
-			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-			defer cancel()
-			cmd := host.Command(ctx, os.Args[0])
-			cmd.Env = append(os.Environ(), helperEnv+"=1")
-			stdin, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			stdout, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			var log strings.Builder
-			cmd.Stderr = &log
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			lines := json.NewDecoder(bufio.NewReader(stdout))
-			var r Report
-			var m Mapping
-			if err := lines.Decode(&r); err != nil {
-				_ = cmd.Process.Kill()
-				_ = cmd.Wait()
-				t.Fatalf("no survey: %v\n%s", err, log.String())
-			}
-			if got := fmt.Sprint(r.Protocols); got != c.survey {
+			h := startHelper(t, host)
+			if got := fmt.Sprint(h.report.Protocols); got != c.survey {
 				t.Errorf("the router speaks %s, want %s", got, c.survey)
 			}
-			if err := lines.Decode(&m); err != nil {
-				_ = cmd.Process.Kill()
-				_ = cmd.Wait()
-				t.Fatalf("no mapping: %v\n%s", err, log.String())
-			}
+			m := h.next()
 			if m.Protocol != c.want || m.External.Addr() != public {
 				t.Errorf("mapped %+v, want by %s at %v", m, c.want, public)
 			}
 			if !echoes(t, outside, m.External, 20) {
 				t.Errorf("nothing comes back through %v", m.External)
 			}
-			stdin.Close()
-			if err := cmd.Wait(); err != nil {
-				t.Errorf("helper: %v\n%s", err, log.String())
-			}
+			h.stop()
 			rules, err := host.RouterCommand(t.Context(), "nft", "list", "ruleset").CombinedOutput()
 			if err != nil {
 				t.Fatal(err)
@@ -124,6 +94,97 @@ func TestRouter(t *testing.T) {
 			if strings.Contains(string(rules), fmt.Sprintf("dport %d ", m.External.Port())) {
 				t.Errorf("the mapping is still there:\n%s", rules)
 			}
+		})
+	}
+}
+
+// A helped is the machine behind the router.
+type helped struct {
+	t      *testing.T
+	report Report
+	lines  *json.Decoder
+	stop   func()
+}
+
+func startHelper(t *testing.T, host *netlab.Host) *helped {
+	t.Helper()
+	cmd := host.Command(context.Background(), os.Args[0]) // it is stopped
+	cmd.Env = append(os.Environ(), helperEnv+"=1")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h := &helped{t: t, lines: json.NewDecoder(bufio.NewReader(stdout))}
+	h.stop = sync.OnceFunc(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil || t.Failed() {
+			t.Errorf("helper: %v\n%s", err, log.String())
+		}
+	})
+	t.Cleanup(h.stop)
+	if err := h.lines.Decode(&h.report); err != nil {
+		t.Fatalf("no survey: %v", err)
+	}
+	return h
+}
+
+// next waits for the next mapping.
+func (h *helped) next() (m Mapping) {
+	h.t.Helper()
+	if err := h.lines.Decode(&m); err != nil {
+		h.t.Fatalf("no mapping: %v", err)
+	}
+	return m
+}
+
+// TestRouterRestarts: a router that comes back without its mappings is asked for the port again, at once if it
+// announces that it is back, within a minute if not.
+func TestRouterRestarts(t *testing.T) {
+	netlab.Skip(t)
+	for _, c := range []struct {
+		name      string
+		upnp, pmp bool
+		silent    bool
+		want      time.Duration
+	}{
+		{"announced", false, true, false, 10 * time.Second},
+		{"PCP", false, true, true, time.Minute},
+		{"UPnP", true, false, true, time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.silent && os.Getenv("ADIT_LONG") == "" {
+				t.Skip("takes a minute: set ADIT_LONG")
+			}
+			t.Parallel()
+			lab := netlab.New(t)
+			host := lab.Host(netlab.Symmetric, netlab.HostOptions{})
+			outside := lab.Public("outside")
+			host.MapPorts(c.upnp, c.pmp)
+			m := startHelper(t, host).next()
+			if !echoes(t, outside, m.External, 50) {
+				t.Fatalf("nothing comes back through %v", m.External)
+			}
+			back := host.LoseMappings(c.silent)
+			if echoes(t, outside, m.External, 3) {
+				t.Fatal("the mapping is still there")
+			}
+			back()
+			began := time.Now()
+			for !echoes(t, outside, m.External, 10) {
+				if time.Since(began) > c.want {
+					t.Fatalf("not mapped again after %v", c.want)
+				}
+			}
+			t.Logf("mapped again after %.1f s", time.Since(began).Seconds())
 		})
 	}
 }

@@ -14,17 +14,12 @@ const (
 )
 
 // pmp maps by NAT-PMP (RFC 6886).
-type pmp struct {
-	gateway   netip.Addr
-	epoch     epoch
-	restarted bool       // the router has, since the port was mapped
-	mapped    netip.Addr // its address when the port was
-}
+type pmp struct{ gateway netip.Addr }
 
 func (p *pmp) protocol() Protocol { return NATPMP }
 
 func probePMP(ctx context.Context, gateway, _ netip.Addr) (method, error) {
-	p := &pmp{gateway: gateway}
+	p := &pmp{gateway}
 	if _, err := p.external(ctx); err != nil {
 		return nil, err
 	}
@@ -37,25 +32,14 @@ func (p *pmp) external(ctx context.Context) (a netip.Addr, err error) {
 		code, ok := parsePMP(b, pmpAddress, 12)
 		if ok && code == 0 {
 			a = netip.AddrFrom4([4]byte(b[8:12]))
-			p.see(b)
 		}
 		return ok, pmpError(code)
 	})
 	return a, err
 }
 
-// see looks at the epoch of a response.
-func (p *pmp) see(b []byte) {
-	if p.epoch.restarted(time.Now(), binary.BigEndian.Uint32(b[4:])) {
-		p.restarted = true
-	}
-}
-
-// check looks at the router's epoch, and at its address.
-func (p *pmp) check(ctx context.Context, _, _ int) (forgotten bool, _ error) {
-	a, err := p.external(ctx)
-	return err == nil && (p.restarted || a != p.mapped), err
-}
+// check has the mapping asked for again, as with PCP.
+func (*pmp) check(context.Context, int, int) bool { return false }
 
 func (p *pmp) add(ctx context.Context, port, external int) (netip.AddrPort, time.Duration, error) {
 	a, err := p.external(ctx)
@@ -65,9 +49,6 @@ func (p *pmp) add(ctx context.Context, port, external int) (netip.AddrPort, time
 	mapped, life, err := p.request(ctx, port, external, wantLifetime)
 	if err == nil && (mapped == 0 || life <= 0) {
 		err = fmt.Errorf("the answer has no port: %w", ErrRefused)
-	}
-	if err == nil {
-		p.restarted, p.mapped = false, a
 	}
 	return netip.AddrPortFrom(a, mapped), life, err
 }
@@ -90,7 +71,6 @@ func (p *pmp) request(ctx context.Context, port, external int, want time.Duratio
 			}
 			mapped = binary.BigEndian.Uint16(b[10:])
 			life = time.Duration(binary.BigEndian.Uint32(b[12:])) * time.Second
-			p.see(b)
 		}
 		return ok, pmpError(code)
 	})

@@ -23,33 +23,29 @@ const (
 type pcp struct {
 	gateway, local netip.Addr
 	nonce          [12]byte
-	epoch          epoch
 }
 
 func (p *pcp) protocol() Protocol { return PCP }
 
 // probePCP sends ANNOUNCE (RFC 6887 §14.1), which every server answers.
 func probePCP(ctx context.Context, gateway, local netip.Addr) (method, error) {
-	p := &pcp{gateway: gateway, local: local, nonce: randomNonce()}
-	if _, err := p.check(ctx, 0, 0); err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// check looks at the router's epoch.
-func (p *pcp) check(ctx context.Context, _, _ int) (forgotten bool, _ error) {
-	err := exchange(ctx, p.gateway, pcpRequest(pcpAnnounce, 0, p.local), func(b []byte) (bool, error) {
+	err := exchange(ctx, gateway, pcpRequest(pcpAnnounce, 0, local), func(b []byte) (bool, error) {
 		code, _, ok := parsePCP(b, pcpAnnounce)
 		if !ok {
 			// A NAT-PMP server answers with its own version and "unsupported" (RFC 6887 §9).
 			return len(b) >= 4 && b[0] == 0, fmt.Errorf("a server of NAT-PMP: %w", ErrNone)
 		}
-		forgotten = code == 0 && p.epoch.restarted(time.Now(), pcpEpoch(b))
 		return true, pcpError(code)
 	})
-	return forgotten, err
+	if err != nil {
+		return nil, err
+	}
+	return &pcp{gateway, local, randomNonce()}, nil
 }
+
+// check has the mapping asked for again, which costs no more than any other question. The epoch (RFC 6887 §8.5)
+// does not show that a server was restarted and lost its mappings where it counts from the start of the system.
+func (*pcp) check(context.Context, int, int) bool { return false }
 
 func (p *pcp) add(ctx context.Context, port, external int) (addr netip.AddrPort, life time.Duration, err error) {
 	err = exchange(ctx, p.gateway, p.mapRequest(port, external, wantLifetime), func(b []byte) (bool, error) {
@@ -62,7 +58,6 @@ func (p *pcp) add(ctx context.Context, port, external int) (addr netip.AddrPort,
 			return false, nil
 		}
 		addr, life = mapped, seconds
-		p.epoch = epoch{true, time.Now(), pcpEpoch(b)}
 		return true, pcpError(code)
 	})
 	if err == nil && (addr.Port() == 0 || life <= 0) {
@@ -117,9 +112,6 @@ func parsePCP(b []byte, opcode byte) (code byte, life time.Duration, ok bool) {
 	}
 	return b[3], time.Duration(binary.BigEndian.Uint32(b[4:])) * time.Second, true
 }
-
-// pcpEpoch is the Epoch Time of a response that parsePCP took.
-func pcpEpoch(b []byte) uint32 { return binary.BigEndian.Uint32(b[8:]) }
 
 func pcpError(code byte) error {
 	names := [...]string{2: "not authorized", 3: "malformed request", 4: "unsupported opcode", 5: "unsupported option",

@@ -2,8 +2,8 @@
 // (RFC 6887), NAT-PMP (RFC 6886) or UPnP IGD, keeps the mapping alive and removes it at the end.
 //
 //	Open ── probe all three at once ── the first that maps, in that order ── found(Mapping)
-//	                                      ├─ renewed at half its lifetime, and at once when the router says or
-//	                                      │  shows that it has forgotten it, or on Renew
+//	                                      ├─ renewed at half its lifetime, and at once when the router says that
+//	                                      │  it has restarted, a check finds the mapping gone, or Renew is called
 //	                                      └─ lost and searched again
 //
 // Routers are taken for sloppy: of what they send only what matters is read, and what they refuse is asked
@@ -156,8 +156,8 @@ type method interface {
 	protocol() Protocol
 	// add makes or renews the mapping and returns how long it lives.
 	add(ctx context.Context, port, external int) (netip.AddrPort, time.Duration, error)
-	// check asks, more cheaply than add, whether the router has forgotten the mapping. An error says nothing.
-	check(ctx context.Context, port, external int) (forgotten bool, err error)
+	// check reports whether the mapping is known to be there, or cannot be asked for. Otherwise add is due.
+	check(ctx context.Context, port, external int) bool
 	// remove removes what add mapped, or may have mapped. Mappings of others stay.
 	remove(ctx context.Context, port, external int) error
 }
@@ -248,13 +248,10 @@ func (m *Mapper) rest(ctx context.Context, x method, external int, wait time.Dur
 			return true
 		case <-check.C:
 		}
-		limited, cancel := context.WithTimeout(ctx, probeFor)
-		forgotten, err := x.check(limited, m.cfg.Port, external)
+		limited, cancel := context.WithTimeout(ctx, addFor)
+		there := x.check(limited, m.cfg.Port, external)
 		cancel()
-		if err != nil {
-			m.log.Debug("port mapping not checked", "protocol", x.protocol(), "err", err)
-		} else if forgotten {
-			m.log.Debug("the router has forgotten the port mapping", "protocol", x.protocol())
+		if !there {
 			return true
 		}
 	}

@@ -99,9 +99,9 @@ func (u *upnp) addTo(ctx context.Context, s service, port, external int) (int, e
 		if !errors.As(err, &soap) {
 			return 0, err // no answer, or none of the service's
 		}
-		if soap.code == errorConflict && u.entry(ctx, s, port, w.external) == entryOurs {
-			// Some routers have a mapping that is there already for another one's.
-			if u.removePort(ctx, s, w.external) == nil && u.addPort(ctx, s, &w) == nil {
+		if soap.code == errorConflict {
+			// Some routers take a mapping that is there already for another host's.
+			if e, _ := u.entry(ctx, s, port, w.external); e == entryOurs && u.removePort(ctx, s, w.external) == nil && u.addPort(ctx, s, &w) == nil {
 				return w.external, nil
 			}
 		}
@@ -135,27 +135,36 @@ const (
 	entryGone // or another host's
 )
 
-// entry asks for the mapping of an external port.
-func (u *upnp) entry(ctx context.Context, s service, port, external int) entry {
+// entry asks for the mapping of an external port. An error is that of a service that does not answer.
+func (u *upnp) entry(ctx context.Context, s service, port, external int) (entry, error) {
 	r, err := u.call(ctx, s, "GetSpecificPortMappingEntry", [][2]string{
 		{"NewRemoteHost", ""}, {"NewExternalPort", strconv.Itoa(external)}, {"NewProtocol", "UDP"},
 	})
 	var soap *soapError
 	switch {
 	case errors.As(err, &soap) && soap.code == errorNoEntry:
-		return entryGone
-	case err != nil || r["newinternalclient"] == "":
-		return entryUnknown
+		return entryGone, nil
+	case errors.As(err, &soap):
+		return entryUnknown, nil
+	case err != nil:
+		return entryUnknown, err
+	case r["newinternalclient"] == "":
+		return entryUnknown, nil
 	case r["newinternalclient"] == u.local.String() && r["newinternalport"] == strconv.Itoa(port):
-		return entryOurs
+		return entryOurs, nil
 	}
-	return entryGone
+	return entryGone, nil
 }
 
-// check asks for the entry of the mapping. A router that cannot tell has not forgotten it.
-func (u *upnp) check(ctx context.Context, port, external int) (forgotten bool, err error) {
+// check asks for the entry of the mapping, since some routers write each mapping to their flash memory. A router
+// that does not tell has not forgotten it.
+func (u *upnp) check(ctx context.Context, port, external int) bool {
 	s, ok := u.own[external]
-	return !ok || u.entry(ctx, s, port, external) == entryGone, nil
+	if !ok {
+		return false
+	}
+	e, err := u.entry(ctx, s, port, external)
+	return err == nil && e != entryGone
 }
 
 // remove removes all that is its own, whatever external is.

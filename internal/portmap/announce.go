@@ -4,30 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"time"
 )
-
-// An epoch is the clock of a router that counts the seconds since it last forgot its mappings. The zero value
-// has not seen it yet.
-type epoch struct {
-	seen    bool
-	at      time.Time
-	seconds uint32
-}
-
-// restarted takes in what the router's clock shows and reports whether the router has forgotten its mappings
-// since the last time: its clock went back, or has another distance from ours (RFC 6887 §8.5). NAT-PMP's rule
-// (RFC 6886 §3.6) is laxer; to be asked once too often does a router no harm.
-func (e *epoch) restarted(now time.Time, seconds uint32) bool {
-	was := *e
-	*e = epoch{true, now, seconds}
-	if !was.seen {
-		return false
-	}
-	theirs := int64(seconds) - int64(was.seconds)
-	ours := int64(now.Sub(was.at) / time.Second)
-	return theirs < -1 || ours+2 < theirs-theirs/16 || theirs+2 < ours-ours/16
-}
 
 // announceGroup is where routers tell that they have restarted or have another address (RFC 6887 §14.1.1,
 // RFC 6886 §3.2.1).
