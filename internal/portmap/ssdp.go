@@ -21,11 +21,16 @@ const (
 
 var ssdpGroup = netip.AddrPortFrom(netip.AddrFrom4([4]byte{239, 255, 255, 250}), ssdpPort)
 
-// searchTargets are what a router may answer to. Some know themselves only by the service, or as a root device.
-var searchTargets = []string{
-	"urn:schemas-upnp-org:device:InternetGatewayDevice:1", "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
-	"urn:schemas-upnp-org:service:WANIPConnection:1", "urn:schemas-upnp-org:service:WANPPPConnection:1",
-	"upnp:rootdevice", "ssdp:all",
+// searchRounds are what a router may answer to, the likeliest first. Some know themselves only by the service, or
+// as a root device. All at once are too much for some: each answer to ssdp:all is a dozen packets.
+var searchRounds = []struct {
+	targets []string
+	wait    time.Duration
+}{
+	{[]string{"urn:schemas-upnp-org:device:InternetGatewayDevice:1", "urn:schemas-upnp-org:device:InternetGatewayDevice:2"}, 250 * time.Millisecond},
+	{[]string{"urn:schemas-upnp-org:device:InternetGatewayDevice:1", "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
+		"urn:schemas-upnp-org:service:WANIPConnection:1", "urn:schemas-upnp-org:service:WANPPPConnection:1", "upnp:rootdevice"}, 500 * time.Millisecond},
+	{[]string{"ssdp:all"}, 1500 * time.Millisecond},
 }
 
 // discover finds the services of the gateway that map ports. A router may have several descriptions; the
@@ -82,15 +87,15 @@ func search(ctx context.Context, gateway netip.Addr, found func(*url.URL)) error
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	buf := make([]byte, 2048)
-	for _, wait := range []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second} {
+	for _, round := range searchRounds {
 		for _, to := range []netip.AddrPort{netip.AddrPortFrom(gateway, ssdpPort), ssdpGroup} {
-			for _, target := range searchTargets {
+			for _, target := range round.targets {
 				// A network without multicast routes refuses; the other way is enough.
 				_, _ = c.WriteToUDPAddrPort([]byte("M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\n"+
 					"MX: 1\r\nST: "+target+"\r\n\r\n"), to)
 			}
 		}
-		_ = c.SetReadDeadline(time.Now().Add(wait)) // fails only when closed
+		_ = c.SetReadDeadline(time.Now().Add(round.wait)) // fails only when closed
 		for {
 			n, from, err := c.ReadFromUDPAddrPort(buf)
 			var ne net.Error
