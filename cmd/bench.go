@@ -73,6 +73,14 @@ func measure(ctx context.Context, u *ui, cfg peer.Config, how bench.Config) erro
 	if len(found.Phases) > 0 {
 		u.found(found, path)
 	}
+	if err == nil {
+		for _, p := range found.Phases {
+			if p.Bytes == 0 && p.Name != bench.Idle {
+				return &failure{code: exitOther, message: "the session is up, and no data came through in " + how.Duration.String(),
+					hint: `the path may carry small packets only: see what "adit doctor" says of the MTU on both sides`}
+			}
+		}
+	}
 	var refused *tunnel.RefusedError
 	if errors.As(err, &refused) && refused.Code == tunnel.CodeRefused && len(found.Phases) == 0 {
 		return &failure{code: exitRefused, message: "the other side does not let the path be measured", hint: `have it run "adit expose --allow-bench"`}

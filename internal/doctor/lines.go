@@ -157,13 +157,21 @@ func (r *Report) natLines() []Line {
 			continue
 		}
 		l := Line{Good, "MTU " + [2]string{"IPv4", "IPv6"}[i], strconv.Itoa(f.MTU) + " bytes to the server", ""}
-		if f.MTU < sizes[0] {
+		switch {
+		case f.MTU < narrowMTU:
+			l.Level = Poor
+			l.Found = fmt.Sprintf("%d bytes to the server: larger packets get lost without a word", f.MTU)
+			l.Advice = "other programs hang here: set the MTU of this network's interface or router to that, or let ICMP's \"fragmentation needed\" pass"
+		case f.MTU < sizes[0]:
 			l.Level = Plain
 		}
 		out = append(out, l)
 	}
 	return out
 }
+
+// narrowMTU is what packets have at least that programs send without asking: IPv6's least MTU.
+const narrowMTU = 1280
 
 func (r *Report) portLine() Line {
 	p := &r.Ports

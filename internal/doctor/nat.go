@@ -25,8 +25,9 @@ const (
 	filterTests = 3 // servers that are asked for answers from elsewhere
 )
 
-// sizes are those of IP packets that are tried: Ethernet's, and what usual tunnels leave of it.
-var sizes = []int{1500, 1492, 1480, 1460, 1420, 1400, 1340, 1280, 1228}
+// sizes are those of IP packets that are tried: Ethernet's, what usual tunnels leave of it, and what is left of that
+// in odd places, down to what every host takes (RFC 1122 §3.3.3).
+var sizes = []int{1500, 1492, 1480, 1460, 1420, 1400, 1340, 1280, 1228, 1124, 1000, 800, 576}
 
 // A target is an address of a STUN server.
 type target struct {

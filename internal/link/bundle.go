@@ -14,7 +14,7 @@ import (
 //	| u16 BE | size bytes, 1 or more    | u16 BE | …
 //	+--------+--------------------------+--------+-----
 //
-// It is no larger than leastPacket, which every path carries, so that it says nothing about the path's MTU.
+// It is no larger than leastPacket, which nearly every path carries, so that it says nothing about the path's MTU.
 const sizeBytes = 2 // before each payload
 
 // bundleLocked puts a payload into the batch's last packet, if that carries payloads to the same address
@@ -30,7 +30,7 @@ func (l *Link) bundleLocked(b *batch, p *packet, to netip.AddrPort) bool {
 	if first {
 		grows += sizeBytes
 	}
-	if len(packet)+grows > leastPacket {
+	if len(packet)+grows > min(leastPacket, l.pmtu.size) {
 		return false
 	}
 	b.end[i] += grows

@@ -107,10 +107,10 @@ func (f *feedback) has(c uint64) bool {
 	return lo < f.n && c <= f.ranges[lo].last
 }
 
-// fill sets the ranges from the counters that w accepted, from f.highest down.
-func (f *feedback) fill(w *replayWindow) {
+// fill sets the ranges from the counters that w accepted, from f.highest down, for a feedback of most bytes.
+func (f *feedback) fill(w *replayWindow, most int) {
 	f.n = 0
-	room := mostFeedbackBytes - feedbackBytes
+	room := most - feedbackBytes
 	for c := f.highest; c > 0; {
 		last := c
 		if c = w.before(c, true); c == 0 {

@@ -58,7 +58,7 @@ func TestFeedbackRanges(t *testing.T) {
 				continue
 			}
 			f := feedback{highest: top}
-			f.fill(&w)
+			f.fill(&w, mostFeedbackBytes)
 			if f.n == 0 || f.n > mostRanges || f.ranges[0].last != top {
 				t.Fatalf("loss %v, highest %d: %+v", loss, top, f)
 			}

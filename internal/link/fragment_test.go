@@ -4,17 +4,21 @@ package link
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
 
-// fragments returns the plaintexts of the two halves of a payload.
-func fragments(id uint32, p []byte) (first, second []byte) {
-	n, m := split(len(p))
-	first, second = make([]byte, fragmentHeader+n), make([]byte, fragmentHeader+m)
-	putFragment(first, 0, id, p[:n])
-	putFragment(second, 1, id, p[n:])
-	return first, second
+// fragments returns the plaintexts of the parts of a payload.
+func fragments(id uint32, p []byte, count int) (out [][]byte) {
+	for i := range count {
+		from, to := cut(len(p), count, i)
+		f := fragment{false, i, count, id, p[from:to]}
+		b := make([]byte, fragmentHeader+to-from)
+		f.put(b)
+		out = append(out, b)
+	}
+	return out
 }
 
 func payloadOf(n int, seed byte) []byte {
@@ -28,33 +32,51 @@ func payloadOf(n int, seed byte) []byte {
 // take hands a plaintext to r.
 func (r *reassembler) take(t *testing.T, b []byte, now time.Duration) []byte {
 	t.Helper()
-	part, id, half, ok := parseFragment(b)
+	f, ok := parseFragment(b)
 	if !ok {
 		t.Fatalf("fragment of %d bytes was refused", len(b))
 	}
-	return r.join(part, id, half, now)
+	return r.join(f, now)
 }
 
 func TestFragments(t *testing.T) {
 	var r reassembler
-	for _, n := range []int{2, 3, mtuBytes + 1, mtuBytes + 2, mostMTU - 1, mostMTU} {
-		p := payloadOf(n, byte(n))
-		a, b := fragments(uint32(n), p)
-		if len(a) > mtuBytes || len(b) > len(a) {
-			t.Fatalf("%d bytes became %d and %d", n, len(a), len(b))
+	for _, n := range []int{4, 5, 600, mtuBytes + 1, mtuBytes + 2, mostMTU - 1, mostMTU} {
+		for count := 2; count <= mostParts; count++ {
+			p := payloadOf(n, byte(n))
+			all := fragments(uint32(n), p, count)
+			for _, i := range rand.Perm(count) {
+				if len(all[i]) > mtuBytes || len(all[i]) > len(all[0]) {
+					t.Fatalf("%d bytes became %d and %d", n, len(all[0]), len(all[i]))
+				}
+			}
+			order := rand.Perm(count)
+			for _, i := range order[1:] {
+				for range 2 {
+					if got := r.take(t, all[i], 0); len(got) != 0 {
+						t.Errorf("%d bytes in %d parts: %d were enough", n, count, count-1)
+					}
+				}
+			}
+			if got := r.take(t, all[order[0]], 0); !bytes.Equal(got, p) {
+				t.Errorf("%d bytes in %d parts came as %d others", n, count, len(got))
+			}
 		}
-		if got := r.take(t, a, 0); len(got) != 0 {
-			t.Errorf("one half was enough")
-		}
-		if got := r.take(t, a, 0); len(got) != 0 {
-			t.Errorf("the same half twice was enough")
-		}
-		if got := r.take(t, b, 0); !bytes.Equal(got, p) {
-			t.Errorf("%d bytes came as %d others", n, len(got))
-		}
-		r.take(t, b, 0)
-		if got := r.take(t, a, 0); !bytes.Equal(got, p) {
-			t.Errorf("%d bytes in reverse order came as %d others", n, len(got))
+	}
+}
+
+// TestParts: what a payload is cut into fits the packets, and is not cut more often than it must be.
+func TestParts(t *testing.T) {
+	for _, size := range packetSizes {
+		for n := size - overheadBytes + 1; n <= mostMTU; n++ {
+			count := parts(n, size)
+			_, first := cut(n, count, 0)
+			if first+fragmentHeader+overheadBytes > size {
+				t.Fatalf("%d bytes for packets of %d: parts of %d", n, size, first)
+			}
+			if count > 2 && (n+count-2)/(count-1)+fragmentHeader+overheadBytes <= size {
+				t.Fatalf("%d bytes for packets of %d: %d parts", n, size, count)
+			}
 		}
 	}
 }
@@ -64,24 +86,22 @@ func TestFragmentsBounded(t *testing.T) {
 	var r reassembler
 	p := payloadOf(mostMTU, 0)
 	for i := range mostPartials + 10 {
-		a, _ := fragments(uint32(i), p)
-		r.take(t, a, time.Duration(i))
+		r.take(t, fragments(uint32(i), p, 2)[0], time.Duration(i))
 	}
 	for i := range mostPartials + 10 {
 		// The halves that find nobody push out the next of the oldest ones, so ask from the newest on.
 		i = mostPartials + 9 - i
-		_, b := fragments(uint32(i), p)
-		if got, want := len(r.take(t, b, 1000)) > 0, i >= 10; got != want {
+		if got, want := len(r.take(t, fragments(uint32(i), p, 2)[1], 1000)) > 0, i >= 10; got != want {
 			t.Errorf("payload %d: whole is %v, want %v", i, got, want)
 		}
 	}
 	r = reassembler{}
-	a, b := fragments(1, p)
-	r.take(t, a, time.Second)
+	ab := fragments(1, p, 2)
+	r.take(t, ab[0], time.Second)
 	if at := r.tick(2 * time.Second); at != time.Second+partialFor {
 		t.Errorf("wants its tick at %v", at)
 	}
-	if got := r.take(t, b, time.Second+partialFor+1); len(got) != 0 {
+	if got := r.take(t, ab[1], time.Second+partialFor+1); len(got) != 0 {
 		t.Error("a half lived for ever")
 	}
 	if at := r.tick(3 * partialFor); at != never || r.partials != nil {
@@ -92,32 +112,32 @@ func TestFragmentsBounded(t *testing.T) {
 // TestFragmentsUnequal: two halves that cannot belong together are dropped.
 func TestFragmentsUnequal(t *testing.T) {
 	var r reassembler
-	a, _ := fragments(1, payloadOf(1000, 0))
-	_, b := fragments(1, payloadOf(1300, 0))
-	r.take(t, a, 0)
-	if got := r.take(t, b, 0); len(got) != 0 {
+	r.take(t, fragments(1, payloadOf(1000, 0), 2)[0], 0)
+	if got := r.take(t, fragments(1, payloadOf(1300, 0), 2)[1], 0); len(got) != 0 {
 		t.Errorf("made %d bytes of them", len(got))
 	}
 }
 
 func FuzzFragment(f *testing.F) {
-	a, b := fragments(7, payloadOf(1300, 0))
-	f.Add(a, b)
+	ab := fragments(7, payloadOf(1300, 0), 2)
+	f.Add(ab[0], ab[1])
+	ab = fragments(7, payloadOf(1300, 0), 3)
+	f.Add(ab[0], ab[2])
 	f.Add([]byte{0, 0, 0, 0, 1, 9}, []byte{1, 0, 0, 0, 1, 9})
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		var r reassembler
 		for i, p := range [][]byte{a, b, a, b} {
-			part, id, half, ok := parseFragment(p)
+			x, ok := parseFragment(p)
 			if !ok {
 				continue
 			}
 			out := make([]byte, len(p))
-			putFragment(out, part, id, half)
+			x.put(out)
 			if !bytes.Equal(out, p) {
 				t.Fatalf("%x became %x", p, out)
 			}
-			if n := len(r.join(part, id, half, time.Duration(i))); n > 2*len(half)+1 {
-				t.Fatalf("%d bytes of halves of %d", n, len(half))
+			if n := len(r.join(x, time.Duration(i))); n > mostParts*(len(x.part)+1) {
+				t.Fatalf("%d bytes of parts of %d", n, len(x.part))
 			}
 		}
 	})

@@ -7,12 +7,13 @@ import (
 
 // Packet sizes are in bytes of UDP payload. The larger ones fit, with 28 bytes of IPv4 and UDP headers
 // or 48 of IPv6, what paths have in practice: Ethernet (1500), PPPoE (1492), tunnels and mobile networks
-// (1400 to 1480).
-var packetSizes = [...]int{1472, 1452, 1412, 1372, packetBytes}
+// (1400 to 1480). The smaller ones are for tunnels in tunnels, down to what every IPv4 host takes (576).
+var packetSizes = [...]int{1472, 1452, 1412, 1372, packetBytes, leastPacket, 1096, 972, 772, narrowPacket}
 
 const (
-	leastPacket = 1200 // what a path that carries packetBytes no longer may still carry (RFC 9000 §14)
-	mostPacket6 = 1452 // over IPv6
+	leastPacket  = 1200 // what a path that carries packetBytes no longer may still carry (RFC 9000 §14)
+	narrowPacket = 548  // and at the very least (RFC 1122 §3.3.3, less 28)
+	mostPacket6  = 1452 // over IPv6
 
 	sizeRounds  = 3 // MAX_PROBES of RFC 8899 §5.1.2
 	checkRounds = 3
@@ -34,7 +35,7 @@ const (
 	pmtuOff    pmtuState = iota // fragments would arrive: probes prove nothing
 	pmtuSearch                  // probes larger than size are under way
 	pmtuDone                    // until the next search
-	pmtuCheck                   // large packets get lost: does size still pass, where leastPacket does?
+	pmtuCheck                   // large packets get lost: does size still pass, where smaller ones do?
 )
 
 // A pmtu finds the largest packet that the path carries: Datagram Packetization Layer Path MTU
@@ -45,23 +46,27 @@ const (
 //	                                                        ^  |
 //	            size answered, or nothing at all ---- check <--+ large packets lost in a row
 //	                                                    |
-//	                     3 rounds in which only leastPacket was answered: size falls, done
+//	                     3 rounds in which only smaller ones were answered: size falls, done
+//
+// A search in which not even size itself was answered goes over into a check.
 //
 // A search asks for the likeliest size, the top, alone. If that is not answered, it asks twice more,
-// together with all sizes between: on a path that loses nothing, one round trip or one timeout settles
+// together with all sizes between and size itself: on a path that loses nothing, one round trip or one timeout settles
 // it. That is less patient than RFC 8899 §5.3, which has one probe under way at a time, and costs 6 KB.
 //
 // It has no clock and sends nothing. Guarded by Link.mu.
 type pmtu struct {
 	state pmtuState
-	size  int           // what a packet may have now, from leastPacket to top; packetBytes at first
+	size  int           // what a packet may have now, from narrowPacket to top; packetBytes at first
+	sure  bool          // a probe of size was answered on this path
 	top   int           // of this path
 	at    time.Duration // when step is wanted; never
 	since time.Duration // start of the state: answers to earlier probes say nothing
 	round int
 	tried int // searches on this path that did not reach the top
 
-	base    bool // leastPacket was answered in this round of the check
+	base    bool // a smaller one was answered in this round of the check
+	best    int  // the largest of those in this check
 	muted   int  // rounds of the check in which nothing was
 	missed  int  // large packets lost since one arrived
 	falls   int
@@ -86,7 +91,7 @@ func (p *pmtu) reset(enabled, ipv6 bool, now time.Duration) {
 
 func (p *pmtu) enter(s pmtuState, now time.Duration) {
 	p.state, p.since, p.at, p.round = s, now, now, 0
-	p.base, p.muted, p.missed = false, 0, 0
+	p.base, p.best, p.muted, p.missed = false, 0, 0, 0
 }
 
 // probeSizes is a list of sizes to send probes of.
@@ -118,7 +123,11 @@ func (p *pmtu) step(now, wait time.Duration) (s probeSizes) {
 	}
 	if p.state == pmtuCheck {
 		s.add(p.size)
-		s.add(leastPacket)
+		for _, size := range packetSizes {
+			if size <= leastPacket && size < p.size && (p.round+p.muted > 0 || size == p.least()) {
+				s.add(size)
+			}
+		}
 	} else {
 		if p.round == sizeRounds {
 			p.finish(now)
@@ -131,6 +140,9 @@ func (p *pmtu) step(now, wait time.Duration) (s probeSizes) {
 					break
 				}
 			}
+		}
+		if p.round > 0 && !p.sure {
+			s.add(p.size)
 		}
 	}
 	p.round++
@@ -158,13 +170,15 @@ func (p *pmtu) judge(now time.Duration) bool {
 	return true
 }
 
-// fall goes back to what every path carries.
+// fall goes back to what was answered.
 func (p *pmtu) fall(now time.Duration) {
 	if now-p.fellAt > 2*raiseAfter {
 		p.falls = 0
 	}
+	best := p.best
 	p.enter(pmtuDone, now)
-	p.size, p.fellAt = leastPacket, now
+	p.size, p.sure, p.fellAt = best, true, now
+	p.watched = p.large // what was too large says nothing of what is not
 	p.at = now + fallFirst
 	for range p.falls {
 		p.at = min(now+10*(p.at-now), now+raiseAfter)
@@ -174,6 +188,10 @@ func (p *pmtu) fall(now time.Duration) {
 
 // finish ends a search or a check.
 func (p *pmtu) finish(now time.Duration) {
+	if p.state == pmtuSearch && !p.sure && p.size > p.least() {
+		p.enter(pmtuCheck, now)
+		return
+	}
 	p.enter(pmtuDone, now)
 	if p.size == p.top {
 		p.at = never
@@ -195,11 +213,14 @@ func (p *pmtu) answered(size int, sentAt, now time.Duration) bool {
 	}
 	switch {
 	case p.state == pmtuCheck && size >= p.size:
+		p.sure = true
 		p.finish(now)
 	case p.state == pmtuCheck:
-		p.base = true
+		p.base, p.best = true, max(p.best, size)
+	case p.state == pmtuSearch && size == p.size:
+		p.sure = true
 	case p.state == pmtuSearch && size > p.size:
-		p.size = size
+		p.size, p.sure = size, true
 		if size == p.top {
 			p.finish(now)
 		}
@@ -208,9 +229,23 @@ func (p *pmtu) answered(size int, sentAt, now time.Duration) bool {
 	return false
 }
 
+// least is the size above which packets tell of the path's MTU: what falls short of size is next tried with it.
+// It is size itself at the bottom.
+func (p *pmtu) least() int {
+	if p.size > leastPacket {
+		return leastPacket
+	}
+	for _, size := range packetSizes {
+		if size < p.size {
+			return size
+		}
+	}
+	return p.size
+}
+
 // sent takes in that a packet left which asks for feedback; acked is the highest counter reported.
 func (p *pmtu) sent(counter uint64, size int, acked uint64, now time.Duration) {
-	if size > leastPacket {
+	if size > p.least() {
 		if p.large <= max(acked, p.watched) {
 			p.largeAt = now
 		}
@@ -220,7 +255,7 @@ func (p *pmtu) sent(counter uint64, size int, acked uint64, now time.Duration) {
 
 // delivered takes in that a packet arrived which asks for feedback.
 func (p *pmtu) delivered(size int, sentAt time.Duration) {
-	if size <= leastPacket {
+	if size <= p.least() {
 		return
 	}
 	p.arrived = max(p.arrived, sentAt)
@@ -232,7 +267,7 @@ func (p *pmtu) delivered(size int, sentAt time.Duration) {
 // lost takes in that a packet did not arrive, which asks for feedback. Several large ones in a row,
 // with no newer one that arrived, begin a check.
 func (p *pmtu) lost(size int, sentAt, now time.Duration) {
-	if size <= leastPacket || sentAt < p.arrived {
+	if size <= p.least() || size > p.size || sentAt < max(p.arrived, p.fellAt) {
 		return
 	}
 	p.missAt = max(p.missAt, sentAt)
@@ -244,7 +279,7 @@ func (p *pmtu) lost(size int, sentAt, now time.Duration) {
 // suspect begins a check, unless one is under way or there is nowhere to fall. It is also to be called
 // when a timeout took all that was in flight.
 func (p *pmtu) suspect(now time.Duration) {
-	if p.size > leastPacket && (p.state == pmtuDone || p.state == pmtuSearch) {
+	if p.size > p.least() && (p.state == pmtuDone || p.state == pmtuSearch) {
 		p.enter(pmtuCheck, now)
 	}
 }
@@ -265,7 +300,7 @@ func (l *Link) resizeLocked() { l.mtu.Store(int32(l.pmtu.size - overheadBytes)) 
 func (l *Link) fillSizesLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
 	p := &l.pmtu
 	next := never
-	if p.state == pmtuDone && p.size > leastPacket && p.large > max(l.cc.acked, p.watched) {
+	if p.state == pmtuDone && p.size > p.least() && p.large > max(l.cc.acked, p.watched) {
 		if next = max(l.cc.progressAt, p.largeAt) + l.cc.probeTimeout(); now >= next {
 			p.watched = p.large // nothing is reported any more
 			p.suspect(now)
@@ -288,7 +323,7 @@ func (l *Link) fillSizesLocked(b *batch, to netip.AddrPort, now time.Duration) t
 
 // sizesLocked takes in what a feedback says of packets with counters above acked.
 func (l *Link) sizesLocked(f *feedback, acked uint64, now time.Duration) {
-	if l.pmtu.size == leastPacket {
+	if l.pmtu.size == l.pmtu.least() {
 		return
 	}
 	// Newest first: what was lost before one that arrived says nothing.

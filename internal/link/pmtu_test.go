@@ -63,10 +63,10 @@ func TestPMTUSearch(t *testing.T) {
 		{"Ethernet, IPv6", true, 1452, 1452, 1, rtt},
 		{"loopback", false, 65507, 1472, 1, rtt},
 		{"loopback, IPv6", true, 65507, 1452, 1, rtt},
-		{"PPPoE", false, 1464, 1452, 1 + 4 + 1, time.Second},
-		{"PPPoE, IPv6", true, 1444, 1412, 1 + 3 + 2, time.Second},
-		{"WireGuard", false, 1392, 1372, 1 + 4 + 3, time.Second},
-		{"least", true, 1232, packetBytes, 1 + 3 + 3, 0},
+		{"PPPoE", false, 1464, 1452, 1 + 5 + 1, time.Second},
+		{"PPPoE, IPv6", true, 1444, 1412, 1 + 4 + 2, time.Second},
+		{"WireGuard", false, 1392, 1372, 1 + 5 + 3, time.Second},
+		{"least", true, 1232, packetBytes, 1 + 4 + 3, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var p pmtu
@@ -82,6 +82,32 @@ func TestPMTUSearch(t *testing.T) {
 				t.Errorf("state %v, want done", p.state)
 			}
 		})
+	}
+}
+
+// TestPMTUNarrow: a path that does not carry what packets begin with is found out before they get lost, whatever it
+// carries, and grows again.
+func TestPMTUNarrow(t *testing.T) {
+	for mtu := narrowPacket; mtu < packetBytes; mtu += 7 {
+		for _, rtt := range []time.Duration{time.Millisecond, 40 * time.Millisecond, 500 * time.Millisecond} {
+			want := 0
+			for _, size := range packetSizes {
+				if size <= mtu {
+					want = max(want, size)
+				}
+			}
+			var p pmtu
+			p.reset(true, false, 0)
+			path := &sizedPath{mtu: mtu}
+			_, changed := path.drive(&p, 0, 20*time.Second, rtt)
+			if round := 2*rtt + answerSlack; p.size != want || changed > 9*round {
+				t.Fatalf("a path of %d bytes after %v: got %d after %v, want %d within %v", mtu, rtt, p.size, changed, want, 9*round)
+			}
+			path.mtu = 1472
+			if path.drive(&p, 20*time.Second, 2*raiseAfter, rtt); p.size != 1472 {
+				t.Fatalf("a path that grew from %d bytes: got %d", mtu, p.size)
+			}
+		}
 	}
 }
 

@@ -28,13 +28,13 @@ func (r *report) add(counter uint64, size int, now time.Duration) {
 
 // take returns the feedback if it is due, or nil; it is valid as long as rmu is held. w has the counters
 // that came.
-func (r *report) take(w *replayWindow, now time.Duration) *feedback {
+func (r *report) take(w *replayWindow, most int, now time.Duration) *feedback {
 	if r.pending == 0 || r.pending < r.every && (r.due == 0 || now < r.due) {
 		return nil
 	}
 	r.pending, r.due, r.told = 0, 0, false
 	r.delay = max(now-r.at, 0) // run took its time before the packet came
-	r.fill(w)
+	r.fill(w, most)
 	return &r.feedback
 }
 
@@ -90,7 +90,7 @@ func (l *Link) receive(p []byte, from netip.AddrPort, now time.Duration) {
 	case typ == typeBundle:
 		l.receiveBundle(plain)
 	case typ == typeFragment:
-		l.receiveFragment(plain, now)
+		l.receiveFragment(plain, from, now)
 	case typ == typeControl:
 		l.receiveControl(plain, packetCounter(p), from, now)
 	case typ == typeClose:

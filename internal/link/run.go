@@ -22,10 +22,10 @@ const (
 // A batch is packets side by side, ready to be sealed in place.
 type batch struct {
 	n    int
-	open int                   // the packet that others' payloads may join (bundle.go); -1: none
-	end  [batchPackets + 1]int // one more: the last packet may be one of two fragments
-	to   [batchPackets + 1]netip.AddrPort
-	buf  [batchBytes + mostPacket]byte
+	open int                               // the packet that others' payloads may join (bundle.go); -1: none
+	end  [batchPackets + mostParts - 1]int // more than it holds: the last packet may be one of several fragments
+	to   [batchPackets + mostParts - 1]netip.AddrPort
+	buf  [batchBytes + 2*mostPacket]byte
 }
 
 // fits reports whether n more packets do, of whatever size.
@@ -286,7 +286,7 @@ func (l *Link) fillFeedbackLocked(b *batch, to netip.AddrPort, now time.Duration
 	l.rmu.Lock()
 	var p [mostFeedbackBytes]byte
 	n := 0
-	if f := l.report.take(&l.opener.window, now); f != nil {
+	if f := l.report.take(&l.opener.window, min(mostFeedbackBytes, l.pmtu.size-overheadBytes), now); f != nil {
 		f.buffer = l.cfg.ReceiveBuffer
 		n = f.put(p[:])
 	}
@@ -309,10 +309,7 @@ func (l *Link) fillMessagesLocked(b *batch, to netip.AddrPort, now time.Duration
 			continue // at the end each is sent once
 		}
 		if now >= m.next && !b.full() {
-			p := l.addLocked(b, typeControl, shortBytes+len(m.data), to, now, true)
-			p[0] = kindMessage
-			binary.BigEndian.PutUint64(p[1:], m.id)
-			copy(p[shortBytes:], m.data)
+			l.addMessageLocked(b, m, to, now)
 			m.tries++
 			m.next = now + m.resend(l.cc.srtt)
 		}
@@ -391,9 +388,11 @@ func (l *Link) fillTwinsLocked(b *batch, to netip.AddrPort, now time.Duration) t
 // addDataLocked sends a packet that is on no list.
 func (l *Link) addDataLocked(b *batch, p *packet, to netip.AddrPort, now time.Duration) {
 	if p.n > l.pmtu.size-overheadBytes && p.typ == typeData {
-		second := l.splitLocked(p)
-		l.addDataLocked(b, p, to, now)
-		p = second
+		for _, q := range l.splitLocked(p) {
+			if q != nil {
+				l.addDataLocked(b, q, to, now)
+			}
+		}
 	}
 	if !l.bundleLocked(b, p, to) {
 		copy(l.addLocked(b, p.typ, p.n, to, now, true), p.b[:p.n])

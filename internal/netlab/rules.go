@@ -79,3 +79,22 @@ func sequence() string {
 	}
 	return fmt.Sprintf("numgen inc mod %d map { %s }", ports, strings.Join(list, ", "))
 }
+
+// Narrow has the line between the router of a host and the internet carry IP packets of at most so many bytes, and
+// nobody tells: ICMP is dropped on it, and the far end swallows what is too large.
+func (h *Host) Narrow(mtu int) {
+	l := h.lab
+	l.t.Helper()
+	if h.router == "" {
+		l.t.Fatalf("netlab: %s is not behind a router", h.name)
+	}
+	// Of what the kernel puts together for one large segment the MTU is not checked.
+	l.ip("-n", h.router, "link", "set", "wan", "mtu", fmt.Sprint(mtu), "gso_max_segs", "1")
+	l.ip("-n", l.inet, "link", "set", fmt.Sprintf("site%d", h.site), "mtu", fmt.Sprint(mtu), "gso_max_segs", "1")
+	l.run(`
+table inet narrow {
+	chain out { type filter hook output priority 0; policy accept; icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }
+	chain forward { type filter hook forward priority 0; policy accept; icmp type destination-unreachable drop; icmpv6 type packet-too-big drop; }
+}
+`, "ip", "netns", "exec", h.router, "nft", "-f", "-")
+}
