@@ -2,6 +2,7 @@ package link
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -309,6 +310,7 @@ func (l *Link) fillSizesLocked(b *batch, to netip.AddrPort, now time.Duration) t
 	if now >= p.at && b.fits(len(packetSizes)) {
 		before := p.size
 		sizes := p.step(now, l.cc.answerTime())
+		slices.Sort(sizes.size[:sizes.n]) // a larger one and a smaller one after it would be sent, and lost, as one
 		for _, size := range sizes.size[:sizes.n] {
 			l.addPingLocked(b, to, size, nil, now)
 		}

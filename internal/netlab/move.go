@@ -68,3 +68,13 @@ func (h *Host) RouteBy(to *Host) {
 	h.lab.t.Helper()
 	h.lab.ip("-n", h.ns, "route", "replace", "default", "via", lan4(to.site, 1).String())
 }
+
+// JoinByRule gives a host a second interface, eth1, in the LAN of another one, with a way out of its own: only what
+// is sent from its address there leaves there. The main route stays. It returns that address.
+func (h *Host) JoinByRule(to *Host) netip.Addr {
+	h.lab.t.Helper()
+	addr := h.plug("eth1", to)
+	h.lab.ip("-n", h.ns, "route", "add", "default", "via", lan4(to.site, 1).String(), "dev", "eth1", "table", "100")
+	h.lab.ip("-n", h.ns, "rule", "add", "from", addr.String(), "lookup", "100")
+	return addr
+}

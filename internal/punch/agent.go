@@ -77,6 +77,12 @@ func (h *Host) NewAgent(cfg AgentConfig) (*Agent, error) {
 			a.mux.attach(s, local)
 		}
 	}
+	h.mu.Lock()
+	ways := slices.Clone(h.ways)
+	h.mu.Unlock()
+	for _, s := range ways {
+		a.mux.attach(s, s.bound)
+	}
 	if len(a.mux.GetListenAddresses()) == 0 {
 		return nil, ErrNoAddress
 	}
@@ -335,7 +341,9 @@ func (a *Agent) selected() (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	return Pair{local, remote}, nil
+	pair := Pair{local, remote}
+	a.host.take(pair)
+	return pair, nil
 }
 
 func fromPion(c ice.Candidate) (Candidate, error) {

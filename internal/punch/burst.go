@@ -13,6 +13,7 @@ import (
 	"github.com/pion/stun"
 
 	"adit/internal/stunmsg"
+	"adit/internal/uplink"
 )
 
 // Some pairs of NATs keep ICE out: one changes the port for each destination ("hard"), and the other lets
@@ -114,7 +115,7 @@ func (a *Agent) Probe(ctx context.Context, to netip.Addr, first []uint16) error 
 // burstable reports whether a peer may name an address for so many packets: no NAT's outside is on a private
 // network, but the machines of this one are.
 func burstable(a netip.Addr, loopback bool) bool {
-	return a.Is4() && usableAddr(a, loopback) && !a.IsPrivate()
+	return a.Is4() && uplink.UsableAddr(a, loopback) && !a.IsPrivate()
 }
 
 // ports returns a function that returns those of first and then others from 1,024 on at random, none

@@ -3,10 +3,12 @@ package punch
 import (
 	"context"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
+
+	"adit/internal/uplink"
 )
 
 const (
@@ -48,10 +50,11 @@ func (h *Host) Gather(ctx context.Context, report func(Candidate)) error {
 	if len(servers) == 0 {
 		return nil
 	}
+	ways := h.openWays()
 	race, cancel := context.WithTimeout(ctx, gatherLimit)
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()
-	found := h.askAll(race, servers, families, func(m mapping, index int) {
+	found := h.askAll(race, servers, families, ways, func(m mapping, index int) {
 		if _, known := seen[m.mapped]; known {
 			return
 		}
@@ -67,11 +70,14 @@ func (h *Host) Gather(ctx context.Context, report func(Candidate)) error {
 	h.mu.Lock()
 	h.seen = nil
 	for _, m := range found {
-		if !m.sock.v6 {
+		if !m.sock.v6 && !m.sock.bound.IsValid() {
 			h.seen = append(h.seen, m)
 		}
 	}
 	h.mu.Unlock()
+	h.closeWays(func(s *socket) bool {
+		return slices.ContainsFunc(found, func(m mapping) bool { return m.sock == s })
+	})
 	h.startRefresh(found)
 	return nil
 }
@@ -116,7 +122,7 @@ func (h *Host) hostCandidates() []Candidate {
 		if s == nil {
 			continue
 		}
-		src, _ := routeSource(s.v6)
+		src, _ := uplink.Source(s.v6)
 		rank := func(a netip.Addr) int {
 			switch {
 			case a.IsLoopback():
@@ -135,28 +141,13 @@ func (h *Host) hostCandidates() []Candidate {
 	return out[:min(len(out), maxHostCandidates)]
 }
 
-// routeSource returns the address that packets to the internet have as their source. Connecting a
-// UDP socket sends nothing.
-func routeSource(v6 bool) (netip.Addr, bool) {
-	far := "192.0.2.1:9" // RFC 5737
-	if v6 {
-		far = "[2001:db8::1]:9" // RFC 3849
-	}
-	c, err := net.Dial(network(v6), far)
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), true
-}
-
 // base returns the address under which an agent knows a socket: the source of the default route, or
 // without one the best candidate of the family.
 func (h *Host) base(s *socket) (netip.Addr, bool) {
 	if s.over != nil {
 		return ownIPv4, true
 	}
-	if a, ok := routeSource(s.v6); ok && usableAddr(a, h.cfg.Loopback) {
+	if a, ok := uplink.Source(s.v6); ok && uplink.UsableAddr(a, h.cfg.Loopback) {
 		return a, true
 	}
 	for _, c := range h.hostCandidates() {
@@ -176,7 +167,9 @@ type mapping struct {
 
 // askAll races the servers and returns their answers in the order in which they came. report is
 // called for each mapping that no answer had before, with its index in its family.
-func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, report func(mapping, int)) []mapping {
+//
+// A way counts if it is seen at another address than the host's own sockets.
+func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, ways []*socket, report func(mapping, int)) []mapping {
 	ctx, cancel := context.WithCancel(ctx)
 	type result struct {
 		family int
@@ -190,6 +183,10 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, r
 			pending[i] = len(servers)
 		}
 	}
+	other := make(chan result, len(ways)) // room for all
+	var asking sync.WaitGroup
+	h.askWays(ctx, &asking, ways, servers, func(m mapping, err error) { other <- result{0, m, err} })
+	waiting := len(ways)
 	running := make(chan struct{}, len(servers))
 	for _, server := range servers {
 		go func() {
@@ -202,6 +199,7 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, r
 		for range servers {
 			<-running
 		}
+		asking.Wait()
 	}()
 	var (
 		found   []mapping
@@ -217,8 +215,24 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, r
 			}
 		}
 	}()
-	for pending[0]+pending[1] > 0 {
+	for pending[0]+pending[1]+waiting > 0 {
 		select {
+		case r := <-other:
+			waiting--
+			if r.err != nil {
+				h.log.Debug("stun by another way", "err", r.err)
+				continue
+			}
+			if slices.ContainsFunc(found, func(m mapping) bool { return m.mapped.Addr() == r.mapped.Addr() }) {
+				continue // it leads where the others lead
+			}
+			found = append(found, r.mapping)
+			h.own(r.mapped)
+			report(r.mapping, maxMappings+len(found))
+			if !graced[0] && !graced[1] {
+				graced[0] = true
+				end = time.After(familyGrace)
+			}
 		case r := <-results:
 			pending[r.family]--
 			if r.err != nil {
@@ -242,6 +256,9 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, r
 				}
 			}
 			switch {
+			case settled == 2 && !graced[1] && waiting > 0:
+				graced[1] = true
+				end = time.After(familyGrace)
 			case settled == 2 && !graced[1]:
 				graced[1] = true
 				end = time.After(gatherGrace)
@@ -336,12 +353,18 @@ func (h *Host) refresh(ctx context.Context, found []mapping) {
 	}
 }
 
-// refreshOnce asks, for each family, one server after the other until one answers. found is updated.
+// refreshOnce asks, for each socket, one server after the other until one answers. found is updated.
 func (h *Host) refreshOnce(ctx context.Context, found []mapping) {
-	for _, v6 := range [2]bool{false, true} {
+	var socks []*socket
+	for _, m := range found {
+		if !slices.Contains(socks, m.sock) {
+			socks = append(socks, m.sock)
+		}
+	}
+	for _, s := range socks {
 		for i := range found {
 			m := &found[i]
-			if m.sock.v6 != v6 {
+			if m.sock != s {
 				continue
 			}
 			one, cancel := context.WithTimeout(ctx, gatherLimit)

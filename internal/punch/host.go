@@ -62,6 +62,7 @@ type Host struct {
 	stun        []string // servers to ask
 	agents      map[*Agent]struct{}
 	mapped      map[netip.AddrPort]struct{} // own addresses as STUN servers see them
+	ways        []*socket                   // bound to other addresses: ways.go
 	seen        []mapping                   // what they said of the IPv4 socket in the last Gather
 	stopRefresh context.CancelFunc
 }
@@ -138,12 +139,17 @@ func (h *Host) SetHandler(f func(b []byte, segment int, from netip.AddrPort)) {
 
 // receive takes what comes in by the host's own sockets.
 func (h *Host) receive(b []byte, segment int, from netip.AddrPort) {
-	h.receiveBy(nil, b, segment, from)
+	h.receiveOn(nil, nil, b, segment, from)
 }
 
-// receiveBy parts STUN from the rest of what came in by a route, or by the host's own sockets if it is nil.
-// The kernel may have put both in one batch if they have the same size and source.
+// receiveBy takes what came in by a route.
 func (h *Host) receiveBy(by *route, b []byte, segment int, from netip.AddrPort) {
+	h.receiveOn(nil, by, b, segment, from)
+}
+
+// receiveOn parts STUN from the rest of what came in by a route, or by the host's own sockets if it is nil, or on
+// the socket of another way out. The kernel may have put both in one batch if they have the same size and source.
+func (h *Host) receiveOn(on *socket, by *route, b []byte, segment int, from netip.AddrPort) {
 	if by != nil {
 		by.hear(from)
 	}
@@ -154,7 +160,7 @@ func (h *Host) receiveBy(by *route, b []byte, segment int, from netip.AddrPort) 
 			continue
 		}
 		h.handle(b[start:i], segment, from)
-		h.table.deliver(by, p, from)
+		h.table.deliver(on, by, p, from)
 		start = i + len(p)
 	}
 	h.handle(b[start:], segment, from)
@@ -225,6 +231,7 @@ func (h *Host) Close() error {
 			err = e
 		}
 	}
+	h.closeWays(func(*socket) bool { return false })
 	h.table.routes.close()
 	h.wg.Wait()
 	return err

@@ -3,6 +3,8 @@ package punch
 import (
 	"net"
 	"net/netip"
+
+	"adit/internal/uplink"
 )
 
 // An Interface is one of this machine's that is up, with the addresses that peers are told, or that they
@@ -29,13 +31,13 @@ func Interfaces(loopback bool) ([]Interface, error) {
 		if err != nil {
 			continue // the interface went away since
 		}
-		f := Interface{Name: i.Name, Used: usableInterface(i.Name, i.Flags, loopback)}
+		f := Interface{Name: i.Name, Used: uplink.UsableInterface(i.Name, i.Flags, loopback)}
 		for _, a := range addrs {
 			n, ok := a.(*net.IPNet)
 			if !ok {
 				continue
 			}
-			if ip, ok := netip.AddrFromSlice(n.IP); ok && usableAddr(ip.Unmap(), loopback) {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok && uplink.UsableAddr(ip.Unmap(), loopback) {
 				f.Addrs = append(f.Addrs, ip.Unmap())
 			}
 		}
@@ -48,7 +50,7 @@ func Interfaces(loopback bool) ([]Interface, error) {
 
 // RouteSource returns the address that packets to the internet leave from, over IPv4 or IPv6; false if there is no
 // route. It sends nothing.
-func RouteSource(v6 bool) (netip.Addr, bool) { return routeSource(v6) }
+func RouteSource(v6 bool) (netip.Addr, bool) { return uplink.Source(v6) }
 
 // DontFragment makes the system send each datagram of a socket whole or not at all, and reports whether
 // that worked: see [Host.DontFragment].

@@ -81,9 +81,9 @@ func (t *table) forget(id stunmsg.ID) {
 	delete(t.open, id)
 }
 
-// deliver takes one STUN packet, which came in by a route or, if it is nil, by a socket of the host's own.
-// What makes no sense, answers nothing or is meant for nobody is dropped without a word.
-func (t *table) deliver(by *route, p []byte, from netip.AddrPort) {
+// deliver takes one STUN packet, which came in by a route or, if it is nil, by a socket of the host's own; on is
+// the socket if it is that of another way out. What makes no sense, answers nothing or is meant for nobody is dropped without a word.
+func (t *table) deliver(on *socket, by *route, p []byte, from netip.AddrPort) {
 	typ, id, ok := stunmsg.Parse(p)
 	if !ok || len(p) > maxSTUN {
 		return
@@ -103,10 +103,10 @@ func (t *table) deliver(by *route, p []byte, from netip.AddrPort) {
 		t.mu.Unlock()
 		if m != nil && t.limit.allow(from.Addr(), time.Now()) && m.admit(p, id, from) {
 			m.heard.Store(true)
-			if by == nil {
+			if on == nil && by == nil {
 				t.routes.passed(from) // before the agent answers
 			}
-			m.deliver(p, from)
+			m.deliver(on, p, from)
 		}
 	case stunmsg.BindingSuccess, stunmsg.BindingError:
 		t.mu.Lock()
@@ -166,6 +166,7 @@ type agentMux struct {
 	near  bool // begin with checks that do not reach the peer's router
 	heard atomic.Bool
 	conns [2]*muxConn // IPv4, IPv6; nil where the family is missing
+	ways  []*muxConn  // further ways out
 	door  door
 }
 
@@ -177,16 +178,25 @@ func newAgentMux(t *table, c Credentials, near bool) *agentMux {
 	}
 }
 
-// attach adds the base of one family, known to the agent as local.
+// attach adds the base of one family, known to the agent as local, or that of another way out.
 func (m *agentMux) attach(s *socket, local netip.Addr) {
-	i := 0
-	if s.v6 {
-		i = 1
-	}
-	m.conns[i] = &muxConn{
+	c := &muxConn{
 		mux: m, sock: s, local: net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, s.port)),
 		inbox: make(chan inPacket, inboxPackets), done: make(chan struct{}),
 	}
+	switch {
+	case s.bound.IsValid():
+		m.ways = append(m.ways, c)
+	case s.v6:
+		m.conns[1] = c
+	default:
+		m.conns[0] = c
+	}
+}
+
+// all returns the conns of all bases.
+func (m *agentMux) all() []*muxConn {
+	return slices.DeleteFunc(slices.Concat(m.conns[:], m.ways), func(c *muxConn) bool { return c == nil })
 }
 
 // admit reports whether the agent may see a check: it is authentic, and not one of those that door
@@ -207,32 +217,33 @@ func authentic(p []byte, pwd stun.MessageIntegrity) bool {
 // expectFrom makes the checks of a remote candidate welcome.
 func (m *agentMux) expectFrom(from netip.AddrPort) { m.door.expect(from) }
 
-func (m *agentMux) deliver(p []byte, from netip.AddrPort) {
-	c := m.conns[0]
-	if from.Addr().Is6() {
-		c = m.conns[1]
+func (m *agentMux) deliver(on *socket, p []byte, from netip.AddrPort) {
+	c := m.conns[family(from.Addr())]
+	if on != nil {
+		c = nil // a way that was found after the agent was made
+		if i := slices.IndexFunc(m.ways, func(c *muxConn) bool { return c.sock == on }); i >= 0 {
+			c = m.ways[i]
+		}
 	}
 	if c != nil {
 		c.deliver(p, from)
 	}
 }
 
-// GetListenAddresses returns the bases: one address a family. The kernel picks the source address
-// of a wildcard socket anyway, more bases would only multiply identical checks.
+// GetListenAddresses returns the bases: one address a family, and one for each further way out. The kernel picks
+// the source address of a wildcard socket anyway, more bases would only multiply identical checks.
 func (m *agentMux) GetListenAddresses() []net.Addr {
 	var out []net.Addr
-	for _, c := range m.conns {
-		if c != nil {
-			out = append(out, c.local)
-		}
+	for _, c := range m.all() {
+		out = append(out, c.local)
 	}
 	return out
 }
 
 // GetConn returns the conn of a base.
 func (m *agentMux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
-	for _, c := range m.conns {
-		if c != nil && ufrag == m.ufrag && c.local.String() == addr.String() {
+	for _, c := range m.all() {
+		if ufrag == m.ufrag && c.local.String() == addr.String() {
 			return c, nil
 		}
 	}
@@ -249,10 +260,8 @@ func (m *agentMux) RemoveConnByUfrag(ufrag string) {
 // Close ends the agent's conns.
 func (m *agentMux) Close() error {
 	m.table.remove(m)
-	for _, c := range m.conns {
-		if c != nil {
-			_ = c.Close() // cannot fail
-		}
+	for _, c := range m.all() {
+		_ = c.Close() // cannot fail
 	}
 	return nil
 }
@@ -319,8 +328,8 @@ func (c *muxConn) WriteTo(b []byte, to net.Addr) (int, error) {
 		return len(b), nil
 	}
 	sock := c.sock
-	if r := c.mux.table.routes.to(dst); r != nil {
-		sock = r.sock
+	if r := c.mux.table.routes.to(dst); r != nil && !sock.bound.IsValid() && !r.sock.bound.IsValid() {
+		sock = r.sock // the only one that has a hole
 	}
 	if typ, id, ok := stunmsg.Parse(b); ok && typ == stunmsg.BindingRequest {
 		c.mux.table.expect(id, transaction{conn: c})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"adit/internal/nat64"
+	"adit/internal/uplink"
 )
 
 // In a network without IPv4 that translates (NAT64, RFC 6146) a Host does for its own sockets what the client
@@ -64,10 +65,10 @@ func (h *Host) findNAT64(ctx context.Context) {
 // OnlyIPv6 reports whether this machine has a way out by IPv6 and no IPv4 at all. Where it has an IPv4 address
 // without a way out, that is the way to the peers of its LAN, which a NAT64 is not.
 func OnlyIPv6() bool {
-	if _, ok := routeSource(false); ok {
+	if _, ok := uplink.Source(false); ok {
 		return false
 	}
-	if _, ok := routeSource(true); !ok {
+	if _, ok := uplink.Source(true); !ok {
 		return false
 	}
 	addrs, err := localAddrs(false)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"adit/internal/uplink"
 )
 
 const (
@@ -97,7 +99,9 @@ func (t *routes) dropLocked(over func(*route) bool) {
 	var left []*route
 	for _, r := range t.all() {
 		if over(r) {
-			_ = r.sock.conn.Close() // its reader ends
+			if !r.sock.bound.IsValid() { // the host keeps its ways
+				_ = r.sock.conn.Close() // its reader ends
+			}
 			continue
 		}
 		left = append(left, r)
@@ -140,8 +144,11 @@ func (t *routes) close() {
 // cannot. Connecting a UDP socket sends nothing.
 func (s *socket) source(to netip.AddrPort) netip.Addr {
 	if s.over != nil {
-		a, _ := routeSource(true) // invalid if there is none
+		a, _ := uplink.Source(true) // invalid if there is none
 		return a
+	}
+	if s.bound.IsValid() {
+		return s.bound
 	}
 	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {

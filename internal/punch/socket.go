@@ -29,6 +29,7 @@ type socket struct {
 	buffer int  // granted receive buffer, bytes
 	whole  bool // datagrams are never fragmented
 	batch  batch
+	bound  netip.Addr // the address that packets leave from; invalid for a wildcard socket
 
 	// Of an IPv4 socket that is one in name: nat64.go.
 	over   *socket
@@ -49,7 +50,11 @@ func listenSocket(v6 bool, port int) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := pc.(*net.UDPConn)
+	return newSocket(pc.(*net.UDPConn), v6)
+}
+
+// newSocket makes a socket of a connection, which it closes if that fails.
+func newSocket(c *net.UDPConn, v6 bool) (*socket, error) {
 	s := &socket{conn: c, v6: v6, port: c.LocalAddr().(*net.UDPAddr).AddrPort().Port(), buffer: setBuffers(c, bufferBytes)}
 	s.whole = dontFragment(c, v6)
 	if err := s.batch.init(c); err != nil {

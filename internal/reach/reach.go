@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"adit/internal/nat64"
+	"adit/internal/uplink"
 )
 
 // beside says how long after the beginning another TCP connection is tried beside those that have no answer yet.
@@ -19,9 +20,24 @@ import (
 // entered just now are lost often.
 var beside = [...]time.Duration{300 * time.Millisecond, 700 * time.Millisecond}
 
+// byAnother is when a TCP connection is tried from the machine's other addresses as well: the main route may lead
+// nowhere where another uplink, which only takes what is sent from its own address, does.
+const byAnother = 1500 * time.Millisecond
+
 // A Dialer is a net.Dialer whose TCP connections are up soon though packets are lost, and which reaches IPv4
 // addresses through a NAT64 where the machine has no IPv4. The zero Dialer is ready.
-type Dialer struct{ net.Dialer }
+type Dialer struct {
+	net.Dialer
+
+	testOnlyOthers func() []netip.Addr
+}
+
+func (d *Dialer) others() []netip.Addr {
+	if d.testOnlyOthers != nil {
+		return d.testOnlyOthers()
+	}
+	return uplink.Others()
+}
 
 // DialContext connects as that of a net.Dialer does, but tries TCP several times at once if there is no
 // answer; the first one counts, be it a refusal, and the others are closed. If address is an IPv4 address and there is
@@ -53,18 +69,36 @@ func (d *Dialer) first(ctx context.Context, network, address string) (net.Conn, 
 		conn net.Conn
 		err  error
 	}
-	results := make(chan result, 1+len(beside)) // nobody waits for the last ones
-	try := func() {
-		c, err := d.Dialer.DialContext(ctx, network, address)
+	const most = 3                                   // other addresses
+	results := make(chan result, 1+len(beside)+most) // nobody waits for the last ones
+	try := func(from netip.Addr) {
+		dialer := d.Dialer
+		if from.IsValid() {
+			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+		}
+		c, err := dialer.DialContext(ctx, network, address)
+		if err != nil && from.IsValid() {
+			<-ctx.Done() // it is not what is wrong
+		}
 		results <- result{c, err}
 	}
 	began := time.Now()
-	tries := 1
-	go try()
+	tries, besides := 1, 0
+	go try(netip.Addr{})
 	next := time.NewTimer(beside[0])
 	defer next.Stop()
+	another := time.NewTimer(byAnother)
+	defer another.Stop()
 	for {
 		select {
+		case <-another.C:
+			if d.LocalAddr != nil {
+				continue
+			}
+			for _, from := range d.others() {
+				go try(from)
+				tries++
+			}
 		case r := <-results:
 			cancel()
 			go func(left int) {
@@ -76,11 +110,11 @@ func (d *Dialer) first(ctx context.Context, network, address string) (net.Conn, 
 			}(tries - 1)
 			return r.conn, r.err
 		case <-next.C:
-			go try()
-			if tries < len(beside) {
-				next.Reset(time.Until(began.Add(beside[tries])))
-			}
+			go try(netip.Addr{})
 			tries++
+			if besides++; besides < len(beside) {
+				next.Reset(time.Until(began.Add(beside[besides])))
+			}
 		}
 	}
 }

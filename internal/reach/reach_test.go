@@ -50,7 +50,7 @@ func TestDialBeside(t *testing.T) {
 		l := listen(t)
 		var tries atomic.Int32
 		held := make(chan struct{})
-		d := Dialer{net.Dialer{ControlContext: func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
+		d := Dialer{Dialer: net.Dialer{ControlContext: func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
 			if int(tries.Add(1)) > lost {
 				return nil
 			}
@@ -81,7 +81,7 @@ func TestDialClosesOthers(t *testing.T) {
 	l := listen(t)
 	both := make(chan struct{})
 	var tries atomic.Int32
-	d := Dialer{net.Dialer{ControlContext: func(context.Context, string, string, syscall.RawConn) error {
+	d := Dialer{Dialer: net.Dialer{ControlContext: func(context.Context, string, string, syscall.RawConn) error {
 		if tries.Add(1) == 2 {
 			close(both)
 		}
@@ -116,7 +116,7 @@ func TestDialClosesOthers(t *testing.T) {
 func TestDialCancelled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond) // two tries are under way
 	defer cancel()
-	d := Dialer{net.Dialer{ControlContext: func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
+	d := Dialer{Dialer: net.Dialer{ControlContext: func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}}}

@@ -1,0 +1,71 @@
+//go:build unix
+
+package acceptance
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"adit/internal/netlab"
+)
+
+// TestSecondUplink: a machine with a second uplink behind source routing goes on over it when the first one, which
+// keeps its route, carries nothing any more.
+func TestSecondUplink(t *testing.T) {
+	for name, exposes := range map[string]bool{"of the exposer": true, "of the connecter": false} {
+		t.Run(name, func(t *testing.T) {
+			if exposes && !long {
+				t.Skip("one of the two is enough: set ADIT_LONG")
+			}
+			w := newWorld(t)
+			one := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
+			other := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
+			second := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
+			other.JoinByRule(second)
+			left, right := one, other
+			if exposes {
+				left, right = other, one
+			}
+			exposer, code := w.expose(left, listen(t, left, func(c net.Conn) { _, _ = io.Copy(c, c) }).String())
+			connecter, port := w.forward(right, code)
+			c := dial(t, right, port)
+			ask := func(n uint32) {
+				t.Helper()
+				b := binary.BigEndian.AppendUint32(nil, n)
+				if _, err := c.Write(b); err != nil {
+					t.Fatal(err)
+				}
+				_ = c.SetReadDeadline(time.Now().Add(patience))
+				if _, err := c.Read(b); err != nil || binary.BigEndian.Uint32(b) != n {
+					t.Fatalf("%d came back as %d, %v", n, binary.BigEndian.Uint32(b), err)
+				}
+			}
+			ask(1)
+			began := time.Now()
+			out, err := other.RouterCommand(context.Background(), "ip", "link", "set", "wan", "down").CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			ask(2)
+			t.Logf("on after %.1f s", time.Since(began).Seconds())
+			ask(3)
+			watch := map[bool]*process{true: connecter, false: exposer}[exposes]
+			events, _, _ := watch.events()
+			to := ""
+			for _, e := range events {
+				if e.Name == "up" {
+					to = e.Remote
+				}
+			}
+			if !strings.Contains(to, second.PublicAddr().String()+":") {
+				t.Errorf("the peer is at %q, want the second uplink, %v", to, second.PublicAddr())
+			}
+			ends(connecter, exposer)
+		})
+	}
+}
