@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"net/http"
+	"strings"
 
 	"adit/internal/carry"
+	"adit/internal/reach"
 )
 
 // Carry takes a side, 0 or 1, of the pair that has an id, for datagrams that go through the rendezvous
@@ -17,9 +20,27 @@ func (c *Client) Carry(ctx context.Context, id [16]byte, side int) (*carry.Conn,
 	if err != nil {
 		return nil, err
 	}
-	conn, err := carry.Dial(ctx, c.httpClient(), fmt.Sprintf("%s/v1/carry/%s/%d", base, hex.EncodeToString(id[:]), side))
+	conn, err := carry.Dial(ctx, c.carryClient(base), fmt.Sprintf("%s/v1/carry/%s/%d", base, hex.EncodeToString(id[:]), side))
 	if err != nil {
 		return nil, fmt.Errorf("carry packets over %s: %w", c.name(), legible(err))
 	}
 	return conn, nil
+}
+
+// carryClient goes through proxies by CONNECT, for http:// too: what a proxy passes on itself it strips of the
+// Upgrade.
+func (c *Client) carryClient(base string) *http.Client {
+	if c.HTTP != nil {
+		return c.HTTP
+	}
+	scheme, _, _ := strings.Cut(base, ":")
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:            reach.DialFor(scheme),
+			TLSHandshakeTimeout:    tryTimeout,
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: 16 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }

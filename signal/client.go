@@ -199,7 +199,8 @@ func (c *Client) httpClient() *http.Client {
 		protocols.SetHTTP1(true) // a poll and a message each have a connection: neither waits for the other
 		c.ownHTTP = &http.Client{
 			Transport: &http.Transport{
-				Proxy:                  http.ProxyFromEnvironment,
+				Proxy:                  reach.ProxyForRequest,
+				OnProxyConnectResponse: reach.RefusedByProxy,
 				DialContext:            (&reach.Dialer{Dialer: net.Dialer{Timeout: tryTimeout, KeepAlive: 15 * time.Second}}).DialContext,
 				TLSHandshakeTimeout:    tryTimeout,
 				Protocols:              protocols,
@@ -253,7 +254,8 @@ func (c *Client) call(ctx context.Context, method, path, token string, into any)
 func hopeless(err error) bool {
 	var cert *tls.CertificateVerificationError
 	var dns *net.DNSError
-	return errors.As(err, &cert) || errors.As(err, &dns) && dns.IsNotFound
+	var proxy *reach.ProxyError
+	return errors.As(err, &proxy) && proxy.Status != 0 && proxy.Status < 500 || errors.As(err, &cert) || errors.As(err, &dns) && dns.IsNotFound
 }
 
 // try makes one request. A status of 400 and above, or a redirect, is a *replyError.
@@ -276,6 +278,9 @@ func (c *Client) try(ctx context.Context, limit time.Duration, method, target, t
 		return 0, nil, legible(err)
 	}
 	defer resp.Body.Close()
+	if err := c.saidByProxy(req, resp); err != nil {
+		return 0, nil, err
+	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	switch {
 	case err != nil:
@@ -286,6 +291,28 @@ func (c *Client) try(ctx context.Context, limit time.Duration, method, target, t
 		return 0, nil, newReplyError(resp, b)
 	}
 	return resp.StatusCode, b, nil
+}
+
+// saidByProxy tells a proxy's refusal of a request that it passes on from one of the server's, which says itself
+// in JSON what it has against a request.
+func (c *Client) saidByProxy(req *http.Request, resp *http.Response) error {
+	if req.URL.Scheme != "http" || c.HTTP != nil {
+		return nil
+	}
+	switch resp.StatusCode {
+	case http.StatusProxyAuthRequired:
+	case http.StatusUnauthorized, http.StatusForbidden:
+		if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+			return nil
+		}
+	default:
+		return nil
+	}
+	p, err := reach.ProxyFor(req.URL)
+	if p == nil || err != nil {
+		return nil
+	}
+	return &reach.ProxyError{Proxy: p.Redacted(), Status: resp.StatusCode}
 }
 
 // A replyError is a refusal of the server.

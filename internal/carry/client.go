@@ -57,6 +57,9 @@ func Dial(ctx context.Context, client *http.Client, url string) (*Conn, error) {
 	if resp.StatusCode != http.StatusSwitchingProtocols || !ok || resp.Header.Get("Sec-WebSocket-Accept") != acceptKey(key) || !stop() {
 		resp.Body.Close()
 		cancel()
+		if resp.StatusCode == http.StatusUpgradeRequired {
+			return nil, fmt.Errorf("a proxy on the way, or in front of the server, does not pass on Upgrade (HTTP status %d): %w", resp.StatusCode, ErrRefused)
+		}
 		return nil, fmt.Errorf("HTTP status %d: %w", resp.StatusCode, ErrRefused)
 	}
 	c := &Conn{rwc: rwc, w: newWriter(rwc, true), done: make(chan struct{})}

@@ -50,7 +50,7 @@ type Config struct {
 	Loopback bool        // loopback addresses count
 	TLS      *tls.Config // for relays; nil is the system's roots
 
-	// DialRelay connects to TURN servers; nil is a net.Dialer.
+	// DialRelay connects to TURN servers; nil is reach.DialThrough.
 	DialRelay func(ctx context.Context, network, address string) (net.Conn, error)
 
 	Logger *slog.Logger // nil is silent

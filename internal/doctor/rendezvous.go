@@ -26,7 +26,7 @@ func (r *run) rendezvous(ctx context.Context) {
 	r.report.Rendezvous = out
 	if u, err := url.Parse(r.cfg.Signal); err == nil {
 		out.URL = u.Redacted()
-		if p, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err == nil && p != nil {
+		if p, err := reach.ProxyFor(u); err == nil && p != nil {
 			out.Proxy = p.Scheme + "://" + p.Host // without a password
 		}
 	}
@@ -54,7 +54,8 @@ func newTransport() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy:                  reach.ProxyForRequest,
+		OnProxyConnectResponse: reach.RefusedByProxy,
 		DialContext:            (&reach.Dialer{Dialer: net.Dialer{Timeout: rendezvousFor}}).DialContext,
 		Protocols:              protocols,
 		MaxResponseHeaderBytes: 16 << 10,
@@ -118,7 +119,11 @@ func (r *run) relays(ctx context.Context) {
 		wg.Go(func() {
 			out[i].URL = servers[i].URL
 			began := time.Now()
-			a, err := turn.Allocate(ctx, turn.Config{Server: turn.Server(servers[i]), Dial: r.cfg.DialRelay, TLS: r.cfg.TLS, Logger: r.cfg.Logger})
+			dial := r.cfg.DialRelay
+			if dial == nil {
+				dial = reach.DialThrough
+			}
+			a, err := turn.Allocate(ctx, turn.Config{Server: turn.Server(servers[i]), Dial: dial, TLS: r.cfg.TLS, Logger: r.cfg.Logger})
 			if err != nil {
 				if ctx.Err() != nil {
 					err = errSilent

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"adit/internal/punch"
+	"adit/internal/reach"
 	"adit/internal/turn"
 	"adit/signal"
 )
@@ -104,7 +105,7 @@ func (e *endpoint) allocate(servers []signal.TURNServer) <-chan struct{} {
 		try := func(servers []signal.TURNServer) {
 			for _, s := range servers {
 				wg.Go(func() {
-					a, err := turn.Allocate(ctx, turn.Config{Server: turn.Server(s), Dial: dialRelay, TLS: e.cfg.TLS, Logger: e.cfg.Logger})
+					a, err := turn.Allocate(ctx, turn.Config{Server: turn.Server(s), Dial: reach.DialThrough, TLS: e.cfg.TLS, Logger: e.cfg.Logger})
 					if err != nil {
 						e.cfg.Logger.Info("no address on a relay", "url", s.URL, "err", err)
 					}

@@ -215,6 +215,18 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, w
 			}
 		}
 	}()
+	// What comes by a way is told when it is known where the others lead.
+	var held []mapping
+	finish := func() []mapping {
+		for _, m := range held {
+			if !slices.ContainsFunc(found, func(o mapping) bool { return o.mapped.Addr() == m.mapped.Addr() }) {
+				found = append(found, m)
+				h.own(m.mapped)
+				report(m, maxMappings+len(found))
+			}
+		}
+		return found
+	}
 	for pending[0]+pending[1]+waiting > 0 {
 		select {
 		case r := <-other:
@@ -223,12 +235,7 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, w
 				h.log.Debug("stun by another way", "err", r.err)
 				continue
 			}
-			if slices.ContainsFunc(found, func(m mapping) bool { return m.mapped.Addr() == r.mapped.Addr() }) {
-				continue // it leads where the others lead
-			}
-			found = append(found, r.mapping)
-			h.own(r.mapped)
-			report(r.mapping, maxMappings+len(found))
+			held = append(held, r.mapping)
 			if !graced[0] && !graced[1] {
 				graced[0] = true
 				end = time.After(familyGrace)
@@ -267,12 +274,12 @@ func (h *Host) askAll(ctx context.Context, servers []string, families [2]bool, w
 				end = time.After(familyGrace)
 			}
 		case <-end:
-			return found
+			return finish()
 		case <-ctx.Done():
-			return found
+			return finish()
 		}
 	}
-	return found
+	return finish()
 }
 
 // ask resolves one server and asks at its addresses; tell is called once for each family that is on.

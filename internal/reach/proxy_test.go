@@ -1,7 +1,8 @@
-package peer
+package reach
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -65,7 +66,7 @@ func TestConnectThrough(t *testing.T) {
 	at := &url.URL{Scheme: "http", Host: l.Addr().String(), User: url.UserPassword("u", "p")}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	c, err := connectThrough(ctx, at, relay.Addr().String())
+	c, err := through(ctx, at, relay.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,10 +81,43 @@ func TestConnectThrough(t *testing.T) {
 	c.Close()
 
 	at.User = url.UserPassword("u", "wrong")
-	if _, err := connectThrough(ctx, at, relay.Addr().String()); err == nil || !strings.Contains(err.Error(), "407") || strings.Contains(err.Error(), "wrong") {
+	var refused *ProxyError
+	if _, err := through(ctx, at, relay.Addr().String()); !errors.As(err, &refused) || refused.Status != 407 {
+		t.Errorf("a wrong password: %v, want the proxy's 407", err)
+	}
+	if _, err := through(ctx, at, relay.Addr().String()); err == nil || !strings.Contains(err.Error(), "407") || strings.Contains(err.Error(), "wrong") {
 		t.Errorf("a wrong password: %v", err)
 	}
-	if _, err := connectThrough(ctx, &url.URL{Scheme: "socks5", Host: "x"}, "y:1"); err == nil {
-		t.Error("a SOCKS proxy was taken for one of HTTP")
+}
+
+// ALL_PROXY counts where nothing else is said, and a scheme that is not known is no reason to go past the proxy.
+func TestProxyFor(t *testing.T) {
+	for _, c := range []struct{ all, https, no, target, want string }{
+		{"socks5h://s:1", "", "", "http://example.com/", "socks5h://s:1"},
+		{"socks5://s:1", "", "", "https://example.com/", "socks5://s:1"},
+		{"socks5://s:1", "http://p:2", "", "https://example.com/", "http://p:2"},
+		{"socks5://s:1", "http://p:2", "", "http://example.com/", "socks5://s:1"},
+		{"socks5://s:1", "", "example.com", "http://example.com/", ""},
+		{"socks5://s:1", "", "", "http://127.0.0.1:8/", ""},
+		{"socks4://s:1", "", "", "http://example.com/", "an error"},
+	} {
+		for _, k := range []string{"HTTP_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"} {
+			t.Setenv(k, "")
+		}
+		t.Setenv("ALL_PROXY", c.all)
+		t.Setenv("HTTPS_PROXY", c.https)
+		t.Setenv("NO_PROXY", c.no)
+		u, _ := url.Parse(c.target)
+		p, err := ProxyFor(u)
+		got := ""
+		switch {
+		case err != nil:
+			got = "an error"
+		case p != nil:
+			got = p.String()
+		}
+		if got != c.want {
+			t.Errorf("%+v: got %q, %v", c, got, err)
+		}
 	}
 }
