@@ -147,7 +147,7 @@ func (s *Server) keyOffer(w http.ResponseWriter, r *http.Request, addr netip.Pre
 			return nil
 		}
 		room := *o.room
-		room.TURN = s.turnFor(r.Host, room.ID, joiner, room.Expires).TURN
+		room.TURN = s.turnFor(s.hostFor(r), room.ID, joiner, room.Expires).TURN
 		reply(w, http.StatusCreated, room)
 	case <-timer.C:
 		done(true)
@@ -187,7 +187,7 @@ func (s *Server) keyAccept(w http.ResponseWriter, r *http.Request, addr netip.Pr
 	if err != nil {
 		return s.keyProblem(err)
 	}
-	mine.TURN = s.turnFor(r.Host, room.ID, creator, room.Expires).TURN
+	mine.TURN = s.turnFor(s.hostFor(r), room.ID, creator, room.Expires).TURN
 	reply(w, http.StatusCreated, mine)
 	return nil
 }

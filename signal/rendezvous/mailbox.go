@@ -194,7 +194,7 @@ func (s *Server) mailboxTURN(w http.ResponseWriter, r *http.Request, to route) *
 	if !ok {
 		return &problem{status: http.StatusConflict, text: "the other side has not come yet"}
 	}
-	reply(w, http.StatusOK, s.turnFor(r.Host, to.name, to.seq, until))
+	reply(w, http.StatusOK, s.turnFor(s.hostFor(r), to.name, to.seq, until))
 	return nil
 }
 

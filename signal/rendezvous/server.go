@@ -90,6 +90,8 @@ type Server struct {
 	done  chan struct{} // closed by Close
 	close sync.Once
 	full  sync.Once // the log line about a full store
+
+	noticed noticed
 }
 
 // New returns a server. It listens to nothing by itself: see Handler and HTTPServer.
@@ -180,11 +182,12 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
 		return &problem{http.StatusTooManyRequests, "too many requests from this address", "wait a minute", 5 * time.Second}
 	}
 	to := parseRoute(r.Method, r.URL.Path)
+	s.noticeProxy(r, to.action)
 	switch to.action {
 	case actHealth:
 		reply(w, http.StatusOK, map[string]string{"status": "ok"})
 	case actICE:
-		reply(w, http.StatusOK, map[string][]string{"stun": s.stunFor(r.Host)})
+		reply(w, http.StatusOK, map[string][]string{"stun": s.stunFor(s.hostFor(r))})
 	case actCreate:
 		return s.create(w, r, addr)
 	case actJoin:
@@ -320,7 +323,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request, addr netip.Prefix,
 		Expires: t.Expires.UTC().Truncate(time.Second),
 		Seconds: int(t.Expires.Sub(s.cfg.Now()) / time.Second),
 		Message: base64.StdEncoding.EncodeToString(t.First),
-		TURN:    s.turnFor(r.Host, t.ID, joiner, t.Expires).TURN,
+		TURN:    s.turnFor(s.hostFor(r), t.ID, joiner, t.Expires).TURN,
 	})
 	return nil
 }

@@ -54,7 +54,7 @@ func (s *Server) turn(w http.ResponseWriter, r *http.Request, to route) *problem
 	case !p.Both:
 		return &problem{status: http.StatusConflict, text: "the other side has not come yet"}
 	}
-	reply(w, http.StatusOK, s.turnFor(r.Host, to.name, p.Side, p.Expires))
+	reply(w, http.StatusOK, s.turnFor(s.hostFor(r), to.name, p.Side, p.Expires))
 	return nil
 }
 
