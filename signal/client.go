@@ -103,7 +103,7 @@ func (c *Client) ICE(ctx context.Context) (ICE, error) {
 	for _, hp := range got.STUN {
 		host, port, err := net.SplitHostPort(hp)
 		if n, perr := strconv.ParseUint(port, 10, 16); err == nil && perr == nil && n != 0 && host != "" && plain(hp) && len(ice.STUN) < 16 {
-			ice.STUN = append(ice.STUN, hp)
+			ice.STUN = append(ice.STUN, net.JoinHostPort(c.ownHost(host), port))
 		}
 	}
 	return ice, nil
@@ -145,7 +145,7 @@ func (c *Client) newRoom(nameplate string, made roomReply) (*Room, error) {
 		expires:   time.Now().Add(time.Duration(made.Seconds) * time.Second),
 	}
 	if len(made.TURN) > 0 {
-		r.turn = usable(made.TURN)
+		r.turn = c.usable(made.TURN)
 	}
 	if len(first) > 0 {
 		m, err := ParseMessage(first)
@@ -273,6 +273,7 @@ func (c *Client) try(ctx context.Context, limit time.Duration, method, target, t
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	req.Header.Set("User-Agent", "adit")
+	req.Header.Set(HostHeader, req.URL.Host)
 	resp, err := c.httpClient().Do(req)
 	if err != nil {
 		return 0, nil, legible(err)

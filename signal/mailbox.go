@@ -106,7 +106,7 @@ func (m *Mailbox) TURN(ctx context.Context) ([]TURNServer, error) {
 	case err != nil:
 		return nil, fmt.Errorf("ask for relays at %s: %w", m.client.name(), err)
 	}
-	return usable(got.TURN), nil
+	return m.client.usable(got.TURN), nil
 }
 
 // request tries until it has an answer that is final, or ctx ends. What was open may lead into a network

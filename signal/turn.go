@@ -66,7 +66,7 @@ func (r *Room) TURN(ctx context.Context) ([]TURNServer, error) {
 	case err != nil:
 		return nil, fmt.Errorf("ask for relays in room %s: %w", r.nameplate, err)
 	}
-	servers := usable(got.TURN)
+	servers := r.client.usable(got.TURN)
 	r.turnMu.Lock()
 	r.turn = servers
 	r.turnMu.Unlock()
@@ -75,11 +75,12 @@ func (r *Room) TURN(ctx context.Context) ([]TURNServer, error) {
 
 // usable returns the servers that a client may be able to use: what a rendezvous says is checked before
 // anything is done with it. The result is not nil.
-func usable(all []TURNServer) []TURNServer {
+func (c *Client) usable(all []TURNServer) []TURNServer {
 	out := []TURNServer{}
 	for _, s := range all {
 		scheme, _, _ := strings.Cut(s.URL, ":")
 		if (scheme == "turn" || scheme == "turns") && plain(s.URL) && plain(s.Username) && plain(s.Password) && len(out) < maxTURNServers {
+			s.URL = c.atOwnHost(s.URL)
 			out = append(out, s)
 		}
 	}

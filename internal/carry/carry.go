@@ -9,7 +9,7 @@
 // because proxies and reverse proxies know it. What does not fit is dropped: this is a path like
 // others, over a slow road.
 //
-// Errors: [ErrRefused], and what ends the connection.
+// Errors: [ErrRefused], [ErrUpgrade], and what ends the connection.
 package carry
 
 import (
@@ -22,6 +22,9 @@ import (
 
 // ErrRefused is a server that does not carry: it may not, or has no room.
 var ErrRefused = errors.New("the server does not carry datagrams")
+
+// ErrUpgrade is a server that would carry, or would say that it does not, behind a proxy that stands in between.
+var ErrUpgrade = errors.New("a proxy on the way, or in front of the server, does not pass on Upgrade")
 
 const (
 	maxDatagram = 1600

@@ -58,7 +58,7 @@ func Dial(ctx context.Context, client *http.Client, url string) (*Conn, error) {
 		resp.Body.Close()
 		cancel()
 		if resp.StatusCode == http.StatusUpgradeRequired {
-			return nil, fmt.Errorf("a proxy on the way, or in front of the server, does not pass on Upgrade (HTTP status %d): %w", resp.StatusCode, ErrRefused)
+			return nil, fmt.Errorf("%w (HTTP status %d): %w", ErrUpgrade, resp.StatusCode, ErrRefused)
 		}
 		return nil, fmt.Errorf("HTTP status %d: %w", resp.StatusCode, ErrRefused)
 	}

@@ -73,6 +73,9 @@ func (e *endpoint) carryVia(ctx context.Context, client *signal.Client, id [16]b
 		conn, err := client.Carry(ctx, id, side)
 		if err != nil {
 			e.cfg.Logger.Info("the rendezvous does not carry packets", "err", err)
+			if ctx.Err() == nil && (!errors.Is(err, carry.ErrRefused) || errors.Is(err, carry.ErrUpgrade)) {
+				e.relayFailed(client.URL, err) // that it may not is no fault
+			}
 			asked()
 			return
 		}

@@ -52,6 +52,7 @@ type relays struct {
 	carrying *carried            // the same
 	servers  []signal.TURNServer // that the rendezvous named
 	refused  bool                // one of them did not know the credentials
+	faults   []relayFault        // why those that were named cannot be had, each once
 	allocs   []*turn.Allocation
 	peers    []signal.Candidate               // the peer's, as far as relays are concerned with them
 	addrs    atomic.Pointer[[]netip.AddrPort] // those on relays, for who must not wait for mu; written with it held
@@ -108,6 +109,9 @@ func (e *endpoint) allocate(servers []signal.TURNServer) <-chan struct{} {
 					a, err := turn.Allocate(ctx, turn.Config{Server: turn.Server(s), Dial: reach.DialThrough, TLS: e.cfg.TLS, Logger: e.cfg.Logger})
 					if err != nil {
 						e.cfg.Logger.Info("no address on a relay", "url", s.URL, "err", err)
+						if !errors.Is(err, context.Canceled) { // another one was faster
+							e.relayFailed(s.URL, err)
+						}
 					}
 					if errors.Is(err, turn.ErrUnauthorized) {
 						e.mu.Lock()
@@ -200,7 +204,7 @@ func (e *endpoint) allocated(a *turn.Allocation) {
 	e.cfg.Logger.Info("address on a relay", "relayed", a.Relayed(), "transport", a.Transport())
 	e.board.attach(a)
 	e.mu.Lock()
-	e.relays.allocs = append(e.relays.allocs, a)
+	e.relays.allocs, e.relays.faults = append(e.relays.allocs, a), nil
 	older := len(e.relays.allocs) > 1
 	peers := slices.Clone(e.relays.peers)
 	e.mu.Unlock()

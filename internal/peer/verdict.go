@@ -87,11 +87,17 @@ func (e *endpoint) noPath(err error) *Error {
 	s := e.seen()
 	v := s.direct()
 	message, hint := "no path: "+v.reason, v.advice
+	fault, failed := e.relayFault()
 	switch {
+	case failed && e.cfg.Path == PathRelay && !s.relays():
+		return failf(ClassNoPath, fault.advice, err, "no path: only relays may be used, and %s", fault.reason)
 	case e.cfg.Path == PathRelay && !s.relays():
 		return failf(ClassNoPath, `name one with --turn, or meet at an "adit serve --turn"`, err, "no path: only relays may be used, and there is none")
 	case e.cfg.Path == PathRelay:
 		return failf(ClassNoPath, "see with --verbose, on both sides, what the relay says", err, "no path: only relays may be used, and no packet came back through one")
+	case failed && !s.relays():
+		message += ", and " + fault.reason
+		hint = fault.advice + ", or " + hint
 	case !s.relays():
 		message += ", and there is no relay"
 		hint = publicRelay + ", or " + hint
