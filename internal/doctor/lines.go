@@ -52,7 +52,11 @@ func (r *Report) Lines() []Line {
 	}
 	for _, s := range r.STUN {
 		if s.Error != "" {
-			add(Poor, "STUN", s.Name+": "+s.Error, "")
+			advice := ""
+			if s.Blind {
+				advice = "have it see its clients' addresses (a container: its host's own network), or give another with --stun"
+			}
+			add(Poor, "STUN", s.Name+": "+s.Error, advice)
 		}
 	}
 	for _, x := range r.Relays {

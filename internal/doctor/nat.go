@@ -161,6 +161,9 @@ func (r *run) family(ctx context.Context, f *Family, w way, targets []target, se
 				one.Error = err.Error()
 			case got.from != t.addr || got.kind != stunmsg.BindingSuccess || !got.mapped.IsValid() || got.mapped.Addr().Is6() != w.v6:
 				one.Error = "its answer is not that of a STUN server"
+			case stunmsg.Behind(t.addr.Addr(), got.mapped.Addr()) && !r.cfg.Loopback:
+				one.Error = fmt.Sprintf("it stands behind a NAT or a proxy of its own: it sees this machine at %v", got.mapped.Addr())
+				one.Blind = true
 			default:
 				one.Mapped, one.RTT = got.mapped, milliseconds(rtt)
 			}
@@ -181,6 +184,7 @@ func (r *run) family(ctx context.Context, f *Family, w way, targets []target, se
 		}
 	}
 	if len(seen) == 0 {
+		f.UDP = slices.ContainsFunc(servers, func(s Server) bool { return s.Blind })
 		return ""
 	}
 	f.UDP = true

@@ -49,6 +49,7 @@ type Server struct {
 	Mapped netip.AddrPort `json:"mapped,omitzero"`
 	RTT    float64        `json:"rtt_ms,omitempty"`
 	Error  string         `json:"error,omitempty"`
+	Blind  bool           `json:"blind,omitempty"` // it answers, and does not see its clients' addresses
 }
 
 // A PortMapping is what the router offers.

@@ -17,6 +17,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -97,7 +99,12 @@ func Listen(addr string, logger *slog.Logger, fill func(*Page)) (*Server, error)
 		return nil, fmt.Errorf("listen for metrics: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+	given, _, _ := net.SplitHostPort(addr) // the listener took it
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		if foreign(r, given) {
+			http.Error(w, "this is no place for web pages: ask by address, by localhost or by this machine's name", http.StatusForbidden)
+			return
+		}
 		var p Page
 		fill(&p)
 		w.Header().Set("Content-Type", ContentType)
@@ -115,6 +122,29 @@ func Listen(addr string, logger *slog.Logger, fill func(*Page)) (*Server, error)
 		}
 	}()
 	return s, nil
+}
+
+// foreign reports whether a request may come from a web page: it has the headers of one, or names this machine by a
+// host that is not its own, as a page does whose name was made to lead here (DNS rebinding). given is the host that
+// the server was told to listen at.
+func foreign(r *http.Request, given string) bool {
+	for name := range r.Header {
+		if name == "Origin" || strings.HasPrefix(name, "Sec-Fetch-") {
+			return true
+		}
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	if _, err := netip.ParseAddr(host); err == nil || host == "localhost" || host == strings.ToLower(given) && given != "" {
+		return false
+	}
+	own, err := os.Hostname()
+	own, _, _ = strings.Cut(strings.ToLower(own), ".")
+	label, _, _ := strings.Cut(host, ".")
+	return err != nil || own == "" || label != own
 }
 
 // Addr returns where it listens.

@@ -4,6 +4,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -61,6 +63,32 @@ func TestServer(t *testing.T) {
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// A web page reads nothing, not even one whose name leads here.
+func TestForeign(t *testing.T) {
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		host, header string
+		want         bool
+	}{
+		{"127.0.0.1:9100", "", false}, {"[::1]:9100", "", false}, {"192.168.1.5", "", false}, {"localhost:9100", "", false},
+		{"given.example:9100", "", false}, {name + ":9100", "", false}, {strings.ToUpper(name), "", false},
+		{"evil.example:9100", "", true}, {"localhost.evil.example", "", true}, {"", "", true},
+		{"127.0.0.1:9100", "Origin", true}, {"localhost", "Sec-Fetch-Site", true},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		r.Host = c.host
+		if c.header != "" {
+			r.Header.Set(c.header, "none")
+		}
+		if got := foreign(r, "Given.example"); got != c.want {
+			t.Errorf("host %q, header %q: %v, want %v", c.host, c.header, got, c.want)
+		}
+	}
 }
 
 func FuzzLabel(f *testing.F) {

@@ -21,7 +21,8 @@ const (
 type seen struct {
 	local, remote []punch.CandidateType
 	own, peer     punch.NAT
-	port          int // that this side was told to use; 0 for none
+	port          int    // that this side was told to use; 0 for none
+	blind         string // of a STUN server that cannot see this side's public address
 }
 
 func (e *endpoint) seen() seen {
@@ -29,6 +30,9 @@ func (e *endpoint) seen() seen {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := seen{own: own, peer: peer, port: e.cfg.Port}
+	if e.host != nil {
+		s.blind = e.host.Blind()
+	}
 	for _, c := range e.candidates {
 		s.local = append(s.local, c.Type)
 	}
@@ -61,6 +65,9 @@ func (s seen) direct() verdict {
 		return verdict{"the other side has no address to be reached at", "connect the other machine to a network"}
 	case s.own.Mapping == dependent && s.peer.Mapping == dependent:
 		return verdict{"both NATs change ports per destination", forward}
+	case !known(s.local) && s.blind != "":
+		return verdict{s.unanswered() + ", and this side's public one is not known: " + s.blind,
+			"have that server see its clients' addresses (a container: its host's own network), or name another with --stun"}
 	case !known(s.local) && !known(s.remote):
 		return verdict{s.unanswered() + ", and neither knows its public one",
 			"let UDP out of both networks, or name a STUN server that both sides reach with --stun"}

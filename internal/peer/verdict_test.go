@@ -23,6 +23,7 @@ func TestVerdicts(t *testing.T) {
 		{"two hard NATs", seen{local: types{host, srflx}, remote: types{host, srflx}, own: hard, peer: hard}, "both NATs change ports", "on either router forward"},
 		{"a port is known", seen{local: types{host, srflx}, remote: types{host, srflx}, own: hard, peer: hard, port: 4000}, "both NATs change ports", "forward UDP port 4000 on this side's router"},
 		{"nobody heard of STUN", seen{local: types{host, relay}, remote: types{host, host}}, "this side's 1 address and the other side's 2 addresses was answered, and neither knows", "out of both networks"},
+		{"a STUN server behind a proxy", seen{local: types{host}, remote: types{host, srflx}, blind: "the STUN server x stands behind a proxy"}, "x stands behind a proxy", "see its clients' addresses"},
 		{"UDP blocked here", seen{local: types{host}, remote: types{host, srflx}}, "told this side its public one", "this side's network"},
 		{"UDP blocked there", seen{local: types{host, srflx}, remote: types{host}}, "told the other side its public one", "reaches with --stun there"},
 		{"a hard NAT here", seen{local: types{host, srflx}, remote: types{host, srflx}, own: hard, peer: cone}, "this side's NAT changes ports", "on either router"},

@@ -62,6 +62,7 @@ type Host struct {
 	stun        []string // servers to ask
 	agents      map[*Agent]struct{}
 	mapped      map[netip.AddrPort]struct{} // own addresses as STUN servers see them
+	blind       string                      // of a STUN server that sees a proxy
 	ways        []*socket                   // bound to other addresses: ways.go
 	seen        []mapping                   // what they said of the IPv4 socket in the last Gather
 	stopRefresh context.CancelFunc

@@ -44,6 +44,14 @@ func (h *Host) query(ctx context.Context, s *socket, server netip.AddrPort) (net
 				!usableRemote(r.mapped, h.cfg.Loopback) {
 				return netip.AddrPort{}, fmt.Errorf("ask stun server %v: %w", server, errSTUN)
 			}
+			if stunmsg.Behind(server.Addr(), r.mapped.Addr()) {
+				err := fmt.Errorf("the STUN server %v stands behind a NAT or a proxy of its own: it sees this machine at %v", server, r.mapped.Addr())
+				h.log.Warn("a server that cannot tell the public address", "err", err)
+				h.mu.Lock()
+				h.blind = err.Error()
+				h.mu.Unlock()
+				return netip.AddrPort{}, err
+			}
 			return r.mapped, nil
 		}
 	}
@@ -76,4 +84,11 @@ func resolve(ctx context.Context, server string) (out [2]netip.AddrPort, err err
 		}
 	}
 	return out, nil
+}
+
+// Blind says of a STUN server that cannot see this host's public address, or "" if none was found.
+func (h *Host) Blind() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.blind
 }
