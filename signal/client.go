@@ -276,7 +276,7 @@ func (c *Client) try(ctx context.Context, limit time.Duration, method, target, t
 	req.Header.Set(HostHeader, req.URL.Host)
 	resp, err := c.httpClient().Do(req)
 	if err != nil {
-		return 0, nil, legible(err)
+		return 0, nil, legible(reach.NameProxy(req.URL, err))
 	}
 	defer resp.Body.Close()
 	if err := c.saidByProxy(req, resp); err != nil {

@@ -75,6 +75,19 @@ func RefusedByProxy(_ context.Context, p *url.URL, _ *http.Request, resp *http.R
 	return &ProxyError{Proxy: p.Redacted(), Status: resp.StatusCode}
 }
 
+// NameProxy returns an error of http.Transport's as that of the SOCKS proxy on the way to u, if it is one.
+func NameProxy(u *url.URL, err error) error {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "socks connect" {
+		return err
+	}
+	p, perr := ProxyFor(u)
+	if p == nil || perr != nil {
+		return err
+	}
+	return &ProxyError{Proxy: p.Redacted(), Err: op.Err}
+}
+
 // DialThrough connects to a HOST:PORT, over TCP through the proxy that the environment names for https:// there, by
 // CONNECT (RFC 9110 §9.3.6) or SOCKS 5 (RFC 1928). Of other networks proxies know nothing.
 func DialThrough(ctx context.Context, network, address string) (net.Conn, error) {
