@@ -11,11 +11,13 @@ import (
 	"testing"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestForwardProxies: a machine whose only way out is a proxy, of HTTP or SOCKS, with a password or without, meets at
 // an http:// rendezvous and has its packets carried; a wrong password is the proxy's in what adit says.
 func TestForwardProxies(t *testing.T) {
+	testtier.Long(t)
 	type proxy struct {
 		name, scheme, user string
 		program            func(at netip.AddrPort, dir string) []string
@@ -54,9 +56,6 @@ shutdown_lifetime 1 seconds
 		{"microsocks", "socks5", "", func(at netip.AddrPort, _ string) []string {
 			return []string{"microsocks", "-i", at.Addr().String(), "-p", fmt.Sprint(at.Port())}
 		}},
-	}
-	if !long {
-		all = all[:2]
 	}
 	for _, p := range all {
 		t.Run(p.name, func(t *testing.T) {

@@ -11,14 +11,16 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestNarrowPath: where a line carries less than IPv6's least MTU and nobody tells, data passes both ways, adit bench
 // measures it, and adit doctor says it.
 func TestNarrowPath(t *testing.T) {
+	testtier.Long(t)
 	w := newWorld(t)
 	mtus := []int{1124}
-	if long {
+	if testtier.IsFull() {
 		mtus = []int{1240, 1220, 1124, 1000, 800, 576}
 	}
 	for _, mtu := range mtus {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // documented returns the indented block that follows a line of docs/rendezvous.md which ends like that.
@@ -37,6 +38,7 @@ func documented(t *testing.T, after string) string {
 // TestReverseProxies: behind the proxies of docs/rendezvous.md, as the page has them, and behind an nginx that is told
 // nothing, peers meet, learn their public addresses, and where nothing else is left their packets are carried.
 func TestReverseProxies(t *testing.T) {
+	testtier.Long(t)
 	type proxy struct {
 		config func(at netip.AddrPort) string
 		args   func(file string) []string
@@ -92,9 +94,6 @@ func TestReverseProxies(t *testing.T) {
 			}
 			if name == "bare nginx" {
 				said("does not pass the Host header on")
-				if !long {
-					return // the verdict takes half a minute
-				}
 			}
 			shut := w.lab.Host(netlab.UDPBlocked, netlab.HostOptions{})
 			exposer, code = w.expose(left, "22")

@@ -12,16 +12,15 @@ import (
 	"time"
 
 	"adit/internal/netlab"
+	"adit/internal/testtier"
 )
 
 // TestSecondUplink: a machine with a second uplink behind source routing goes on over it when the first one, which
 // keeps its route, carries nothing any more.
 func TestSecondUplink(t *testing.T) {
+	testtier.Long(t)
 	for name, exposes := range map[string]bool{"of the exposer": true, "of the connecter": false} {
 		t.Run(name, func(t *testing.T) {
-			if exposes && !long {
-				t.Skip("one of the two is enough: set ADIT_LONG")
-			}
 			w := newWorld(t)
 			one := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
 			other := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})

@@ -3,18 +3,19 @@ package link
 import (
 	"bytes"
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adit/internal/testtier"
 )
 
 // TestNarrowPath: a path that carries no packet of the usual size carries payloads and control messages that were
 // cut for it.
 func TestNarrowPath(t *testing.T) {
 	for i, mtu := range []int{1096, narrowPacket, 1199, 900, 600} {
-		if i > 1 && os.Getenv("ADIT_LONG") == "" {
+		if i > 0 && !testtier.IsLong() {
 			break
 		}
 		for _, loss := range []float64{0, 0.02} {

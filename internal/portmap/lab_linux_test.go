@@ -161,9 +161,7 @@ func TestRouterRestarts(t *testing.T) {
 		{"UPnP", true, false, true, time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.silent && os.Getenv("ADIT_LONG") == "" {
-				t.Skip("takes a minute: set ADIT_LONG")
-			}
+			testtier.Long(t)
 			t.Parallel()
 			lab := netlab.New(t)
 			host := lab.Host(netlab.Symmetric, netlab.HostOptions{})

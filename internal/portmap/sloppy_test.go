@@ -8,12 +8,13 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf16"
+
+	"adit/internal/testtier"
 )
 
 // faults are what routers do wrong and a port can be mapped all the same.
@@ -182,9 +183,9 @@ func mapsAndRemoves(t *testing.T, r *igd) {
 }
 
 // TestSloppyRouters: a router with any of the faults, and with any two of them, maps the port. All pairs are
-// tried with ADIT_LONG=1, else one in 16, others each time.
+// tried in the long tier, else one in 16, others each time.
 func TestSloppyRouters(t *testing.T) {
-	long := os.Getenv("ADIT_LONG") != ""
+	long := testtier.IsLong()
 	for i, a := range faults {
 		for j, b := range faults[i:] {
 			if impossible(a.name, b.name) || j > 0 && !long && rand.N(16) > 0 {
