@@ -18,7 +18,7 @@ var allowed = map[string][]string{
 	"adit/internal/bench":          {"adit/tunnel"},
 	"adit/internal/carry":          {"adit/internal/outbox"},
 	"adit/internal/control":        {},
-	"adit/internal/doctor":         {"adit/signal", "adit/internal/nat64", "adit/internal/portmap", "adit/internal/punch", "adit/internal/reach", "adit/internal/stunmsg", "adit/internal/turn"},
+	"adit/internal/doctor":         {"adit/signal", "adit/internal/nat64", "adit/internal/portmap", "adit/internal/punch", "adit/internal/reach", "adit/internal/stunmsg", "adit/internal/turn", "adit/internal/uplink"},
 	"adit/internal/event":          {},
 	"adit/internal/handshake":      {},
 	"adit/internal/identity":       {},

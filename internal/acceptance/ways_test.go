@@ -5,6 +5,7 @@ package acceptance
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -25,7 +26,11 @@ func TestSecondUplink(t *testing.T) {
 			one := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
 			other := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
 			second := w.lab.Host(netlab.PortRestricted, netlab.HostOptions{})
-			other.JoinByRule(second)
+			addr := other.JoinByRule(second)
+			if d, p := w.doctor(other, 0, "--signal", w.signal, "--no-port-mapping"); d.Class == "" || !strings.Contains(p.out.String(),
+				fmt.Sprintf(`"ways":[{"from":"%v","public":"%v","used":true}]`, addr, second.PublicAddr())) {
+				t.Errorf("doctor does not show the second way: %s", p.out)
+			}
 			left, right := one, other
 			if exposes {
 				left, right = other, one

@@ -156,6 +156,18 @@ func (r *Report) natLines() []Line {
 		}
 		out = append(out, carrier)
 	}
+	for _, f := range []*Family{&r.IPv4, &r.IPv6} {
+		for _, o := range f.Ways {
+			found := fmt.Sprintf("from %v: leads nowhere, not used", o.From)
+			switch {
+			case o.Used:
+				found = fmt.Sprintf("from %v: seen as %v, used", o.From, o.Public)
+			case o.Public.IsValid():
+				found = fmt.Sprintf("from %v: seen as %v too, not used", o.From, o.Public)
+			}
+			out = append(out, Line{Plain, "another way", found, ""})
+		}
+	}
 	for i, f := range []*Family{&r.IPv4, &r.IPv6} {
 		if f.MTU == 0 {
 			continue

@@ -13,6 +13,7 @@ import (
 	"adit/internal/nat64"
 	"adit/internal/punch"
 	"adit/internal/stunmsg"
+	"adit/internal/uplink"
 )
 
 const (
@@ -92,6 +93,21 @@ func (r *run) stun(ctx context.Context) (hops string) {
 		}
 	}
 	return hops
+}
+
+// test asks a server from the way's address. It is a way of its own if that sees another address than main ones.
+func (o *WayOut) test(ctx context.Context, w way, server netip.AddrPort, main []netip.AddrPort) {
+	s, err := listenFrom(w, o.From, 0)
+	if err != nil {
+		return // the address is gone
+	}
+	defer s.close()
+	r, _, err := s.ask(ctx, server, -1, 0, behaviorFor)
+	if err != nil || r.kind != stunmsg.BindingSuccess || !r.mapped.IsValid() {
+		return
+	}
+	o.Public = r.mapped.Addr()
+	o.Used = !slices.ContainsFunc(main, func(a netip.AddrPort) bool { return a.Addr() == o.Public })
 }
 
 // translated returns the prefix of the NAT64 through which IPv4 must go; an invalid one if there is none, or no
@@ -196,6 +212,16 @@ func (r *run) family(ctx context.Context, f *Family, w way, targets []target, se
 	asked := byAddress(there)
 	for i := range min(len(tests), len(asked)) {
 		wg.Go(func() { tests[i] = filter(ctx, w, asked[i]) })
+	}
+	if !w.prefix.IsValid() && !r.cfg.Loopback {
+		for _, from := range uplink.Others() {
+			if from.Is6() == w.v6 {
+				f.Ways = append(f.Ways, WayOut{From: from})
+			}
+		}
+		for i := range f.Ways {
+			wg.Go(func() { f.Ways[i].test(ctx, w, there[0].addr, f.Public) })
+		}
 	}
 	first := there[0] // of the rendezvous, if that has any: those come first
 	wg.Go(func() { f.MTU = mtu(ctx, w, first) })

@@ -32,6 +32,7 @@ type Family struct {
 	NAT64     netip.Prefix     `json:"nat64,omitzero"`   // through which IPv4 goes
 	UDP       bool             `json:"udp"`              // packets go out, and answers come back
 	Public    []netip.AddrPort `json:"public,omitempty"` // what servers saw, each once
+	Ways      []WayOut         `json:"ways,omitempty"`   // from other addresses than that of the main route
 	NAT       string           `json:"nat,omitempty"`    // its common name
 	Mapping   Mapping          `json:"mapping,omitempty"`
 	Filtering Filtering        `json:"filtering,omitempty"`
@@ -50,6 +51,13 @@ type Server struct {
 	RTT    float64        `json:"rtt_ms,omitempty"`
 	Error  string         `json:"error,omitempty"`
 	Blind  bool           `json:"blind,omitempty"` // it answers, and does not see its clients' addresses
+}
+
+// A WayOut is what comes of sending from another address of this machine than the main route has.
+type WayOut struct {
+	From   netip.Addr `json:"from"`
+	Public netip.Addr `json:"public,omitzero"` // where a server saw it; invalid if nothing came back
+	Used   bool       `json:"used"`            // it is a way of its own: peers are told of it
 }
 
 // A PortMapping is what the router offers.

@@ -28,12 +28,15 @@ type socket struct {
 	waiting map[stunmsg.ID]chan<- reply // guarded by mu
 }
 
-func listen(w way, port int) (*socket, error) {
+func listen(w way, port int) (*socket, error) { return listenFrom(w, netip.Addr{}, port) }
+
+// listenFrom is listen for packets that leave from one address, if it is valid.
+func listenFrom(w way, from netip.Addr, port int) (*socket, error) {
 	network := "udp4"
 	if w.over6() {
 		network = "udp6"
 	}
-	c, err := net.ListenUDP(network, &net.UDPAddr{Port: port})
+	c, err := net.ListenUDP(network, &net.UDPAddr{IP: from.AsSlice(), Port: port})
 	if err != nil {
 		return nil, err
 	}
