@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	"adit/internal/control":        {},
 	"adit/internal/doctor":         {"adit/signal", "adit/internal/nat64", "adit/internal/portmap", "adit/internal/punch", "adit/internal/reach", "adit/internal/stunmsg", "adit/internal/turn"},
 	"adit/internal/event":          {},
+	"adit/internal/fair":           {},
 	"adit/internal/handshake":      {},
 	"adit/internal/identity":       {},
 	"adit/internal/history":        {},
@@ -44,7 +45,7 @@ var allowed = map[string][]string{
 	"adit/internal/turn":           {"adit/internal/outbox", "adit/internal/stunmsg"},
 	"adit/reliable":                {},
 	"adit/signal":                  {"adit/internal/carry", "adit/internal/reach"},
-	"adit/signal/rendezvous":       {"adit/signal", "adit/internal/carry"},
+	"adit/signal/rendezvous":       {"adit/signal", "adit/internal/carry", "adit/internal/fair"},
 	"adit/scripts/bench":           {"adit/internal/netlab"},
 	"adit/tunnel":                  {"adit/reliable", "adit/internal/event"},
 }

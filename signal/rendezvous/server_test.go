@@ -279,7 +279,7 @@ func wire(t *testing.T, cfg Config) (*Server, string) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = web.Serve(l)
+		_ = web.Serve(s.Listener(l))
 	}()
 	t.Cleanup(func() {
 		if err := web.Shutdown(t.Context()); err != nil {
@@ -344,7 +344,7 @@ func TestOnTheWire(t *testing.T) {
 func TestSlowRequestsCostLittle(t *testing.T) {
 	testtier.Long(t)
 	t.Parallel()
-	_, addr := wire(t, Config{})
+	_, addr := wire(t, Config{Limits: Limits{Uploads: 16}})
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -42,7 +42,8 @@ type turnReply struct {
 
 // turn tells a side of a room its relays. The other side must be there: whoever opens rooms on his own
 // gets nothing out of it.
-func (s *Server) turn(w http.ResponseWriter, r *http.Request, to route) *problem {
+func (s *Server) turn(q *request) *problem {
+	w, r, to := q.w, q.r, q.to
 	token, ok := bearer(r.Header)
 	if !ok {
 		return s.storeProblem(ErrToken)
