@@ -44,7 +44,7 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
 			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
 			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "believe X-Forwarded-For of reverse proxies in `CIDR`, several times if you like"},
-		), append(turnFlags(), ownFlags("serve", attendFlags()...)...)...), commonFlags(outputFlags)...),
+		), append(append(turnFlags(), limitFlags()...), ownFlags("serve", attendFlags()...)...)...), commonFlags(outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
 			if c.NArg() > 0 {
 				return usagef("for example: adit serve --http :8080 --stun :3478", "serve takes no arguments, only flags")
@@ -53,10 +53,16 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 			if err != nil {
 				return err
 			}
+			turn := turnSettings(c)
+			limits, err := limitsOf(c, relayAllocations(turn))
+			if err != nil {
+				return err
+			}
 			return serve(ctx, u, serveConfig{
-				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
+				limits: limits,
+				http:   c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
 				carry: c.Bool("carry"), carryRate: c.String("carry-rate"),
-				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turnSettings(c), proxies: proxies,
+				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turn, proxies: proxies,
 				again: func() (cert, key string, err error) { return serveAgain(u, c) },
 			})
 		}),
@@ -69,6 +75,7 @@ type serveConfig struct {
 	carryRate                         string
 	turn                              turnConfig
 	proxies                           []netip.Prefix
+	limits                            rendezvous.Limits
 
 	// again reads the config file again, and returns the certificate's files. It may be nil.
 	again func() (cert, key string, err error)
@@ -187,13 +194,14 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 		hub = carry.NewHub(carry.Limits{Rate: carryRate})
 		defer hub.Close()
 	}
-	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Logger: u.logger()})
+	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Limits: cfg.limits, Logger: u.logger()})
 	defer meet.Close()
 	server := meet.HTTPServer(cfg.http)
 	var answered requests
 	server.Handler = answered.counted(server.Handler)
 	u.run.measure(func(p *metrics.Page) { serveFigures(p, &answered, meet, relays.turn) })
 	scheme := "http"
+	l = meet.Listener(l)
 	switch {
 	case secure != nil && relays.turn != nil:
 		shared := relay.Share(l, secure, relays.turn)

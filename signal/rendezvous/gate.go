@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"adit/internal/fair"
@@ -37,6 +38,7 @@ type gate struct {
 	limiter *limiter
 	refused *refusals
 	exempt  func(netip.Addr) bool // addresses of proxies, which stand for many
+	turns   *turnstile
 
 	mu    sync.Mutex
 	conns [standings]fair.Pool[*gateConn]
@@ -48,10 +50,20 @@ type gateConn struct {
 	gate *gate
 	from netip.Addr
 
+	turn atomic.Int32 // of the handshake: see the constants
+
 	// guarded by gate.mu
 	standing standing
 	member   *fair.Member[*gateConn] // nil once it is closed
 }
+
+// States of a connection's turn at the turnstile. It has one turn, which begins with the first bytes that come in and
+// ends when more are wanted: the time that the first answer takes to compute, and with TLS that is the handshake.
+const (
+	turnToCome = iota
+	turnTaken
+	turnOver
+)
 
 type gateListener struct {
 	net.Listener
@@ -98,10 +110,10 @@ func (g *gate) admit(c net.Conn) *gateConn {
 			g.refuse(c, limitConnectionsOne, in.from)
 			return nil
 		}
-		defer g.refuse(victim.Conn, limitConnectionsOne, in.from)
+		defer g.refuse(victim, limitConnectionsOne, in.from)
 	}
 	if victim := g.victimLocked(in.from); victim != nil {
-		defer g.refuse(victim.Conn, limitConnections, victim.from)
+		defer g.refuse(victim, limitConnections, victim.from)
 	}
 	in.member = g.conns[in.standing].Add(in.from, 1, in)
 	g.mu.Unlock()
@@ -151,7 +163,7 @@ func (g *gate) makeRoom(newcomer netip.Addr, limit string) {
 	}
 	g.mu.Unlock()
 	if victim != nil {
-		g.refuse(victim.Conn, limit, victim.from)
+		g.refuse(victim, limit, victim.from)
 	} else {
 		g.refused.note(limit, netip.Prefix{})
 	}
@@ -159,7 +171,11 @@ func (g *gate) makeRoom(newcomer netip.Addr, limit string) {
 
 // refuse closes a connection at once: its socket must not stay with what could still be sent.
 func (g *gate) refuse(c net.Conn, limit string, from netip.Addr) {
-	if tcp, ok := c.(*net.TCPConn); ok {
+	raw := c
+	if in, ok := c.(*gateConn); ok {
+		raw = in.Conn
+	}
+	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // fails only when closed
 	}
 	_ = c.Close() // that is what is wanted
@@ -181,8 +197,38 @@ func (g *gate) count() int {
 	return g.lenLocked()
 }
 
+// Read reads from the connection. What it returns first waits for the connection's turn.
+func (c *gateConn) Read(b []byte) (int, error) {
+	if c.turn.Load() == turnOver {
+		return c.Conn.Read(b)
+	}
+	c.endTurn()
+	n, err := c.Conn.Read(b)
+	if n == 0 || c.turn.Load() != turnToCome {
+		return n, err
+	}
+	if !c.gate.turns.enter(c.from) {
+		c.gate.refuse(c, limitHandshakes, c.from)
+		return 0, net.ErrClosed
+	}
+	if !c.turn.CompareAndSwap(turnToCome, turnTaken) { // closed meanwhile
+		c.gate.turns.leave()
+	}
+	return n, err
+}
+
+// endTurn gives the turn back, if the connection has it.
+func (c *gateConn) endTurn() {
+	if c.turn.CompareAndSwap(turnTaken, turnOver) {
+		c.gate.turns.leave()
+	}
+}
+
 // Close ends the connection and gives its place back.
 func (c *gateConn) Close() error {
+	if !c.turn.CompareAndSwap(turnToCome, turnOver) {
+		c.endTurn()
+	}
 	c.gate.mu.Lock()
 	c.gate.dismissLocked(c.member)
 	c.gate.mu.Unlock()

@@ -59,6 +59,9 @@ const (
 	failedForget    = 10 * time.Minute // after so long without a wrong nameplate the wait begins anew
 )
 
+// DefaultLimits returns the limits of a server that sets none.
+func DefaultLimits() Limits { return Limits{}.withDefaults() }
+
 func (l Limits) withDefaults() Limits {
 	set := func(field *int, value int) {
 		if *field <= 0 {

@@ -16,6 +16,7 @@ const (
 	limitConnections    = "limit_connections"
 	limitConnectionsOne = "limit_connections_of_one"
 	limitConnectionRate = "limit_connections_per_minute"
+	limitHandshakes     = "handshakes"
 	limitDescriptors    = "descriptors"
 	limitPolls          = "limit_polls"
 	limitPollsOfOne     = "limit_polls_of_one"
@@ -25,13 +26,12 @@ const (
 	limitRooms          = "limit_rooms_per_minute"
 	limitStore          = "limit_rooms"
 	limitMailboxes      = "limit_mailboxes"
-	limitKeyboxes       = "limit_keyboxes"
+	limitKeyboxes       = "limit_keys"
 	limitClaims         = "limit_claims_per_minute"
 	limitBytes          = "limit_bytes_per_minute"
 	limitOffers         = "limit_offers_per_minute"
 	limitOffersWaiting  = "limit_offers_waiting"
 	limitFailedJoins    = "limit_failed_joins"
-	limitCarry          = "limit_carry"
 	limitAccess         = "access"
 )
 

@@ -34,6 +34,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,7 +124,7 @@ func New(cfg Config) *Server {
 		mailboxes: newMailboxes(cfg.Limits, cfg.Now),
 		keys:      newKeyboxes(cfg.Limits, cfg.Now),
 	}
-	s.gate = &gate{limits: cfg.Limits, limiter: s.limits, refused: s.refused, exempt: s.trusted}
+	s.gate = &gate{limits: cfg.Limits, limiter: s.limits, refused: s.refused, exempt: s.trusted, turns: newTurnstile(runtime.GOMAXPROCS(0))}
 	return s
 }
 
