@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -258,6 +259,11 @@ func hopeless(err error) bool {
 
 // try makes one request. A status of 400 and above, or a redirect, is a *replyError.
 func (c *Client) try(ctx context.Context, limit time.Duration, method, target, token string, body []byte) (int, []byte, error) {
+	return c.tryWith(ctx, limit, method, target, token, body, nil)
+}
+
+// tryWith is try with further header fields.
+func (c *Client) tryWith(ctx context.Context, limit time.Duration, method, target, token string, body []byte, header http.Header) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
@@ -271,6 +277,7 @@ func (c *Client) try(ctx context.Context, limit time.Duration, method, target, t
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	req.Header.Set("User-Agent", "adit")
+	maps.Copy(req.Header, header)
 	resp, err := c.httpClient().Do(req)
 	if err != nil {
 		return 0, nil, legible(err)

@@ -148,7 +148,7 @@ func (s *Server) keyOffer(q *request) *problem {
 			return nil
 		}
 		room := *o.room
-		room.TURN = s.turnFor(r.Host, room.ID, joiner, room.Expires).TURN
+		room.TURN = s.turnFor(q, room.ID, joiner).TURN
 		reply(w, http.StatusCreated, room)
 	case <-timer.C:
 		done(true)
@@ -193,7 +193,7 @@ func (s *Server) keyAccept(q *request, token string) *problem {
 	if err != nil {
 		return s.keyProblem(err)
 	}
-	mine.TURN = s.turnFor(r.Host, room.ID, creator, room.Expires).TURN
+	mine.TURN = s.turnFor(q, room.ID, creator).TURN
 	reply(w, http.StatusCreated, mine)
 	return nil
 }

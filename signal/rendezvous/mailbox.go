@@ -184,27 +184,29 @@ func (m *mailboxes) get(id string, side int, after int64, by netip.Addr, may boo
 	return letter{}, b.changed, nil
 }
 
-// met returns until when a mailbox lives that both sides have asked for letters lately.
-func (m *mailboxes) met(id string) (until time.Time, ok bool) {
+// met says whether both sides of a mailbox have asked for letters lately.
+func (m *mailboxes) met(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, ok := m.byID[id]
 	if !ok {
-		return time.Time{}, false
+		return false
 	}
 	b := e.Value.(*mailbox)
-	return b.made.Add(mailboxLife), b.wanted[0] && b.wanted[1]
+	return b.wanted[0] && b.wanted[1]
 }
 
 // mailboxTURN answers GET /v1/mailbox/{id}/{side}/turn as GET /v1/room/{id}/turn is: peers whose room is
-// long over may need other credentials. Both sides must have come.
+// long over may need other credentials. A side shows the one that it has, or both sides must have come.
 func (s *Server) mailboxTURN(q *request) *problem {
-	w, r, to := q.w, q.r, q.to
-	until, ok := s.mailboxes.met(to.name)
-	if !ok {
+	if out, ok := s.renewed(q); ok {
+		reply(q.w, http.StatusOK, out)
+		return nil
+	}
+	if !s.mailboxes.met(q.to.name) {
 		return &problem{status: http.StatusConflict, text: "the other side has not come yet"}
 	}
-	reply(w, http.StatusOK, s.turnFor(r.Host, to.name, to.seq, until))
+	reply(q.w, http.StatusOK, s.turnFor(q, q.to.name, q.to.seq))
 	return nil
 }
 

@@ -288,6 +288,9 @@ func (s *Server) member(q *request) (string, Place, *problem) {
 		return "", Place{}, s.storeProblem(err)
 	}
 	q.conn.rise(insider)
+	if p.Both {
+		s.seen(q.to.name, q.addr)
+	}
 	return token, p, nil
 }
 
@@ -401,7 +404,7 @@ func (s *Server) join(q *request) *problem {
 		Expires: t.Expires.UTC().Truncate(time.Second),
 		Seconds: int(t.Expires.Sub(s.cfg.Now()) / time.Second),
 		Message: base64.StdEncoding.EncodeToString(t.First),
-		TURN:    s.turnFor(q.r.Host, t.ID, joiner, t.Expires).TURN,
+		TURN:    s.turnFor(q, t.ID, joiner).TURN,
 	})
 	return nil
 }
