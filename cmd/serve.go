@@ -38,11 +38,12 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
   adit serve --external-ip 203.0.113.7              behind a NAT of its own
   adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --turn`,
 		Flags: append(append(ownFlags("serve",
-			&cli.StringFlag{Name: "http", Usage: "`ADDR` the rendezvous listens at", Value: ":8080"},
+			&cli.StringFlag{Name: "http", Usage: "`ADDR` the rendezvous listens at, or systemd for the socket that it passes", Value: ":8080"},
 			&cli.StringFlag{Name: "stun", Usage: "`ADDR` the STUN server listens at, or none", Value: ":3478"},
 			&cli.StringFlag{Name: "external-ip", Usage: "public `IP` of this host, if peers reach it at another than they ask for; IPv4,IPv6 if it has both"},
 			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
 			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
+			&cli.DurationFlag{Name: "drain", Usage: "at the end refuse new meetings for `D`, so that a load balancer notices", Hidden: true},
 			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "believe X-Forwarded-For of reverse proxies in `CIDR`, several times if you like"},
 		), append(append(turnFlags(), limitFlags()...), ownFlags("serve", attendFlags()...)...)...), commonFlags(outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
@@ -59,8 +60,8 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 				return err
 			}
 			return serve(ctx, u, serveConfig{
-				limits: limits,
-				http:   c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
+				limits: limits, drain: c.Duration("drain"),
+				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
 				carry: c.Bool("carry"), carryRate: c.String("carry-rate"),
 				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turn, proxies: proxies,
 				again: func() (cert, key string, err error) { return serveAgain(u, c) },
@@ -76,6 +77,7 @@ type serveConfig struct {
 	turn                              turnConfig
 	proxies                           []netip.Prefix
 	limits                            rendezvous.Limits
+	drain                             time.Duration
 
 	// again reads the config file again, and returns the certificate's files. It may be nil.
 	again func() (cert, key string, err error)
@@ -181,9 +183,9 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 		}
 	}
 
-	l, err := net.Listen("tcp", cfg.http)
+	l, err := listenHTTP(cfg.http)
 	if err != nil {
-		return cannotListen(err, "stop what else uses the port, or choose another with --http")
+		return err
 	}
 	httpPort := l.Addr().(*net.TCPAddr).Port
 	if relays.turn != nil && secure != nil {
@@ -221,6 +223,15 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	case err = <-served:
 		return err
 	case <-ctx.Done():
+	}
+	if cfg.drain > 0 {
+		meet.Drain() // what goes on here goes on, and what begins goes elsewhere
+		u.say("draining for %v", cfg.drain)
+		select {
+		case err = <-served:
+			return err
+		case <-time.After(cfg.drain):
+		}
 	}
 	meet.Close() // ends the polls, which Shutdown would wait for
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), serveGrace)

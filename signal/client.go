@@ -30,10 +30,12 @@ const (
 	maxSaid      = 200              // bytes of what a server said: a sentence
 	maxFault     = 1000             // bytes of an error of the transport, with the names in a certificate
 	tryTimeout   = 10 * time.Second // one request that does not wait for the peer
-	firstTries   = 5 * time.Second  // how long Create, Join and ICE go on trying
+	firstTries   = 5 * time.Second  // how long Create, Join and ICE go on trying,
+	busyTries    = 30 * time.Second // and how long if the rendezvous answers that it is busy
 	leaveTimeout = 2 * time.Second
 	backoffMin   = 100 * time.Millisecond
 	backoffMax   = 5 * time.Second
+	retryMost    = time.Minute // of a Retry-After that is believed
 )
 
 // A Client talks to the rendezvous at a URL. It may be used from several goroutines at once, and for
@@ -221,7 +223,7 @@ func (c *Client) call(ctx context.Context, method, path, token string, into any)
 	if err != nil {
 		return err
 	}
-	until := time.Now().Add(firstTries)
+	began := time.Now()
 	var wait backoff
 	for {
 		status, b, err := c.try(ctx, tryTimeout, method, base+path, token, nil)
@@ -231,16 +233,19 @@ func (c *Client) call(ctx context.Context, method, path, token string, into any)
 			}
 			return err
 		}
-		again, after := !hopeless(err), time.Duration(0)
+		again, after, tries := !hopeless(err), time.Duration(0), firstTries
 		if err == nil {
 			err = &replyError{status: status}
 		}
 		var re *replyError
 		if errors.As(err, &re) {
-			again, after = re.status >= 500, re.retry
+			again, after = re.status >= 500 || re.status == http.StatusTooManyRequests && re.retry > 0, re.retry
+			if re.retry > 0 {
+				tries = busyTries
+			}
 		}
 		delay := wait.next(after)
-		if !again || ctx.Err() != nil || time.Now().Add(delay).After(until) {
+		if !again || ctx.Err() != nil || time.Since(began)+delay > tries {
 			c.CloseIdle()
 			return withCause(ctx, err)
 		}
@@ -385,7 +390,10 @@ func (b *backoff) next(atLeast time.Duration) time.Duration {
 	var r [1]byte
 	rand.Read(r[:])
 	d := b.last*3/4 + b.last/2*time.Duration(r[0])/256
-	return max(d, min(atLeast, 2*backoffMax))
+	if atLeast = min(atLeast, retryMost); atLeast > d {
+		d = atLeast + atLeast/4*time.Duration(r[0])/256 // those who were refused together do not come back together
+	}
+	return d
 }
 
 // persist tries until it has an answer that is final, and calls failed after each other one. Final is

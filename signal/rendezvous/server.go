@@ -92,8 +92,9 @@ type Server struct {
 	mailboxes *mailboxes
 	keys      *keyboxes
 
-	done  chan struct{} // closed by Close
-	close sync.Once
+	draining atomic.Bool
+	done     chan struct{} // closed by Close
+	close    sync.Once
 }
 
 // New returns a server. It listens to nothing by itself: see Handler and HTTPServer.
@@ -149,6 +150,10 @@ func (s *Server) HTTPServer(addr string) *http.Server {
 	h.RegisterOnShutdown(s.Close)
 	return h
 }
+
+// Drain refuses what would begin something from now on, a room, a claim or a connection that carries packets, with a
+// status that has clients try again, and has /v1/ready say so. What is under way goes on until Close.
+func (s *Server) Drain() { s.draining.Store(true) }
 
 // Close ends all polls and refuses every further request. It does not wait for requests at work: that
 // is what http.Server.Shutdown is for.
@@ -221,8 +226,14 @@ func (s *Server) handle(q *request) *problem {
 		return tooMany(limitRequests, "too many requests from this address", 5*time.Second)
 	}
 	w, r, to := q.w, q.r, q.to
+	if s.draining.Load() {
+		switch to.action {
+		case actReady, actCreate, actKeyNonce, actKeyClaim, actKeyOffer, actCarry:
+			return going()
+		}
+	}
 	switch to.action {
-	case actHealth:
+	case actHealth, actReady:
 		reply(w, http.StatusOK, map[string]string{"status": "ok"})
 	case actICE:
 		reply(w, http.StatusOK, map[string][]string{"stun": s.stunFor(r.Host)})

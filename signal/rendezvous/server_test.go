@@ -479,3 +479,23 @@ func TestClientAddr(t *testing.T) {
 		}
 	}
 }
+
+// A server that drains begins nothing, and goes on with what it has begun.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	s := New(Config{})
+	defer s.Close()
+	c := caller{t, s.Handler(), "192.0.2.1:4000"}
+	c.want(200, "GET", "/v1/ready", "", nil)
+	a := c.create(nil)
+	s.Drain()
+	for _, refused := range [][2]string{{"GET", "/v1/ready"}, {"POST", "/v1/room"}} {
+		if w := c.want(503, refused[0], refused[1], "", nil); w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s %s: a 503 without Retry-After", refused[0], refused[1])
+		}
+	}
+	c.want(200, "GET", "/v1/health", "", nil)
+	b := c.join(a.Nameplate, "")
+	c.want(204, "PUT", "/v1/room/"+a.ID+"/0", b.Token, []byte("offer"))
+	c.want(200, "GET", "/v1/room/"+a.ID+"/0", a.Token, nil)
+}
