@@ -29,14 +29,12 @@ func identity(user string) string {
 	return id
 }
 
-// pairOf returns the pair that a username belongs to: PAIR in "SECONDS:PAIR.SIDE", and everything behind the colon in
-// one of another form, which is alone with itself.
+// pairOf returns the pair that a username belongs to: PAIR in "SECONDS:PAIR.SIDE", which is what a rendezvous hands
+// out. It is empty for a username of another form: the operator has made that one for somebody, with the secret, and
+// it may send to whatever is public.
 func pairOf(user string) string {
 	id := identity(user)
-	if at := strings.LastIndexByte(id, '.'); at >= 0 {
-		return id[:at]
-	}
-	return id
+	return id[:max(strings.LastIndexByte(id, '.'), 0)]
 }
 
 // Seen says that one side of a pair has shown, by a request that carries its secret, that it is at an address. The
@@ -84,9 +82,7 @@ func (p *pair) see(addr netip.Addr, now time.Time) {
 // asked says that a side of an allocation's pair has been seen at an address once more, by an authenticated request.
 func (t *TURN) asked(user []byte, addr netip.Addr, now time.Time) {
 	_, id, _ := bytes.Cut(user, []byte(":"))
-	if at := bytes.LastIndexByte(id, '.'); at >= 0 {
-		id = id[:at]
-	}
+	id = id[:max(bytes.LastIndexByte(id, '.'), 0)]
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p := t.pairs[string(id)]; p != nil {
@@ -98,6 +94,9 @@ func (t *TURN) asked(user []byte, addr netip.Addr, now time.Time) {
 // reaches says whether a pair may have packets sent to an address that is none of the relay's own: one of its sides
 // was seen there, or the operator's other relays are.
 func (t *TURN) reaches(name string, ip netip.Addr) bool {
+	if name == "" {
+		return true // the operator's own
+	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if t.others[ip] {

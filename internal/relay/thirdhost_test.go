@@ -144,3 +144,45 @@ func TestVolume(t *testing.T) {
 		s.mu.Unlock()
 	}
 }
+
+// A username that the operator made reaches what is public, and no room's allocations.
+func TestOperatorsOwn(t *testing.T) {
+	t.Parallel()
+	for user, want := range map[string]string{
+		"17:abc.0": "abc", "17:abc.1": "abc", "17:a.b.1": "a.b", "17:.1": "", "17:somebody": "", "17:": "", "17": "", "": "",
+	} {
+		if got := pairOf(user); got != want {
+			t.Errorf("pairOf(%q): got %q, want %q", user, got, want)
+		}
+	}
+	s := startTURN(t, TURNConfig{})
+	user := fmt.Sprint(time.Now().Add(time.Hour).Unix()) + ":somebody"
+	r := s.raw(t, user, Password(secret, user))
+	if m := r.ask(methodAllocate, true, transportUDP); code(m) != 0 {
+		t.Fatalf("allocate: got %d", code(m))
+	}
+	if m := r.ask(methodCreatePermission, true, peerAttr(netip.MustParseAddrPort("9.9.9.9:53"))); code(m) != 0 {
+		t.Errorf("permission for a public address: got %d", code(m))
+	}
+	if m := r.ask(methodCreatePermission, true, peerAttr(netip.MustParseAddrPort("10.9.9.9:53"))); code(m) != codeForbidden {
+		t.Errorf("permission for a private address: got %d, want 403", code(m))
+	}
+	victim, got := allocateOn(t, s.access("udp", "room.0"))
+	if err := victim.Permit(t.Context(), victim.Relayed().Addr()); err != nil {
+		t.Fatal(err)
+	}
+	if m := r.ask(methodCreatePermission, true, peerAttr(victim.Relayed())); code(m) != 0 {
+		t.Fatalf("permission for the relay's address: got %d", code(m))
+	}
+	if _, err := r.conn.Write(sendTo(victim.Relayed(), "bad")); err != nil {
+		t.Fatal(err)
+	}
+	if m := r.ask(methodRefresh, true); code(m) != 0 {
+		t.Fatalf("refresh: got %d", code(m))
+	}
+	select {
+	case m := <-got:
+		t.Errorf("a room's allocation got %q", m)
+	default:
+	}
+}

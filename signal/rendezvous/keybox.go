@@ -253,6 +253,13 @@ func (k *keyboxes) challenge(name signal.KeyName) (string, <-chan struct{}, erro
 	return "", b.present, nil
 }
 
+// count returns how many mailboxes there are.
+func (k *keyboxes) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.byName)
+}
+
 // listens says whether token is the listener's of a mailbox. Errors are listenerLocked's.
 func (k *keyboxes) listens(name signal.KeyName, token string) error {
 	k.mu.Lock()

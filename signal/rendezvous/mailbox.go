@@ -143,6 +143,13 @@ func (m *mailboxes) dropLocked(e *list.Element) {
 	b.changed = make(chan struct{})
 }
 
+// count returns how many there are.
+func (m *mailboxes) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.byID)
+}
+
 // put leaves a side's letter, unless there is one with a larger number. Errors are openLocked's.
 func (m *mailboxes) put(id string, side int, number int64, body []byte, by netip.Addr, may bool) error {
 	m.mu.Lock()

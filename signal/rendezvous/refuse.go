@@ -3,9 +3,7 @@ package rendezvous
 import (
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -97,8 +95,8 @@ func (r *refusals) totals() map[string]uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := make(map[string]uint64, len(r.of))
-	for _, limit := range slices.Sorted(maps.Keys(r.of)) {
-		out[limit] = r.of[limit].total
+	for limit, f := range r.of {
+		out[limit] = f.total
 	}
 	return out
 }
