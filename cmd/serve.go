@@ -43,6 +43,8 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 			&cli.StringFlag{Name: "external-ip", Usage: "public `IP` of this host, if peers reach it at another than they ask for; IPv4,IPv6 if it has both"},
 			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
 			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
+			&cli.StringFlag{Name: "access", Usage: "serve only those whose tokens or keys are in `FILE`", DefaultText: "everybody", TakesFile: true},
+			&cli.StringFlag{Name: "access-hook", Usage: "serve only those whom the HTTP server at `URL` allows", Hidden: true},
 			&cli.DurationFlag{Name: "drain", Usage: "at the end refuse new meetings for `D`, so that a load balancer notices", Hidden: true},
 			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "believe X-Forwarded-For of reverse proxies in `CIDR`, several times if you like"},
 		), append(append(turnFlags(), limitFlags()...), ownFlags("serve", attendFlags()...)...)...), commonFlags(outputFlags)...),
@@ -60,6 +62,7 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 				return err
 			}
 			return serve(ctx, u, serveConfig{
+				access: c.String("access"), hook: c.String("access-hook"),
 				limits: limits, drain: c.Duration("drain"),
 				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
 				carry: c.Bool("carry"), carryRate: c.String("carry-rate"),
@@ -78,6 +81,7 @@ type serveConfig struct {
 	proxies                           []netip.Prefix
 	limits                            rendezvous.Limits
 	drain                             time.Duration
+	access, hook                      string // a file, and a URL
 
 	// again reads the config file again, and returns the certificate's files. It may be nil.
 	again func() (cert, key string, err error)
@@ -129,16 +133,10 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	if err != nil {
 		return err
 	}
-	defer u.onReload(func() error {
-		if cfg.again == nil {
-			return certificates.load(cfg.cert, cfg.key)
-		}
-		cert, key, err := cfg.again()
-		if err != nil {
-			return err
-		}
-		return certificates.load(cert, key)
-	})()
+	access, err := accessOf(cfg)
+	if err != nil {
+		return err
+	}
 	carryRate, err := bitRate("--carry-rate", cfg.carryRate)
 	if err != nil {
 		return err
@@ -196,8 +194,23 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 		hub = carry.NewHub(carry.Limits{Rate: carryRate})
 		defer hub.Close()
 	}
-	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Limits: cfg.limits, Logger: u.logger()})
+	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Access: access, Limits: cfg.limits, Logger: u.logger()})
 	defer meet.Close()
+	defer u.onReload(func() error {
+		if access, err := accessOf(cfg); err != nil {
+			return err
+		} else if access != nil {
+			meet.SetAccess(access)
+		}
+		if cfg.again == nil {
+			return certificates.load(cfg.cert, cfg.key)
+		}
+		cert, key, err := cfg.again()
+		if err != nil {
+			return err
+		}
+		return certificates.load(cert, key)
+	})()
 	server := meet.HTTPServer(cfg.http)
 	var answered requests
 	server.Handler = answered.counted(server.Handler)

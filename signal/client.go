@@ -41,7 +41,8 @@ const (
 // A Client talks to the rendezvous at a URL. It may be used from several goroutines at once, and for
 // any number of rooms; it must not be copied after first use.
 type Client struct {
-	// URL is that of the rendezvous, http or https, with or without a path in front of its own.
+	// URL is that of the rendezvous, http or https, with or without a path in front of its own. User information in it,
+	// https://TOKEN@host, is the token for a rendezvous that is not open to everybody: see PublicURL.
 	URL string
 	// HTTP makes the requests. Nil is a client of its own: HTTP/1.1 connections that are kept alive,
 	// proxies as the environment says (HTTPS_PROXY, NO_PROXY), and no redirects.
@@ -174,23 +175,57 @@ func (c *Client) base() (string, error) {
 	}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
-		return "", fmt.Errorf("the rendezvous URL %q does not begin with http:// or https://", u.Redacted())
+		return "", fmt.Errorf("the rendezvous URL %q does not begin with http:// or https://", PublicURL(c.URL))
 	case u.Host == "" || u.Hostname() == "":
-		return "", fmt.Errorf("the rendezvous URL %q names no host", u.Redacted())
-	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return "", fmt.Errorf("the rendezvous URL %q has more than a host and a path", u.Redacted())
+		return "", fmt.Errorf("the rendezvous URL %q names no host", PublicURL(c.URL))
+	case u.RawQuery != "" || u.Fragment != "":
+		return "", fmt.Errorf("the rendezvous URL %q has more than a host and a path", PublicURL(c.URL))
 	}
 	host := url.URL{Scheme: u.Scheme, Host: u.Host} // its String escapes an IPv6 zone again
 	return host.String() + strings.TrimRight(u.EscapedPath(), "/"), nil
 }
 
-// name returns the URL for an error, without a password.
-func (c *Client) name() string {
+// AccessHeader carries the token for a rendezvous that is not open to everybody.
+const AccessHeader = "Adit-Access"
+
+// PublicURL returns the URL of a rendezvous without the token in it, fit for others to see.
+func PublicURL(s string) string {
+	u, err := url.Parse(strings.TrimSpace(s))
+	if err != nil || u.User == nil {
+		return s
+	}
+	u.User = nil
+	return u.String()
+}
+
+// WithToken returns the URL of a rendezvous with a token in it, in the place of one that it has.
+func WithToken(s, token string) string {
+	u, err := url.Parse(strings.TrimSpace(s))
+	if err != nil || token == "" {
+		return s
+	}
+	u.User = url.User(token)
+	return u.String()
+}
+
+// access returns the token in the URL: the password, or the user name if there is none.
+func (c *Client) access() string {
 	u, err := url.Parse(strings.TrimSpace(c.URL))
-	if err != nil {
+	if err != nil || u.User == nil {
+		return ""
+	}
+	if p, ok := u.User.Password(); ok {
+		return p
+	}
+	return u.User.Username()
+}
+
+// name returns the URL for an error, without a token.
+func (c *Client) name() string {
+	if _, err := url.Parse(strings.TrimSpace(c.URL)); err != nil {
 		return "the rendezvous"
 	}
-	return u.Redacted()
+	return PublicURL(c.URL)
 }
 
 func (c *Client) httpClient() *http.Client {
@@ -283,6 +318,9 @@ func (c *Client) tryWith(ctx context.Context, limit time.Duration, method, targe
 	}
 	req.Header.Set("User-Agent", "adit")
 	maps.Copy(req.Header, header)
+	if t := c.access(); t != "" {
+		req.Header.Set(AccessHeader, t)
+	}
 	resp, err := c.httpClient().Do(req)
 	if err != nil {
 		return 0, nil, legible(err)
@@ -342,6 +380,8 @@ func (e *replyError) Is(target error) bool {
 		return target == ErrBusy
 	case http.StatusGone:
 		return target == ErrPeerGone
+	case http.StatusUnauthorized:
+		return target == ErrAccess
 	}
 	return false
 }

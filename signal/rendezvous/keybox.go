@@ -132,17 +132,10 @@ func (k *keyboxes) sign(name signal.KeyName, stamp int64) []byte {
 // claim makes the prover the listener of a mailbox, which counts as its address's from then on, and returns its token.
 // Errors: signal.ErrClaim, ErrFull.
 func (k *keyboxes) claim(name signal.KeyName, nonce []byte, host string, proof []byte, from netip.Addr) (string, error) {
-	if len(nonce) != keyNonceLen {
-		return "", signal.ErrClaim
-	}
-	stamp := int64(binary.BigEndian.Uint64(nonce))
-	age := time.Duration(k.sinceStart() - stamp)
-	if !hmac.Equal(nonce, k.sign(name, stamp)) || age < 0 || age > keyNonceLife {
-		return "", signal.ErrClaim
-	}
-	if err := signal.CheckKey(k.private, name, nonce, host, proof); err != nil {
+	if err := k.proved(name, nonce, host, proof); err != nil {
 		return "", err
 	}
+	stamp := int64(binary.BigEndian.Uint64(nonce))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	b, err := k.openLocked(name, from)
@@ -157,6 +150,19 @@ func (k *keyboxes) claim(name signal.KeyName, nonce []byte, host string, proof [
 	b.token, b.former, b.stamp, b.challenge, b.polledAt = secret(), b.token, stamp, "", time.Time{}
 	k.emptyLocked(b) // what waits was made for a challenge of the listener before
 	return b.token, nil
+}
+
+// proved says whether a proof for a nonce of this server shows that its maker holds a key: signal.ErrClaim if not.
+func (k *keyboxes) proved(name signal.KeyName, nonce []byte, host string, proof []byte) error {
+	if len(nonce) != keyNonceLen {
+		return signal.ErrClaim
+	}
+	stamp := int64(binary.BigEndian.Uint64(nonce))
+	age := time.Duration(k.sinceStart() - stamp)
+	if !hmac.Equal(nonce, k.sign(name, stamp)) || age < 0 || age > keyNonceLife {
+		return signal.ErrClaim
+	}
+	return signal.CheckKey(k.private, name, nonce, host, proof)
 }
 
 // openLocked returns a mailbox, making it for an address if there is none. Where all are in use the network that has

@@ -99,6 +99,12 @@ func (s *Server) keyClaim(q *request) *problem {
 	if len(b) <= keyNonceLen {
 		return s.keyProblem(signal.ErrClaim)
 	}
+	if err := s.keys.proved(to.key, b[:keyNonceLen], hostOf(r.Host), b[keyNonceLen:]); err != nil {
+		return s.keyProblem(err)
+	}
+	if p := s.admit(q, "key", to.key, perClaim); p != nil {
+		return p
+	}
 	token, err := s.keys.claim(to.key, b[:keyNonceLen], hostOf(r.Host), b[keyNonceLen:], q.addr)
 	if err != nil {
 		return s.keyProblem(err)

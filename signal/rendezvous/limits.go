@@ -210,6 +210,20 @@ func (l *limiter) allowInside(token string) bool {
 	return l.spendLocked(token, perInside, 1, 1)
 }
 
+// granted is the account of a name in a list of access.
+type granted string
+
+// allowGrant counts something for a name, which may do so most times a minute.
+func (l *limiter) allowGrant(name string, m measure, most int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.accountLocked(granted(name))
+	if a.buckets[m] == nil || a.buckets[m].Burst() != most {
+		a.buckets[m] = rate.NewLimiter(rate.Limit(float64(most)/60), most)
+	}
+	return a.buckets[m].AllowN(l.now(), 1)
+}
+
 // join says whether an address may try a nameplate. If it has to wait after wrong ones, wait says for how long.
 func (l *limiter) join(addr netip.Addr) (ok bool, wait time.Duration) {
 	l.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"adit/internal/fair"
+	"adit/signal"
 )
 
 const (
@@ -227,6 +228,12 @@ func (s *Server) mailbox(q *request) *problem {
 		if errors.Is(err, errNewMailbox) {
 			if !s.limits.allow(addr, perRoom, 1) {
 				return tooManyMailboxes()
+			}
+			if p := s.admit(q, "mailbox", signal.KeyName{}, perRoom); p != nil {
+				if p.status == http.StatusUnauthorized { // the other side of the session may have a token
+					p = &problem{status: http.StatusServiceUnavailable, text: "nobody who may use this rendezvous has come yet", retry: 2 * time.Second}
+				}
+				return p
 			}
 			err = do(true)
 		}

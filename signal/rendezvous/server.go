@@ -67,6 +67,8 @@ type Config struct {
 	TURN TURN
 	// Carry joins peers that reach nothing but this server; nil does not.
 	Carry *carry.Hub
+	// Access says who may begin something; nil is everybody. SetAccess replaces it.
+	Access Access
 	// TTL is how long a room lives; 10 minutes if 0.
 	TTL time.Duration
 	// Limits bounds what is spent on anybody and in all.
@@ -88,6 +90,7 @@ type Server struct {
 	limits  *limiter
 	refused *refusals
 	gate    *gate
+	access  atomic.Pointer[Access]
 
 	mailboxes *mailboxes
 	keys      *keyboxes
@@ -126,6 +129,7 @@ func New(cfg Config) *Server {
 		keys:      newKeyboxes(cfg.Limits, cfg.Now),
 	}
 	s.gate = &gate{limits: cfg.Limits, limiter: s.limits, refused: s.refused, exempt: s.trusted, turns: newTurnstile(runtime.GOMAXPROCS(0))}
+	s.SetAccess(cfg.Access)
 	return s
 }
 
@@ -322,6 +326,9 @@ func (s *Server) carry(q *request) *problem {
 func (s *Server) create(q *request) *problem {
 	if !s.limits.allow(q.addr, perRoom, 1) {
 		return tooMany(limitRooms, "too many rooms for this address", 10*time.Second)
+	}
+	if p := s.admit(q, "room", signal.KeyName{}, perRoom); p != nil {
+		return p
 	}
 	first, p := s.body(q)
 	if p != nil {
