@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,17 +19,18 @@ import (
 	"time"
 
 	"adit/internal/carry"
+	"adit/internal/testtier"
 	"adit/signal"
 )
 
 // This file is the table of docs/security.md, "What a stranger can do to others at a rendezvous", as a driver: each
 // attack against a server with TLS, and honest peers who meet meanwhile.
 //
-//	go test ./signal/rendezvous -run TestStrangers -v
+//	ADIT_TEST=long go test ./signal/rendezvous -run TestStrangers -v
 //
-// With ADIT_LONG=1 each attack has its full size, and each meeting has to take less than a second.
+// In the long tier each attack has its full size, and each meeting has to take less than a second.
 
-var full = os.Getenv("ADIT_LONG") != ""
+var full = testtier.IsLong()
 
 // meetings is how many pairs meet by code, and as many by key, during each attack.
 const meetings = 20
@@ -409,7 +409,7 @@ func TestStrangers(t *testing.T) {
 	t.Run("guesses of an IPv6 site", func(t *testing.T) {
 		s := newSite(t, Limits{}, nil)
 		var open []*signal.Room
-		for n := range 100 {
+		for n := range size(100, 30) {
 			r, err := (&signal.Client{URL: s.url(), HTTP: s.from(fmt.Sprintf("127.202.0.%d", 1+n))}).Create(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -417,7 +417,7 @@ func TestStrangers(t *testing.T) {
 			defer r.Close()
 			open = append(open, r)
 		}
-		for n := range 256 {
+		for n := range size(256, 24) {
 			c := s.from(fmt.Sprintf("2001:db8:0:%x00::1", n))
 			for i := range 11 {
 				s.do(c, http.MethodPost, fmt.Sprintf("/v1/room/%d/join", 1000+(n*11+i)*3), nil)
@@ -435,9 +435,9 @@ func TestStrangers(t *testing.T) {
 			}
 			other.Close()
 		}
-		t.Logf("%d of 100 open codes are burnt", burnt)
+		t.Logf("%d of %d open codes are burnt", burnt, len(open))
 		if burnt > 5 { // some 60 guesses at 9,000 numbers, of which a hundred are open
-			t.Errorf("%d of 100 open codes are burnt, want at most 5", burnt)
+			t.Errorf("%d of %d open codes are burnt, want at most 5", burnt, len(open))
 		}
 	})
 	t.Run("mailboxes of keys of few addresses", func(t *testing.T) {
