@@ -16,7 +16,7 @@ var allowed = map[string][]string{
 	"adit/cmd":                     {"adit/tunnel", "adit/reliable", "adit/signal", "adit/signal/rendezvous", "adit/internal/bench", "adit/internal/carry", "adit/internal/control", "adit/internal/doctor", "adit/internal/event", "adit/internal/handshake", "adit/internal/history", "adit/internal/identity", "adit/internal/memory", "adit/internal/metrics", "adit/internal/peer", "adit/internal/relay", "adit/internal/sdnotify", "adit/internal/turn"},
 	"adit/internal/acceptance":     {},
 	"adit/internal/bench":          {"adit/tunnel"},
-	"adit/internal/carry":          {"adit/internal/outbox"},
+	"adit/internal/carry":          {"adit/internal/outbox", "adit/internal/fair"},
 	"adit/internal/control":        {},
 	"adit/internal/doctor":         {"adit/signal", "adit/internal/nat64", "adit/internal/portmap", "adit/internal/punch", "adit/internal/reach", "adit/internal/stunmsg", "adit/internal/turn"},
 	"adit/internal/event":          {},

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -50,6 +51,7 @@ type Client struct {
 
 	own     sync.Once
 	ownHTTP *http.Client
+	adopted atomic.Pointer[Room] // by Adopt
 }
 
 // ICE is what a rendezvous knows about the way to a path.
@@ -129,6 +131,7 @@ type roomReply struct {
 	Message   string `json:"message"`
 
 	TURN []TURNServer `json:"turn"`
+	Pass string       `json:"pass"`
 }
 
 // newRoom starts a room from the server's reply, which is checked here.
@@ -150,6 +153,9 @@ func (c *Client) newRoom(nameplate string, made roomReply) (*Room, error) {
 	}
 	if len(made.TURN) > 0 {
 		r.turn = usable(made.TURN)
+	}
+	if isPass(made.Pass) {
+		r.pass = made.Pass
 	}
 	if len(first) > 0 {
 		m, err := ParseMessage(first)
@@ -478,6 +484,12 @@ func isNameplate(s string) bool {
 		return false
 	}
 	return strings.Trim(s, "0123456789") == ""
+}
+
+// isPass says whether what a rendezvous says may stand in a header.
+func isPass(s string) bool {
+	user, password, _ := strings.Cut(s, " ")
+	return plain(user) && plain(password)
 }
 
 // isSecret says whether an id or a token has a form that may stand in a URL or a header.

@@ -96,7 +96,7 @@ func (m *Mailbox) TURN(ctx context.Context, known []TURNServer) ([]TURNServer, e
 	}
 	var header http.Header
 	if len(known) > 0 {
-		header = http.Header{"Adit-Relay": {known[0].Username + " " + known[0].Password}}
+		header = http.Header{relayHeader: {known[0].Username + " " + known[0].Password}}
 	}
 	_, b, err := m.client.tryWith(ctx, tryTimeout, http.MethodGet, m.base+"/"+strconv.Itoa(m.side)+"/turn", "", nil, header)
 	if err == nil && json.Unmarshal(b, &got) != nil {

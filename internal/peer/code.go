@@ -263,6 +263,7 @@ func finish(parent context.Context, cfg Config, end *endpoint, client *signal.Cl
 			}
 		}
 	})
+	client.Adopt(room)
 	end.carryVia(trickle, client, carryID(keys))
 	p, err := end.connect(ctx, checkLimit(cfg))
 	stop()

@@ -114,7 +114,7 @@ func (s *site) from(addr string) *http.Client {
 	if forwarded != "" {
 		base = forwarding{base, forwarded}
 	}
-	return &http.Client{Transport: base, Timeout: time.Minute}
+	return &http.Client{Transport: base}
 }
 
 type forwarding struct {
@@ -462,4 +462,92 @@ func TestStrangers(t *testing.T) {
 		s.meet()
 		s.logged(limitKeyboxes, "127.66.4.")
 	})
+	t.Run("connections that carry packets", func(t *testing.T) {
+		hub := carry.NewHub(carry.Limits{Total: 16})
+		t.Cleanup(hub.Close)
+		s := newSite(t, Limits{}, hub)
+		crowd(t, 4, func(ctx context.Context, n int, ready func()) {
+			c := &signal.Client{URL: s.url(), HTTP: s.from(fmt.Sprintf("127.66.5.%d", 1+n))}
+			defer c.HTTP.CloseIdleConnections()
+			if _, err := c.Carry(ctx, [16]byte{byte(n)}, 0); !errors.Is(err, carry.ErrRefused) {
+				t.Errorf("with an invented id: got %v, want %v", err, carry.ErrRefused)
+			}
+			for range 16 { // a room of one's own for each two
+				a, b, err := s.carried(ctx, c, c)
+				if err != nil {
+					continue
+				}
+				defer a.Close()
+				defer b.Close()
+			}
+			ready()
+			<-ctx.Done()
+		})
+		s.meet()
+		for n := range meetings {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			left := &signal.Client{URL: s.url(), HTTP: s.from(fmt.Sprintf("127.204.%d.1", n))}
+			right := &signal.Client{URL: s.url(), HTTP: s.from(fmt.Sprintf("127.204.%d.2", n))}
+			a, b, err := s.carried(ctx, left, right)
+			if err != nil {
+				t.Fatalf("pair %d: %v", n, err)
+			}
+			got := make(chan string, 1)
+			b.SetHandler(func(p []byte, _ int, _ netip.AddrPort) {
+				select {
+				case got <- string(p):
+				default: // one is enough
+				}
+			})
+			again := time.NewTicker(50 * time.Millisecond) // what comes before the other side is there is lost
+			for came := false; !came; {
+				if err := a.Send([]byte("packet"), 6, netip.AddrPort{}); err != nil {
+					t.Fatalf("pair %d: %v", n, err)
+				}
+				select {
+				case p := <-got:
+					if came = true; p != "packet" {
+						t.Errorf("pair %d: got %q, want the packet", n, p)
+					}
+				case <-again.C:
+				case <-ctx.Done():
+					t.Fatalf("pair %d: nothing came", n)
+				}
+			}
+			again.Stop()
+			a.Close()
+			b.Close()
+			cancel()
+		}
+		s.logged(limitCarry, "127.66.5.")
+	})
+}
+
+// carried has two clients meet in a room and take both sides of a pair whose packets the server carries.
+func (s *site) carried(ctx context.Context, left, right *signal.Client) (a, b *carry.Conn, err error) {
+	one, err := left.Create(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer one.Close()
+	two, err := right.Join(ctx, one.Nameplate())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer two.Close()
+	if _, err := one.TURN(ctx); err != nil {
+		return nil, nil, err
+	}
+	creator := &signal.Client{URL: left.URL, HTTP: left.HTTP}
+	joiner := &signal.Client{URL: right.URL, HTTP: right.HTTP}
+	creator.Adopt(one)
+	joiner.Adopt(two)
+	if a, err = creator.Carry(ctx, [16]byte{1}, 0); err != nil {
+		return nil, nil, err
+	}
+	if b, err = joiner.Carry(ctx, [16]byte{1}, 1); err != nil {
+		a.Close()
+		return nil, nil, err
+	}
+	return a, b, nil
 }

@@ -154,7 +154,8 @@ func (s *Server) keyOffer(q *request) *problem {
 			return nil
 		}
 		room := *o.room
-		room.TURN = s.turnFor(q, room.ID, joiner).TURN
+		relays := s.turnFor(q, room.ID, joiner)
+		room.TURN, room.Pass = relays.TURN, relays.Pass
 		reply(w, http.StatusCreated, room)
 	case <-timer.C:
 		done(true)
@@ -199,7 +200,8 @@ func (s *Server) keyAccept(q *request, token string) *problem {
 	if err != nil {
 		return s.keyProblem(err)
 	}
-	mine.TURN = s.turnFor(q, room.ID, creator).TURN
+	relays := s.turnFor(q, room.ID, creator)
+	mine.TURN, mine.Pass = relays.TURN, relays.Pass
 	reply(w, http.StatusCreated, mine)
 	return nil
 }

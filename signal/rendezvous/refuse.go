@@ -30,6 +30,7 @@ const (
 	limitOffers         = "limit_offers_per_minute"
 	limitOffersWaiting  = "limit_offers_waiting"
 	limitFailedJoins    = "limit_failed_joins"
+	limitCarry          = "carry"
 	limitAccess         = "access"
 )
 

@@ -108,6 +108,9 @@ func New(cfg Config) *Server {
 	if cfg.TURN.Life <= 0 {
 		cfg.TURN.Life = defaultTURNLife
 	}
+	if len(cfg.TURN.Secret) == 0 { // it also makes what shows who belongs to a pair
+		cfg.TURN.Secret = []byte(secret())
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -309,17 +312,24 @@ func (s *Server) member(q *request) (string, Place, *problem) {
 	return token, p, nil
 }
 
-// carry makes the connection one side of a pair, for as long as it lasts.
+// carry makes the connection one side of a pair, for as long as it lasts. The client shows that it is a side of a room.
 func (s *Server) carry(q *request) *problem {
 	if s.cfg.Carry == nil {
 		return &problem{status: http.StatusNotFound, text: "this rendezvous carries no packets", hint: "use a relay: --turn"}
 	}
-	p, limit := s.limits.poll(q.addr, "")
+	pair, side, ok := s.pass(q)
+	if !ok {
+		return &problem{status: http.StatusUnauthorized, text: "packets are carried for the two sides of a room"}
+	}
+	p, limit := s.limits.poll(q.addr, "carry "+pair+" "+side)
 	if limit != "" {
-		return tooMany(limit, "too many connections from this address", 5*time.Second)
+		return tooManyPolls(limit)
 	}
 	defer p.done()
-	s.cfg.Carry.Serve(q.w, q.r, q.to.name, q.to.seq)
+	q.conn.rise(insider)
+	if !s.cfg.Carry.Serve(q.w, q.r, pair, q.to.seq, q.addr) { // one for each side, whatever ids it invents
+		s.refused.note(limitCarry, fair.Address(q.addr))
+	}
 	return nil
 }
 
@@ -372,6 +382,7 @@ type created struct {
 	Message   string    `json:"message,omitempty"` // base64
 	// TURN is for a joiner; null from a server that knows of none.
 	TURN []signal.TURNServer `json:"turn,omitempty"`
+	Pass string              `json:"pass,omitempty"` // which side of the room the client is, from a server that carries packets
 }
 
 // nameplate returns a random number of at least four digits, and of as many more as it takes that a guess rarely hits
@@ -416,13 +427,15 @@ func (s *Server) join(q *request) *problem {
 		return s.storeProblem(err)
 	}
 	q.conn.rise(insider)
+	relays := s.turnFor(q, t.ID, joiner)
 	reply(q.w, http.StatusOK, created{
 		ID:      t.ID,
 		Token:   t.Token,
 		Expires: t.Expires.UTC().Truncate(time.Second),
 		Seconds: int(t.Expires.Sub(s.cfg.Now()) / time.Second),
 		Message: base64.StdEncoding.EncodeToString(t.First),
-		TURN:    s.turnFor(q, t.ID, joiner).TURN,
+		TURN:    relays.TURN,
+		Pass:    relays.Pass,
 	})
 	return nil
 }

@@ -44,6 +44,7 @@ type TURN struct {
 type turnReply struct {
 	TURN    []signal.TURNServer `json:"turn"`
 	Seconds int                 `json:"seconds"` // how long the credentials work
+	Pass    string              `json:"pass,omitempty"`
 }
 
 // turn tells a side of a room its relays. The other side must be there: whoever opens rooms on his own
@@ -85,19 +86,28 @@ func (s *Server) password(username string) string {
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// renewed returns the relays for a side that shows a credential of before: for the same pair and side, so that what
-// the two have on a relay still belongs together. ok is false if the request shows none that is good.
-func (s *Server) renewed(q *request) (out turnReply, ok bool) {
+// pass returns the credential of before that a request shows: whose pair and side it is.
+func (s *Server) pass(q *request) (pair, side string, ok bool) {
 	username, password, _ := strings.Cut(q.r.Header.Get(relayHeader), " ")
 	_, identity, found := strings.Cut(username, ":")
 	at := strings.LastIndexByte(identity, '.')
 	if !found || at < 0 || !equal(s.password(username), password) {
+		return "", "", false
+	}
+	return identity[:at], identity[at+1:], true
+}
+
+// renewed returns the relays for a side that shows a credential of before: for the same pair and side, so that what
+// the two have on a relay still belongs together. ok is false if the request shows none that is good.
+func (s *Server) renewed(q *request) (out turnReply, ok bool) {
+	pair, side, ok := s.pass(q)
+	if !ok {
 		return out, false
 	}
 	if s.cfg.TURN.Seen != nil {
-		s.cfg.TURN.Seen(identity[:at], q.addr)
+		s.cfg.TURN.Seen(pair, q.addr)
 	}
-	return s.credential(q.r.Host, identity), true
+	return s.credential(q.r.Host, pair+"."+side), true
 }
 
 // turnFor makes the credential of one side of a room or a mailbox. Whoever asks again gets one for the same pair and
@@ -110,11 +120,14 @@ func (s *Server) turnFor(q *request, id string, side int) turnReply {
 // credential makes one that works for a while from now on.
 func (s *Server) credential(host, identity string) turnReply {
 	out := turnReply{TURN: []signal.TURNServer{}}
+	user := strconv.FormatInt(s.cfg.Now().Add(s.cfg.TURN.Life).Unix(), 10) + ":" + identity
+	pass := s.password(user)
+	if s.cfg.Carry != nil {
+		out.Pass = user + " " + pass
+	}
 	if len(s.cfg.TURN.URLs) == 0 {
 		return out
 	}
-	user := strconv.FormatInt(s.cfg.Now().Add(s.cfg.TURN.Life).Unix(), 10) + ":" + identity
-	pass := s.password(user)
 	for _, u := range s.cfg.TURN.URLs {
 		if u = turnURL(u, host); u != "" {
 			out.TURN = append(out.TURN, signal.TURNServer{URL: u, Username: user, Password: pass})
