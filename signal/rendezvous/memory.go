@@ -99,6 +99,7 @@ func (m *Memory) Create(_ context.Context, r Room) error {
 	if !m.makeRoomLocked(r, 1, size, nil) {
 		return ErrFull
 	}
+	r.Expires = wholeSecond(r.Expires)
 	n := &room{Room: r, changed: make(chan struct{})}
 	n.side[creator].token, n.side[joiner].token = r.Token, r.Joiner
 	if r.First != nil {
@@ -268,12 +269,17 @@ func (m *Memory) findLocked(id, token string) (*room, int, error) {
 	return nil, 0, ErrToken
 }
 
-// endingLocked returns what is forgotten at a time: not before it, and at most a second later.
+// wholeSecond returns t, or the next whole second after it.
+func wholeSecond(t time.Time) time.Time {
+	if whole := t.Truncate(time.Second); whole.Before(t) {
+		return whole.Add(time.Second)
+	}
+	return t
+}
+
+// endingLocked returns what is forgotten at a time, which is a whole second.
 func (m *Memory) endingLocked(at time.Time) *ending {
 	second := max(at.Unix(), m.swept)
-	if at.Nanosecond() > 0 {
-		second++
-	}
 	e := m.ends[second]
 	if e == nil {
 		e = &ending{rooms: make(map[*room]struct{})}

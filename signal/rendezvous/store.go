@@ -23,9 +23,9 @@ var (
 type Room struct {
 	Nameplate string // digits; empty for a room that nobody can join: Joiner is in it already
 	ID        string
-	Token     string // the creator's
-	Joiner    string // the joiner's token, empty if the joiner is still to come
-	Expires   time.Time
+	Token     string     // the creator's
+	Joiner    string     // the joiner's token, empty if the joiner is still to come
+	Expires   time.Time  // a store may round it up to a whole second
 	First     []byte     // the creator's message 0, or nil if it comes later
 	From      netip.Addr // whose share of the store it takes: the creator's
 }
