@@ -41,6 +41,11 @@ type site struct {
 	addr  string
 	roots *tls.Config
 	log   *lockedBuffer
+
+	cfg    Config
+	certs  []tls.Certificate
+	server *Server
+	kill   func()
 }
 
 type lockedBuffer struct {
@@ -65,32 +70,42 @@ const proxyAddr = "127.0.0.250"
 
 func newSite(t *testing.T, limits Limits, hub *carry.Hub) *site {
 	t.Helper()
-	log := &lockedBuffer{}
-	server := New(Config{
-		Limits: limits, Carry: hub, Logger: slog.New(slog.NewTextHandler(log, nil)),
+	s := &site{t: t, addr: "127.0.0.1:0", log: &lockedBuffer{}}
+	s.cfg = Config{
+		Limits: limits, Carry: hub, Logger: slog.New(slog.NewTextHandler(s.log, nil)),
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix(proxyAddr + "/32")},
-	})
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
 	}
 	web := httptest.NewUnstartedServer(nil) // for its certificate
 	web.StartTLS()
-	cert, roots := web.TLS.Certificates, web.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	s.certs, s.roots = web.TLS.Certificates, web.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	web.Close()
-	roots.ServerName = "example.com"
+	s.roots.ServerName = "example.com"
+	s.start()
+	t.Cleanup(func() { s.kill() })
+	return s
+}
+
+// start runs the server, at the same address each time; kill ends it with all its connections.
+func (s *site) start() {
+	s.t.Helper()
+	l, err := net.Listen("tcp4", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.addr = l.Addr().String()
+	server := New(s.cfg)
 	https := server.HTTPServer("")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = https.Serve(tls.NewListener(server.Listener(l), &tls.Config{Certificates: cert, NextProtos: []string{"http/1.1"}}))
+		_ = https.Serve(tls.NewListener(server.Listener(l), &tls.Config{Certificates: s.certs, NextProtos: []string{"http/1.1"}}))
 	}()
-	t.Cleanup(func() {
-		server.Close()
+	s.server = server
+	s.kill = sync.OnceFunc(func() {
 		_ = https.Close() // strangers' connections with it
+		server.Close()
 		<-done
 	})
-	return &site{t: t, addr: l.Addr().String(), roots: roots, log: log}
 }
 
 // dial connects from one of this machine's loopback addresses.
