@@ -319,7 +319,7 @@ func rest(ctx context.Context, d time.Duration) {
 
 func TestStrangers(t *testing.T) {
 	t.Run("silent connections of one address", func(t *testing.T) {
-		s := newSite(t, Limits{Connections: size(8000, 400), ConnectionsOfOne: 1 << 30, ConnectionsPerMinute: 1 << 30}, nil)
+		s := newSite(t, Limits{Connections: size(4000, 400), ConnectionsOfOne: 1 << 30, ConnectionsPerMinute: 1 << 30}, nil)
 		var conns []net.Conn
 		t.Cleanup(func() {
 			for _, c := range conns {
@@ -366,11 +366,11 @@ func TestStrangers(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				time.AfterFunc(time.Second, ready)
+				time.AfterFunc(time.Duration(size(40, 1))*time.Second, ready) // until all of them have shaken hands
 				if resp, err := c.Do(r); err == nil {
 					resp.Body.Close()
 				}
-				rest(ctx, 2*time.Second)
+				rest(ctx, time.Duration(size(30, 2))*time.Second)
 			}
 		})
 		s.meet()
@@ -399,7 +399,7 @@ func TestStrangers(t *testing.T) {
 		s.logged(limitBodies, "127.66.3.")
 	})
 	t.Run("rooms of an IPv6 site", func(t *testing.T) {
-		s := newSite(t, Limits{Bytes: size(64<<20, 4<<20)}, nil)
+		s := newSite(t, Limits{Bytes: size(32<<20, 4<<20)}, nil)
 		large := bytes.Repeat([]byte("x"), MaxMessage)
 		kept, err := (&signal.Client{URL: s.url(), HTTP: s.from("127.200.250.1")}).Create(t.Context())
 		if err != nil {
@@ -407,7 +407,7 @@ func TestStrangers(t *testing.T) {
 		}
 		defer kept.Close()
 		crowd(t, 16, func(ctx context.Context, n int, ready func()) {
-			for i := 0; ctx.Err() == nil && i < size(400, 40); i++ {
+			for i := 0; ctx.Err() == nil && i < size(150, 40); i++ {
 				c := s.from(fmt.Sprintf("2001:db8:0:%x00::1", (n*16+i)%256))
 				s.do(c, http.MethodPost, "/v1/room", bytes.NewReader(large))
 				c.CloseIdleConnections()

@@ -226,6 +226,10 @@ func (s *Server) handle(q *request) *problem {
 		return going()
 	default:
 	}
+	if q.r.URL.Path == "/" && (q.r.Method == http.MethodGet || q.r.Method == http.MethodHead) && s.limits.allow(q.addr, perRequest, 1) {
+		welcome(q.w, q.r)
+		return nil
+	}
 	if fromBrowser(q.r.Header) {
 		return &problem{status: http.StatusForbidden, text: "this is no place for web pages", hint: "use adit"}
 	}

@@ -205,7 +205,7 @@ func TestRefused(t *testing.T) {
 		header             []string
 		status             int
 	}{
-		{"nothing", "GET", "/", nil, nil, 404},
+		{"nothing", "GET", "/x", nil, nil, 404},
 		{"other version", "GET", "/v2/health", nil, nil, 404},
 		{"below health", "GET", "/v1/health/x", nil, nil, 404},
 		{"long path", "GET", "/v1/room/" + strings.Repeat("a", 4000), nil, nil, 404},
@@ -498,4 +498,22 @@ func TestDrain(t *testing.T) {
 	b := c.join(a.Nameplate, "")
 	c.want(204, "PUT", "/v1/room/"+a.ID+"/0", b.Token, []byte("offer"))
 	c.want(200, "GET", "/v1/room/"+a.ID+"/0", a.Token, nil)
+}
+
+// A browser that came by mistake gets a page, and nothing else.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	c := call(t, Config{})
+	w := c.do("GET", "/", "", nil, "Sec-Fetch-Mode", "navigate")
+	if w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/html") || !strings.Contains(w.Body.String(), "adit connect") {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if csp := w.Header().Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
+		t.Errorf("Content-Security-Policy is %q, want one that lets nothing in", csp)
+	}
+	if w := c.do("HEAD", "/", "", nil); w.Code != 200 || w.Body.Len() != 0 {
+		t.Errorf("HEAD: got %d and %d bytes", w.Code, w.Body.Len())
+	}
+	c.want(403, "GET", "/v1/ice", "", nil, "Sec-Fetch-Mode", "cors")
+	c.want(404, "POST", "/", "", nil)
 }
