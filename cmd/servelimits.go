@@ -24,7 +24,7 @@ var limitTable = []limitFlag{
 	{"limit-bodies", "request bodies being read, in all", func(l *rendezvous.Limits) *int { return &l.Bodies }},
 	{"limit-bodies-of-one", "request bodies being read, of an address", func(l *rendezvous.Limits) *int { return &l.Uploads }},
 	{"limit-requests-per-minute", "requests of an address", func(l *rendezvous.Limits) *int { return &l.RequestsPerMinute }},
-	{"limit-requests-per-minute-inside", "further requests of each good token", func(l *rendezvous.Limits) *int { return &l.RequestsPerMinuteInside }},
+	{"limit-requests-per-minute-inside", "requests of each good token, which do not count for its address", func(l *rendezvous.Limits) *int { return &l.RequestsPerMinuteInside }},
 	{"limit-bytes-per-minute", "message bytes of an address", func(l *rendezvous.Limits) *int { return &l.BytesPerMinute }},
 	{"limit-rooms", "rooms in all", func(l *rendezvous.Limits) *int { return &l.Rooms }},
 	{"limit-room-bytes", "bytes of memory for rooms", func(l *rendezvous.Limits) *int { return &l.Bytes }},

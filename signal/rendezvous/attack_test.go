@@ -356,8 +356,8 @@ func TestStrangers(t *testing.T) {
 	})
 	t.Run("polls of many addresses", func(t *testing.T) {
 		addresses := size(128, 8)
-		s := newSite(t, Limits{Connections: addresses * 80, Polls: addresses * 32}, nil)
-		crowd(t, addresses*64, func(ctx context.Context, n int, ready func()) {
+		s := newSite(t, Limits{Connections: addresses * 40, Polls: addresses * 16}, nil)
+		crowd(t, addresses*32, func(ctx context.Context, n int, ready func()) {
 			c := s.from(fmt.Sprintf("127.66.2.%d", 1+n%addresses))
 			defer c.CloseIdleConnections()
 			for ctx.Err() == nil {

@@ -41,7 +41,7 @@ type Limits struct {
 	OffersPerMinute int // of an address to mailboxes by key, 600
 
 	RequestsPerMinute       int           // requests of an address, 12,000
-	RequestsPerMinuteInside int           // and, once these are used up, of each token that is good, 240
+	RequestsPerMinuteInside int           // of each token that is good, before they count for its address; 240
 	RoomsPerMinute          int           // rooms an address may create, and as many it may join; 600
 	ClaimsPerMinute         int           // mailboxes by key that an address may claim, 12,000
 	BytesPerMinute          int           // message bytes stored for an address, 16 MiB
@@ -132,16 +132,22 @@ type limiter struct {
 	now    func() time.Time
 
 	mu     sync.Mutex
-	known  map[any]*list.Element // by netip.Prefix of an address or a network, or by token
-	recent *list.List            // of *account, the most recently seen in front
-	bodies fair.Pool[func()]     // request bodies being read; Value ends one
-	polls  fair.Pool[func()]     // requests that wait; Value ends one
+	others accounts          // of addresses, networks and names
+	tokens accounts          // of tokens, apart: a crowd of them must not have addresses forgotten
+	bodies fair.Pool[func()] // request bodies being read; Value ends one
+	polls  fair.Pool[func()] // requests that wait; Value ends one
 	// without and inside count the polls of each address without a token, and of each token. They are apart from
 	// known so that forgetting an account does not forget what it has open.
 	without map[netip.Prefix]int
 	inside  map[string]int
 	wrong   []int // wrong nameplates in each of the last minutes, a ring
 	wrongAt int64 // the minute of the newest
+}
+
+// accounts are a bounded number of them: the one seen least recently makes room.
+type accounts struct {
+	known  map[any]*list.Element
+	recent list.List // of *account, the most recently seen in front
 }
 
 type account struct {
@@ -157,27 +163,31 @@ func newLimiter(limits Limits, now func() time.Time) *limiter {
 	return &limiter{
 		limits:  limits,
 		now:     now,
-		known:   make(map[any]*list.Element),
-		recent:  list.New(),
+		others:  accounts{known: make(map[any]*list.Element)},
+		tokens:  accounts{known: make(map[any]*list.Element)},
 		without: make(map[netip.Prefix]int),
 		inside:  make(map[string]int),
 		wrong:   make([]int, int(failedForget/time.Minute)),
 	}
 }
 
-// accountLocked returns the account of a key, making place for it if needed.
+// accountLocked returns the account of a key, making place for it if needed. A string is a token.
 func (l *limiter) accountLocked(key any) *account {
-	if e, ok := l.known[key]; ok {
-		l.recent.MoveToFront(e)
+	of := &l.others
+	if _, token := key.(string); token {
+		of = &l.tokens
+	}
+	if e, ok := of.known[key]; ok {
+		of.recent.MoveToFront(e)
 		return e.Value.(*account)
 	}
-	for len(l.known) >= l.limits.Addresses {
-		e := l.recent.Back()
-		delete(l.known, e.Value.(*account).key)
-		l.recent.Remove(e)
+	for len(of.known) >= l.limits.Addresses {
+		e := of.recent.Back()
+		delete(of.known, e.Value.(*account).key)
+		of.recent.Remove(e)
 	}
 	a := &account{key: key}
-	l.known[key] = l.recent.PushFront(a)
+	of.known[key] = of.recent.PushFront(a)
 	return a
 }
 
@@ -203,7 +213,7 @@ func (l *limiter) allowLocked(addr netip.Addr, m measure, n int) bool {
 	return l.spendLocked(own, m, n, 1) && (own == network || l.spendLocked(network, m, n, networkShare))
 }
 
-// allowInside counts a request of the holder of a good token, whose address has used up its own.
+// allowInside counts a request of the holder of a good token.
 func (l *limiter) allowInside(token string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -207,8 +207,8 @@ func TestLimiterIsBounded(t *testing.T) {
 			done = append(done, give)
 		}
 	}
-	if len(l.known) != 100 || l.recent.Len() != 100 {
-		t.Errorf("%d addresses and %d places, want 100", len(l.known), l.recent.Len())
+	if len(l.others.known) != 100 || l.others.recent.Len() != 100 {
+		t.Errorf("%d addresses and %d places, want 100", len(l.others.known), l.others.recent.Len())
 	}
 	if len(done) != 2000 || cut != 997 || l.bodies.Len() != 3 || l.waiting() != 1000 {
 		t.Errorf("%d slots taken, %d bodies cut off, %d read, %d polls; want 2000, 997, 3, 1000", len(done), cut, l.bodies.Len(), l.waiting())

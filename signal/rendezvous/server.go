@@ -233,7 +233,7 @@ func (s *Server) handle(q *request) *problem {
 	if fromBrowser(q.r.Header) {
 		return &problem{status: http.StatusForbidden, text: "this is no place for web pages", hint: "use adit"}
 	}
-	if !s.limits.allow(q.addr, perRequest, 1) && !s.allowInside(q) {
+	if !s.allowInside(q) && !s.limits.allow(q.addr, perRequest, 1) {
 		return tooMany(limitRequests, "too many requests from this address", 5*time.Second)
 	}
 	w, r, to := q.w, q.r, q.to
@@ -276,8 +276,8 @@ func (s *Server) handle(q *request) *problem {
 	return nil
 }
 
-// allowInside says whether a request from an address that has used up its own is one of a room or of a claimed key:
-// those have a bucket for themselves, so that an address is no person.
+// allowInside says whether a request is one of a room or of a claimed key: those have a bucket for themselves, so that
+// an address is no person.
 func (s *Server) allowInside(q *request) bool {
 	token, ok := bearer(q.r.Header)
 	if !ok {
