@@ -54,6 +54,7 @@ const (
 
 	defaultTTL = 10 * time.Minute
 	maxWait    = 60 * time.Second // the longest a poll may ask for
+	headWait   = 12 * time.Second // how long the head of a request may take to arrive, and the handshake before it
 	bodyWait   = 10 * time.Second // how long a message may take to arrive
 	writeSlack = 15 * time.Second // how long a reply may take to leave
 )
@@ -146,7 +147,7 @@ func (s *Server) HTTPServer(addr string) *http.Server {
 	h := &http.Server{
 		Addr:              addr,
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: headWait,
 		ReadTimeout:       bodyWait + 5*time.Second, // a poll sets its own
 		WriteTimeout:      bodyWait + 5*time.Second + writeSlack,
 		IdleTimeout:       2 * time.Minute,

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	turnWait    = 5 * time.Second // the longest wait for a turn
+	turnWait    = 8 * time.Second // the longest wait for a turn: a client waits ten seconds
 	turnHistory = 4096            // networks whose turns are remembered
 )
 
