@@ -132,7 +132,7 @@ func New(cfg Config) *Server {
 		mailboxes: newMailboxes(cfg.Limits, cfg.Now),
 		keys:      newKeyboxes(cfg.Limits, cfg.Now),
 	}
-	s.gate = &gate{limits: cfg.Limits, limiter: s.limits, refused: s.refused, exempt: s.trusted, turns: newTurnstile(runtime.GOMAXPROCS(0))}
+	s.gate = &gate{limits: cfg.Limits, limiter: s.limits, refused: s.refused, exempt: s.trusted, turns: newTurnstile(max(16, 4*runtime.GOMAXPROCS(0)))}
 	s.SetAccess(cfg.Access)
 	return s
 }
