@@ -33,7 +33,7 @@ import (
 var full = testtier.IsLong()
 
 // meetings is how many pairs meet by code, and as many by key, during each attack.
-const meetings = 20
+var meetings = size(20, 5)
 
 // A site is a server under attack.
 type site struct {
@@ -337,6 +337,7 @@ func TestStrangers(t *testing.T) {
 		s.logged(limitConnections, "127.66.0.1")
 	})
 	t.Run("new connections without end", func(t *testing.T) {
+		testtier.Long(t)
 		s := newSite(t, Limits{Connections: 200, ConnectionsPerMinute: 600}, nil)
 		var made atomic.Int64
 		crowd(t, 4, func(ctx context.Context, n int, ready func()) {
@@ -399,6 +400,7 @@ func TestStrangers(t *testing.T) {
 		s.logged(limitBodies, "127.66.3.")
 	})
 	t.Run("rooms of an IPv6 site", func(t *testing.T) {
+		testtier.Long(t)
 		s := newSite(t, Limits{Bytes: size(32<<20, 4<<20)}, nil)
 		large := bytes.Repeat([]byte("x"), MaxMessage)
 		kept, err := (&signal.Client{URL: s.url(), HTTP: s.from("127.200.250.1")}).Create(t.Context())
@@ -456,6 +458,7 @@ func TestStrangers(t *testing.T) {
 		}
 	})
 	t.Run("mailboxes of keys of few addresses", func(t *testing.T) {
+		testtier.Long(t)
 		s := newSite(t, Limits{Keyboxes: size(4000, 200)}, nil)
 		crowd(t, 8, func(ctx context.Context, n int, ready func()) {
 			c := s.from(fmt.Sprintf("127.66.4.%d", 1+n))
@@ -478,6 +481,7 @@ func TestStrangers(t *testing.T) {
 		s.logged(limitKeyboxes, "127.66.4.")
 	})
 	t.Run("connections that carry packets", func(t *testing.T) {
+		testtier.Long(t)
 		hub := carry.NewHub(carry.Limits{Total: 16})
 		t.Cleanup(hub.Close)
 		s := newSite(t, Limits{}, hub)
