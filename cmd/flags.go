@@ -26,6 +26,7 @@ var iceFlags = []string{"stun", "port", "path", "turn", "turn-user", "turn-passw
 func commonFlags(categories ...string) []cli.Flag {
 	all := map[string][]cli.Flag{
 		meetingFlags: {
+			&cli.StringFlag{Name: "signal-token", Usage: "the token for a rendezvous that is not open to everybody; better in the variable or the config file, out of sight", Hidden: true},
 			&cli.StringFlag{Name: "signal", Usage: "`HOW` the two find each other: paste, the URL of a rendezvous, or exec:CMD", DefaultText: "paste"},
 			&cli.StringSliceFlag{Name: "stun", Usage: "`HOST:PORT` of a STUN server, several times if you like, or none", DefaultText: "the rendezvous' own, else public ones"},
 			&cli.IntFlag{Name: "port", Usage: "fixed UDP port `N`", DefaultText: "any"},

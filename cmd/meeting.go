@@ -68,6 +68,12 @@ func meeting(u *ui, c *cli.Context) (peer.Config, error) {
 	if err := checkSignal(cfg.Signal); err != nil {
 		return cfg, err
 	}
+	if token := c.String("signal-token"); token != "" && byCode(cfg.Signal) {
+		cfg.Signal = signal.WithToken(cfg.Signal, token)
+		for i, s := range cfg.Signals {
+			cfg.Signals[i] = signal.WithToken(s, token)
+		}
+	}
 	if cfg.Port < 0 || cfg.Port > 65535 {
 		return cfg, usagef("give a port from 1 to 65535", "--port %d is no port", cfg.Port)
 	}
@@ -165,7 +171,7 @@ func invitation(c *cli.Context, command, code string) string {
 	if fromConfig(c, "signal") {
 		return s // the other machine has it in its own file, most likely
 	}
-	return s + " --signal " + quoted(c.String("signal"))
+	return s + " --signal " + quoted(signal.PublicURL(c.String("signal")))
 }
 
 // joinCommand is what the other side runs where lines are pasted.

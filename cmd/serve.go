@@ -38,13 +38,16 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
   adit serve --external-ip 203.0.113.7              behind a NAT of its own
   adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --turn`,
 		Flags: append(append(ownFlags("serve",
-			&cli.StringFlag{Name: "http", Usage: "`ADDR` the rendezvous listens at", Value: ":8080"},
+			&cli.StringFlag{Name: "http", Usage: "`ADDR` the rendezvous listens at, or systemd for the socket that it passes", Value: ":8080"},
 			&cli.StringFlag{Name: "stun", Usage: "`ADDR` the STUN server listens at, or none", Value: ":3478"},
 			&cli.StringFlag{Name: "external-ip", Usage: "public `IP` of this host, if peers reach it at another than they ask for; IPv4,IPv6 if it has both"},
 			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
 			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
+			&cli.StringFlag{Name: "access", Usage: "serve only those whose tokens or keys are in `FILE`", DefaultText: "everybody", TakesFile: true},
+			&cli.StringFlag{Name: "access-hook", Usage: "serve only those whom the HTTP server at `URL` allows", Hidden: true},
+			&cli.DurationFlag{Name: "drain", Usage: "at the end refuse new meetings for `D`, so that a load balancer notices", Hidden: true},
 			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "believe X-Forwarded-For of reverse proxies in `CIDR`, several times if you like"},
-		), append(turnFlags(), ownFlags("serve", attendFlags()...)...)...), commonFlags(outputFlags)...),
+		), append(append(turnFlags(), limitFlags()...), ownFlags("serve", attendFlags()...)...)...), commonFlags(outputFlags)...),
 		Action: action(u, func(ctx context.Context, c *cli.Context) error {
 			if c.NArg() > 0 {
 				return usagef("for example: adit serve --http :8080 --stun :3478", "serve takes no arguments, only flags")
@@ -53,10 +56,17 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
 			if err != nil {
 				return err
 			}
+			turn := turnSettings(c)
+			limits, err := limitsOf(c, relayAllocations(turn))
+			if err != nil {
+				return err
+			}
 			return serve(ctx, u, serveConfig{
+				access: c.String("access"), hook: c.String("access-hook"),
+				limits: limits, drain: c.Duration("drain"),
 				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
 				carry: c.Bool("carry"), carryRate: c.String("carry-rate"),
-				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turnSettings(c), proxies: proxies,
+				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turn, proxies: proxies,
 				again: func() (cert, key string, err error) { return serveAgain(u, c) },
 			})
 		}),
@@ -69,6 +79,9 @@ type serveConfig struct {
 	carryRate                         string
 	turn                              turnConfig
 	proxies                           []netip.Prefix
+	limits                            rendezvous.Limits
+	drain                             time.Duration
+	access, hook                      string // a file, and a URL
 
 	// again reads the config file again, and returns the certificate's files. It may be nil.
 	again func() (cert, key string, err error)
@@ -120,16 +133,10 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	if err != nil {
 		return err
 	}
-	defer u.onReload(func() error {
-		if cfg.again == nil {
-			return certificates.load(cfg.cert, cfg.key)
-		}
-		cert, key, err := cfg.again()
-		if err != nil {
-			return err
-		}
-		return certificates.load(cert, key)
-	})()
+	access, err := accessOf(cfg)
+	if err != nil {
+		return err
+	}
 	carryRate, err := bitRate("--carry-rate", cfg.carryRate)
 	if err != nil {
 		return err
@@ -174,9 +181,9 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 		}
 	}
 
-	l, err := net.Listen("tcp", cfg.http)
+	l, err := listenHTTP(cfg.http)
 	if err != nil {
-		return cannotListen(err, "stop what else uses the port, or choose another with --http")
+		return err
 	}
 	httpPort := l.Addr().(*net.TCPAddr).Port
 	if relays.turn != nil && secure != nil {
@@ -187,13 +194,29 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 		hub = carry.NewHub(carry.Limits{Rate: carryRate})
 		defer hub.Close()
 	}
-	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Logger: u.logger()})
+	meet := rendezvous.New(rendezvous.Config{Carry: hub, STUN: advertised, TURN: relays.handOut(), TrustedProxies: cfg.proxies, Access: access, Limits: cfg.limits, Logger: u.logger()})
 	defer meet.Close()
+	defer u.onReload(func() error {
+		if access, err := accessOf(cfg); err != nil {
+			return err
+		} else if access != nil {
+			meet.SetAccess(access)
+		}
+		if cfg.again == nil {
+			return certificates.load(cfg.cert, cfg.key)
+		}
+		cert, key, err := cfg.again()
+		if err != nil {
+			return err
+		}
+		return certificates.load(cert, key)
+	})()
 	server := meet.HTTPServer(cfg.http)
 	var answered requests
 	server.Handler = answered.counted(server.Handler)
 	u.run.measure(func(p *metrics.Page) { serveFigures(p, &answered, meet, relays.turn) })
 	scheme := "http"
+	l = meet.Listener(l)
 	switch {
 	case secure != nil && relays.turn != nil:
 		shared := relay.Share(l, secure, relays.turn)
@@ -213,6 +236,15 @@ func serve(ctx context.Context, u *ui, cfg serveConfig) error {
 	case err = <-served:
 		return err
 	case <-ctx.Done():
+	}
+	if cfg.drain > 0 {
+		meet.Drain() // what goes on here goes on, and what begins goes elsewhere
+		u.say("draining for %v", cfg.drain)
+		select {
+		case err = <-served:
+			return err
+		case <-time.After(cfg.drain):
+		}
 	}
 	meet.Close() // ends the polls, which Shutdown would wait for
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), serveGrace)

@@ -2,7 +2,9 @@ package cmd
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -60,8 +62,34 @@ func serveFigures(p *metrics.Page, q *requests, meet *rendezvous.Server, turn *r
 		p.Family("adit_rendezvous_rooms", "Rooms in which peers meet now.", metrics.Gauge)
 		p.Sample(float64(rooms))
 	}
-	if turn != nil {
-		p.Family("adit_relay_allocations", "Addresses that peers have on the relay now.", metrics.Gauge)
-		p.Sample(float64(turn.Allocations()))
+	now := meet.Stats()
+	gauge := func(name, help string, n int) {
+		p.Family(name, help, metrics.Gauge)
+		p.Sample(float64(n))
+	}
+	gauge("adit_rendezvous_connections", "Connections to the rendezvous now.", now.Connections)
+	gauge("adit_rendezvous_waiting", "Requests that wait for a peer now.", now.Waiting)
+	gauge("adit_rendezvous_mailboxes", "Mailboxes of sessions now.", now.Mailboxes)
+	gauge("adit_rendezvous_keys", "Mailboxes of keys now: machines that can be met by their key.", now.Keys)
+	sampleEach(p, "adit_rendezvous_refused_total", "Refusals, by the limit that refused.", "limit", now.Refused)
+	if turn == nil {
+		return
+	}
+	gauge("adit_relay_allocations", "Addresses that peers have on the relay now.", turn.Allocations())
+	done := turn.Stats()
+	sampleEach(p, "adit_relay_bytes_total", "Bytes relayed, both ways, by the client's transport.", "transport", done.Bytes)
+	sampleEach(p, "adit_relay_packets_total", "Packets relayed, both ways, by the client's transport.", "transport", done.Packets)
+	sampleEach(p, "adit_relay_dropped_total", "Packets dropped for a rate or a volume, by the client's transport.", "transport", done.Dropped)
+	p.Family("adit_relay_auth_failures_total", "Requests with a wrong or an ended credential.", metrics.Counter)
+	p.Sample(float64(done.AuthFailures))
+	p.Family("adit_relay_forbidden_total", "Permissions and channels refused, because no side of the room was seen at the address, or none may be there.", metrics.Counter)
+	p.Sample(float64(done.Forbidden))
+}
+
+// sampleEach writes the counters of a map, in the order of their names.
+func sampleEach(p *metrics.Page, family, help, label string, all map[string]uint64) {
+	p.Family(family, help, metrics.Counter)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		p.Sample(float64(all[name]), metrics.Label{Name: label, Value: name})
 	}
 }

@@ -2,15 +2,18 @@ package cmd
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"adit/internal/event"
 	"adit/internal/relay"
@@ -31,7 +34,12 @@ func turnFlags() []cli.Flag {
 		&cli.StringFlag{Name: "turn-tls", Usage: "one more `ADDR` for TURN over TLS", DefaultText: "that of HTTPS alone"},
 		&cli.StringFlag{Name: "turn-ports", Usage: "`RANGE` of UDP ports for relayed addresses", Value: fmt.Sprintf("%d-%d", relay.DefaultMinPort, relay.DefaultMaxPort)},
 		&cli.StringFlag{Name: "turn-rate", Usage: "what a peer may relay each way, in `BITS` a second, say 50M, or none", Value: "300M"},
-		&cli.StringFlag{Name: "turn-total-rate", Usage: "what all may relay together, in `BITS` a second, say 1G", DefaultText: "no bound"},
+		&cli.StringFlag{Name: "turn-total-rate", Usage: "what all may relay together, in `BITS` a second, or none", Value: "1G"},
+		&cli.StringFlag{Name: "turn-address-rate", Usage: "what the peers at one address may relay each way, in `BITS` a second, or none", Value: "600M", Hidden: true},
+		&cli.StringFlag{Name: "turn-volume", Usage: "what a peer may relay in a day, in `BYTES`, say 50G", Value: "none", Hidden: true},
+		&cli.StringFlag{Name: "turn-address-volume", Usage: "what the peers at one address may relay in a day, in `BYTES`", Value: "none", Hidden: true},
+		&cli.StringFlag{Name: "turn-total-volume", Usage: "what all may relay in a day, in `BYTES`", Value: "none", Hidden: true},
+		&cli.IntFlag{Name: "turn-allocations-of-one", Usage: "how many relayed addresses the peers at one address may have, `N`", Value: relay.DefaultPerSource, Hidden: true},
 		&cli.IntFlag{Name: "turn-allocations", Usage: "how many relayed addresses there may be, `N`", Value: relay.DefaultAllocations},
 		&cli.StringSliceFlag{Name: "turn-allow", Usage: "relay to `CIDR` too, a private network say; several times if you like"},
 		&cli.BoolFlag{Name: "carry", Usage: "carry the packets of peers that reach nothing but this server, over HTTP: the last resort where UDP, TCP and TLS to a relay are blocked"},
@@ -44,7 +52,9 @@ func turnFlags() []cli.Flag {
 type turnConfig struct {
 	on                                     bool
 	tcp, tls, ports, rate, totalRate, file string
-	allocations                            int
+	addressRate                            string
+	volumes                                [3]string // of a peer, of an address, of all
+	allocations, allocationsOfOne          int
 	allow, urls                            []string
 }
 
@@ -52,7 +62,9 @@ func turnSettings(c *cli.Context) turnConfig {
 	return turnConfig{
 		on: c.Bool("turn"), tcp: c.String("turn-tcp"), tls: c.String("turn-tls"), ports: c.String("turn-ports"),
 		rate: c.String("turn-rate"), totalRate: c.String("turn-total-rate"), file: c.String("turn-secret"),
-		allocations: c.Int("turn-allocations"), allow: c.StringSlice("turn-allow"), urls: c.StringSlice("turn-url"),
+		addressRate: c.String("turn-address-rate"),
+		volumes:     [3]string{c.String("turn-volume"), c.String("turn-address-volume"), c.String("turn-total-volume")},
+		allocations: c.Int("turn-allocations"), allocationsOfOne: c.Int("turn-allocations-of-one"), allow: c.StringSlice("turn-allow"), urls: c.StringSlice("turn-url"),
 	}
 }
 
@@ -62,6 +74,62 @@ type relays struct {
 	secret []byte
 	urls   []string
 	served []<-chan error // of the listeners
+	stop   func()         // ends follow; nil if nothing is followed
+}
+
+const (
+	followEvery = 10 * time.Minute // how often the addresses of other relays are looked up
+	followWait  = 5 * time.Second
+)
+
+// relayHost returns the host of a TURN URL that was checked, empty if it has none.
+func relayHost(s string) string {
+	_, rest, _ := strings.Cut(s, ":")
+	rest, _, _ = strings.Cut(rest, "?")
+	if host, _, err := net.SplitHostPort(rest); err == nil {
+		return host
+	}
+	return strings.Trim(rest, "[]")
+}
+
+// follow tells the relay where the others are: what a peer has there it may reach from here.
+func (r *relays) follow(urls []string) {
+	var hosts []string
+	for _, s := range urls {
+		if host := relayHost(s); host != "" {
+			hosts = append(hosts, host)
+		}
+	}
+	if len(hosts) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	r.stop = func() { cancel(); <-ended }
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(followEvery)
+		defer tick.Stop()
+		for {
+			var addrs []netip.Addr
+			for _, host := range hosts {
+				look, done := context.WithTimeout(ctx, followWait)
+				found, err := net.DefaultResolver.LookupNetIP(look, "ip", host)
+				done()
+				if err == nil { // else the peers reach it on their own
+					addrs = append(addrs, found...)
+				}
+			}
+			if len(addrs) > 0 { // the last ones count while names cannot be looked up
+				r.turn.SetRelays(addrs)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
 }
 
 // startRelay reads the settings and starts the TURN server, which listens nowhere yet.
@@ -98,6 +166,19 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 	if err != nil {
 		return nil, err
 	}
+	addressRate, err := bitRate("--turn-address-rate", t.addressRate)
+	if err != nil {
+		return nil, err
+	}
+	var volumes [3]int
+	for i, flag := range []string{"--turn-volume", "--turn-address-volume", "--turn-total-volume"} {
+		if volumes[i], err = volume(flag, t.volumes[i]); err != nil {
+			return nil, err
+		}
+	}
+	if t.allocationsOfOne < 1 {
+		return nil, usagef("a number of at least 1", "--turn-allocations-of-one %d leaves no room", t.allocationsOfOne)
+	}
 	if t.allocations < 1 {
 		return nil, usagef("a number of at least 1", "--turn-allocations %d leaves no room", t.allocations)
 	}
@@ -123,11 +204,13 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 	}
 	r.turn, err = relay.NewTURN(relay.TURNConfig{
 		Secret: r.secret, Addrs: external, MinPort: low, MaxPort: high, Allow: allow,
-		Allocations: t.allocations, Rate: rate, TotalRate: total, Logger: u.logger(),
+		Allocations: t.allocations, PerSource: t.allocationsOfOne, Rate: rate, SourceRate: addressRate, TotalRate: total,
+		Volume: volumes[0], SourceVolume: volumes[1], TotalVolume: volumes[2], Logger: u.logger(),
 	})
 	if err != nil {
 		return nil, usagef("", "%v", err)
 	}
+	r.follow(t.urls)
 	return r, nil
 }
 
@@ -178,11 +261,20 @@ func (r *relays) advertise(scheme, host string, port int, transport string) {
 }
 
 // handOut returns what the rendezvous tells its peers.
-func (r *relays) handOut() rendezvous.TURN { return rendezvous.TURN{URLs: r.urls, Secret: r.secret} }
+func (r *relays) handOut() rendezvous.TURN {
+	t := rendezvous.TURN{URLs: r.urls, Secret: r.secret}
+	if r.turn != nil {
+		t.Seen = r.turn.Seen
+	}
+	return t
+}
 
 func (r *relays) close() {
 	if r.turn == nil {
 		return
+	}
+	if r.stop != nil {
+		r.stop()
 	}
 	_ = r.turn.Close() // the process ends
 	for _, done := range r.served {
@@ -239,6 +331,29 @@ func bitRate(flag, s string) (int, error) {
 		return 0, usagef("for example "+flag+" 50M", "%s %q is no rate", flag, s)
 	}
 	return max(1, int(min(n*uint64(unit)/8, 1<<31-1))), nil
+}
+
+// volume reads bytes a day with k, M, G or T; 0 for none.
+func volume(flag, s string) (int, error) {
+	if s == "" || s == "none" {
+		return 0, nil
+	}
+	unit, number := uint64(1), s
+	switch s[len(s)-1] {
+	case 'k', 'K':
+		unit, number = 1e3, s[:len(s)-1]
+	case 'm', 'M':
+		unit, number = 1e6, s[:len(s)-1]
+	case 'g', 'G':
+		unit, number = 1e9, s[:len(s)-1]
+	case 't', 'T':
+		unit, number = 1e12, s[:len(s)-1]
+	}
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil || n == 0 || n > 1e15/unit {
+		return 0, usagef("for example "+flag+" 50G", "%s %q is no volume", flag, s)
+	}
+	return int(min(n*unit, math.MaxInt)), nil
 }
 
 // readSecret reads one line.

@@ -63,7 +63,7 @@ func TestServeTURN(t *testing.T) {
 	go func() {
 		ended <- serve(ctx, u, serveConfig{
 			http: "127.0.0.1:0", stun: "127.0.0.1:0", cert: cert, key: key,
-			turn: turnConfig{on: true, tls: "127.0.0.1:0", ports: "49152-65535", rate: "300M", allocations: 10,
+			turn: turnConfig{on: true, tls: "127.0.0.1:0", ports: "49152-65535", rate: "300M", allocations: 10, allocationsOfOne: 10,
 				urls: []string{"turn:relay.example:3478"}, file: secretFile(t, "a secret of the tests\n")},
 		})
 	}()
@@ -196,7 +196,7 @@ func TestServeCoturn(t *testing.T) {
 	ended := make(chan error, 1)
 	urls := []string{"turn:127.0.0.1:" + port, "turn:127.0.0.1:" + port + "?transport=tcp", "turns:127.0.0.1:" + secure + "?transport=tcp"}
 	go func() {
-		ended <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", turn: turnConfig{ports: "1-2", allocations: 1, urls: urls, file: secretFile(t, "a secret of the tests\n")}})
+		ended <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", turn: turnConfig{ports: "1-2", allocations: 1, allocationsOfOne: 1, urls: urls, file: secretFile(t, "a secret of the tests\n")}})
 	}()
 	a, b := relaysOf(t, "http://"+<-at, nil)
 	if !slices.Equal(urlsOf(a), urls) {
@@ -244,7 +244,7 @@ func secretFile(t *testing.T, text string) string {
 
 func TestServeTURNUsage(t *testing.T) {
 	t.Parallel()
-	good := turnConfig{on: true, ports: "1-2", rate: "1k", allocations: 1}
+	good := turnConfig{on: true, ports: "1-2", rate: "1k", allocations: 1, allocationsOfOne: 1}
 	for name, edit := range map[string]func(*serveConfig){
 		"stun none":      func(c *serveConfig) { c.stun = "none" },
 		"tls without":    func(c *serveConfig) { c.turn.tls = ":0" },
@@ -253,6 +253,9 @@ func TestServeTURNUsage(t *testing.T) {
 		"rate":           func(c *serveConfig) { c.turn.rate = "fast" },
 		"no rate":        func(c *serveConfig) { c.turn.rate = "0" },
 		"total rate":     func(c *serveConfig) { c.turn.totalRate = "M" },
+		"address rate":   func(c *serveConfig) { c.turn.addressRate = "x" },
+		"volume":         func(c *serveConfig) { c.turn.volumes[0] = "x" },
+		"of one address": func(c *serveConfig) { c.turn.allocationsOfOne = 0 },
 		"allocations":    func(c *serveConfig) { c.turn.allocations = 0 },
 		"range":          func(c *serveConfig) { c.turn.allow = []string{"x"} },
 		"url":            func(c *serveConfig) { c.turn.urls = []string{"http://x"} },

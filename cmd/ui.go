@@ -115,6 +115,9 @@ func (u *ui) event(e event.Event) {
 		}
 		u.tokenLocked(e.Token)
 	case event.Code:
+		if e.State == "again" {
+			u.lineLocked(e.Message, "")
+		}
 		u.codeLocked(e.Code)
 	case event.Gathering:
 		u.stateLocked("finding this machine's addresses")

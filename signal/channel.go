@@ -11,7 +11,7 @@
 // authenticates anything; that is the handshake's part.
 //
 // Errors: *TokenError for text that is no usable token, ErrTooLong for what would not fit, and for
-// rooms ErrNoRoom, ErrRoomTaken, ErrBusy and ErrPeerGone. What fails because the channel has been
+// rooms ErrNoRoom, ErrRoomTaken, ErrBusy, ErrAccess and ErrPeerGone. What fails because the channel has been
 // closed unwraps to net.ErrClosed.
 package signal
 
@@ -29,6 +29,9 @@ var (
 
 	// ErrBusy says that the rendezvous is full or thinks that this address asks too often.
 	ErrBusy = errors.New("the rendezvous is busy")
+
+	// ErrAccess says that the rendezvous is not open to everybody, or that it does not know a token.
+	ErrAccess = errors.New("the rendezvous refuses access")
 
 	// ErrPeerGone says that the other side left and sends nothing any more.
 	ErrPeerGone = errors.New("the other side has left")

@@ -11,12 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -29,16 +31,19 @@ const (
 	maxSaid      = 200              // bytes of what a server said: a sentence
 	maxFault     = 1000             // bytes of an error of the transport, with the names in a certificate
 	tryTimeout   = 10 * time.Second // one request that does not wait for the peer
-	firstTries   = 5 * time.Second  // how long Create, Join and ICE go on trying
+	firstTries   = 5 * time.Second  // how long Create, Join and ICE go on trying,
+	busyTries    = 30 * time.Second // and how long if the rendezvous answers that it is busy
 	leaveTimeout = 2 * time.Second
 	backoffMin   = 100 * time.Millisecond
 	backoffMax   = 5 * time.Second
+	retryMost    = time.Minute // of a Retry-After that is believed
 )
 
 // A Client talks to the rendezvous at a URL. It may be used from several goroutines at once, and for
 // any number of rooms; it must not be copied after first use.
 type Client struct {
-	// URL is that of the rendezvous, http or https, with or without a path in front of its own.
+	// URL is that of the rendezvous, http or https, with or without a path in front of its own. User information in it,
+	// https://TOKEN@host, is the token for a rendezvous that is not open to everybody: see PublicURL.
 	URL string
 	// HTTP makes the requests. Nil is a client of its own: HTTP/1.1 connections that are kept alive,
 	// proxies as the environment says (HTTPS_PROXY, NO_PROXY), and no redirects.
@@ -46,6 +51,7 @@ type Client struct {
 
 	own     sync.Once
 	ownHTTP *http.Client
+	adopted atomic.Pointer[Room] // by Adopt
 }
 
 // ICE is what a rendezvous knows about the way to a path.
@@ -125,6 +131,7 @@ type roomReply struct {
 	Message   string `json:"message"`
 
 	TURN []TURNServer `json:"turn"`
+	Pass string       `json:"pass"`
 }
 
 // newRoom starts a room from the server's reply, which is checked here.
@@ -146,6 +153,9 @@ func (c *Client) newRoom(nameplate string, made roomReply) (*Room, error) {
 	}
 	if len(made.TURN) > 0 {
 		r.turn = c.usable(made.TURN)
+	}
+	if isPass(made.Pass) {
+		r.pass = made.Pass
 	}
 	if len(first) > 0 {
 		m, err := ParseMessage(first)
@@ -171,23 +181,57 @@ func (c *Client) base() (string, error) {
 	}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
-		return "", fmt.Errorf("the rendezvous URL %q does not begin with http:// or https://", u.Redacted())
+		return "", fmt.Errorf("the rendezvous URL %q does not begin with http:// or https://", PublicURL(c.URL))
 	case u.Host == "" || u.Hostname() == "":
-		return "", fmt.Errorf("the rendezvous URL %q names no host", u.Redacted())
-	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return "", fmt.Errorf("the rendezvous URL %q has more than a host and a path", u.Redacted())
+		return "", fmt.Errorf("the rendezvous URL %q names no host", PublicURL(c.URL))
+	case u.RawQuery != "" || u.Fragment != "":
+		return "", fmt.Errorf("the rendezvous URL %q has more than a host and a path", PublicURL(c.URL))
 	}
 	host := url.URL{Scheme: u.Scheme, Host: u.Host} // its String escapes an IPv6 zone again
 	return host.String() + strings.TrimRight(u.EscapedPath(), "/"), nil
 }
 
-// name returns the URL for an error, without a password.
-func (c *Client) name() string {
+// AccessHeader carries the token for a rendezvous that is not open to everybody.
+const AccessHeader = "Adit-Access"
+
+// PublicURL returns the URL of a rendezvous without the token in it, fit for others to see.
+func PublicURL(s string) string {
+	u, err := url.Parse(strings.TrimSpace(s))
+	if err != nil || u.User == nil {
+		return s
+	}
+	u.User = nil
+	return u.String()
+}
+
+// WithToken returns the URL of a rendezvous with a token in it, in the place of one that it has.
+func WithToken(s, token string) string {
+	u, err := url.Parse(strings.TrimSpace(s))
+	if err != nil || token == "" {
+		return s
+	}
+	u.User = url.User(token)
+	return u.String()
+}
+
+// access returns the token in the URL: the password, or the user name if there is none.
+func (c *Client) access() string {
 	u, err := url.Parse(strings.TrimSpace(c.URL))
-	if err != nil {
+	if err != nil || u.User == nil {
+		return ""
+	}
+	if p, ok := u.User.Password(); ok {
+		return p
+	}
+	return u.User.Username()
+}
+
+// name returns the URL for an error, without a token.
+func (c *Client) name() string {
+	if _, err := url.Parse(strings.TrimSpace(c.URL)); err != nil {
 		return "the rendezvous"
 	}
-	return u.Redacted()
+	return PublicURL(c.URL)
 }
 
 func (c *Client) httpClient() *http.Client {
@@ -221,7 +265,7 @@ func (c *Client) call(ctx context.Context, method, path, token string, into any)
 	if err != nil {
 		return err
 	}
-	until := time.Now().Add(firstTries)
+	began := time.Now()
 	var wait backoff
 	for {
 		status, b, err := c.try(ctx, tryTimeout, method, base+path, token, nil)
@@ -231,16 +275,19 @@ func (c *Client) call(ctx context.Context, method, path, token string, into any)
 			}
 			return err
 		}
-		again, after := !hopeless(err), time.Duration(0)
+		again, after, tries := !hopeless(err), time.Duration(0), firstTries
 		if err == nil {
 			err = &replyError{status: status}
 		}
 		var re *replyError
 		if errors.As(err, &re) {
-			again, after = re.status >= 500, re.retry
+			again, after = re.status >= 500 || re.status == http.StatusTooManyRequests && re.retry > 0, re.retry
+			if re.retry > 0 {
+				tries = busyTries
+			}
 		}
 		delay := wait.next(after)
-		if !again || ctx.Err() != nil || time.Now().Add(delay).After(until) {
+		if !again || ctx.Err() != nil || time.Since(began)+delay > tries {
 			c.CloseIdle()
 			return withCause(ctx, err)
 		}
@@ -260,6 +307,11 @@ func hopeless(err error) bool {
 
 // try makes one request. A status of 400 and above, or a redirect, is a *replyError.
 func (c *Client) try(ctx context.Context, limit time.Duration, method, target, token string, body []byte) (int, []byte, error) {
+	return c.tryWith(ctx, limit, method, target, token, body, nil)
+}
+
+// tryWith is try with further header fields.
+func (c *Client) tryWith(ctx context.Context, limit time.Duration, method, target, token string, body []byte, header http.Header) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
@@ -274,6 +326,10 @@ func (c *Client) try(ctx context.Context, limit time.Duration, method, target, t
 	}
 	req.Header.Set("User-Agent", "adit")
 	req.Header.Set(HostHeader, req.URL.Host)
+	maps.Copy(req.Header, header)
+	if t := c.access(); t != "" {
+		req.Header.Set(AccessHeader, t)
+	}
 	resp, err := c.httpClient().Do(req)
 	if err != nil {
 		return 0, nil, legible(reach.NameProxy(req.URL, err))
@@ -358,6 +414,8 @@ func (e *replyError) Is(target error) bool {
 		return target == ErrBusy
 	case http.StatusGone:
 		return target == ErrPeerGone
+	case http.StatusUnauthorized:
+		return target == ErrAccess
 	}
 	return false
 }
@@ -406,7 +464,10 @@ func (b *backoff) next(atLeast time.Duration) time.Duration {
 	var r [1]byte
 	rand.Read(r[:])
 	d := b.last*3/4 + b.last/2*time.Duration(r[0])/256
-	return max(d, min(atLeast, 2*backoffMax))
+	if atLeast = min(atLeast, retryMost); atLeast > d {
+		d = atLeast + atLeast/4*time.Duration(r[0])/256 // those who were refused together do not come back together
+	}
+	return d
 }
 
 // persist tries until it has an answer that is final, and calls failed after each other one. Final is
@@ -451,6 +512,12 @@ func isNameplate(s string) bool {
 		return false
 	}
 	return strings.Trim(s, "0123456789") == ""
+}
+
+// isPass says whether what a rendezvous says may stand in a header.
+func isPass(s string) bool {
+	user, password, _ := strings.Cut(s, " ")
+	return plain(user) && plain(password)
 }
 
 // isSecret says whether an id or a token has a form that may stand in a URL or a header.

@@ -43,7 +43,10 @@ func TestClientURL(t *testing.T) {
 		{"no host", "http://", "names no host"},
 		{"port alone", "http://:80", "names no host"},
 		{"query", url + "/?x=1", "more than a host and a path"},
-		{"password", "http://user:secret@rendezvous.example", "more than a host and a path"},
+		{"token", strings.Replace(url, "http://", "http://secret@", 1), ""},
+		{"password", strings.Replace(url, "http://", "http://user:secret@", 1), ""},
+		{"token and query", strings.Replace(url, "http://", "http://secret@", 1) + "/?x=1", "more than a host and a path"},
+		{"token at no host", "http://secret@:80", "names no host"},
 		{"empty", "", "http://"},
 		{"broken", "http://[::1", "read the rendezvous URL"},
 	} {

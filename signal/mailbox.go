@@ -87,13 +87,18 @@ func (m *Mailbox) Next(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// TURN returns the relays that the rendezvous knows now, with credentials that work for hours. ErrNoPeer
-// means that the other side has not asked for letters yet; a rendezvous that knows nothing of this has none.
-func (m *Mailbox) TURN(ctx context.Context) ([]TURNServer, error) {
+// TURN returns the relays that the rendezvous knows now, with credentials that work for some minutes. known are those
+// that it returned before, if any: the new credentials belong to the same pair. Without one that it knows, ErrNoPeer
+// means that the other side has not asked for letters yet. A rendezvous that knows nothing of this has none.
+func (m *Mailbox) TURN(ctx context.Context, known []TURNServer) ([]TURNServer, error) {
 	var got struct {
 		TURN []TURNServer `json:"turn"`
 	}
-	_, b, err := m.client.try(ctx, tryTimeout, http.MethodGet, m.base+"/"+strconv.Itoa(m.side)+"/turn", "", nil)
+	var header http.Header
+	if len(known) > 0 {
+		header = http.Header{relayHeader: {known[0].Username + " " + known[0].Password}}
+	}
+	_, b, err := m.client.tryWith(ctx, tryTimeout, http.MethodGet, m.base+"/"+strconv.Itoa(m.side)+"/turn", "", nil, header)
 	if err == nil && json.Unmarshal(b, &got) != nil {
 		err = &replyError{status: http.StatusOK, text: "its reply is not that of a rendezvous"}
 	}

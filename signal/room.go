@@ -37,6 +37,7 @@ type Room struct {
 
 	turnMu sync.Mutex
 	turn   []TURNServer // nil if not known; guarded by turnMu
+	pass   string       // what shows which side of the room this is; guarded by turnMu
 
 	sending   chan struct{} // holds one: a lock that a context can give up on
 	next      int           // number of the next message; guarded by sending

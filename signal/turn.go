@@ -44,6 +44,7 @@ func (r *Room) TURN(ctx context.Context) ([]TURNServer, error) {
 	}
 	var got struct {
 		TURN []TURNServer `json:"turn"`
+		Pass string       `json:"pass"`
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -69,6 +70,9 @@ func (r *Room) TURN(ctx context.Context) ([]TURNServer, error) {
 	servers := r.client.usable(got.TURN)
 	r.turnMu.Lock()
 	r.turn = servers
+	if isPass(got.Pass) {
+		r.pass = got.Pass
+	}
 	r.turnMu.Unlock()
 	return append([]TURNServer(nil), servers...), nil
 }

@@ -33,7 +33,7 @@ func serve(t testing.TB, limits Limits, secure bool) (hub *Hub, dial func(id str
 			http.NotFound(w, r)
 			return
 		}
-		hub.Serve(w, r, id, side)
+		hub.Serve(w, r, id, side, netip.MustParseAddr("192.0.2.1"))
 	}))
 	if secure {
 		srv.StartTLS()
@@ -50,7 +50,7 @@ func serve(t testing.TB, limits Limits, secure bool) (hub *Hub, dial func(id str
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		c, err := Dial(ctx, client, fmt.Sprintf("%s/%s/%d", srv.URL, id, side))
+		c, err := Dial(ctx, client, fmt.Sprintf("%s/%s/%d", srv.URL, id, side), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,10 +157,10 @@ func TestAgain(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	hub, dial, url, client := serve(t, Limits{Total: 1}, false)
 	dial("x", 0)
-	if _, err := Dial(t.Context(), client, url+"/x/1"); !errors.Is(err, ErrRefused) {
+	if _, err := Dial(t.Context(), client, url+"/x/1", nil); !errors.Is(err, ErrRefused) {
 		t.Errorf("one too many: %v, want ErrRefused", err)
 	}
-	if _, err := Dial(t.Context(), client, url+"/nowhere"); !errors.Is(err, ErrRefused) {
+	if _, err := Dial(t.Context(), client, url+"/nowhere", nil); !errors.Is(err, ErrRefused) {
 		t.Errorf("no hub: %v, want ErrRefused", err)
 	}
 	resp, err := client.Get(url + "/x/1")
@@ -172,12 +172,12 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("a plain request: status %d", resp.StatusCode)
 	}
 	hub.Close()
-	if _, err := Dial(t.Context(), client, url+"/x/1"); !errors.Is(err, ErrRefused) {
+	if _, err := Dial(t.Context(), client, url+"/x/1", nil); !errors.Is(err, ErrRefused) {
 		t.Errorf("a closed hub: %v, want ErrRefused", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Dial(ctx, client, url+"/x/1"); !errors.Is(err, context.Canceled) {
+	if _, err := Dial(ctx, client, url+"/x/1", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled context: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,9 +28,9 @@ type Conn struct {
 }
 
 // Dial takes a side, 0 or 1, at a hub whose URL for it is given. client says how to get there, proxies
-// included. It returns when the server has agreed; the other side need not be there. ErrRefused says
+// included, and header is sent with the request. It returns when the server has agreed; the other side need not be there. ErrRefused says
 // that it did not agree.
-func Dial(ctx context.Context, client *http.Client, url string) (*Conn, error) {
+func Dial(ctx context.Context, client *http.Client, url string, header http.Header) (*Conn, error) {
 	// The connection lives on when ctx is done, which bounds the request alone.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
@@ -41,6 +42,7 @@ func Dial(ctx context.Context, client *http.Client, url string) (*Conn, error) {
 		cancel()
 		return nil, err
 	}
+	maps.Copy(r.Header, header)
 	r.Header.Set("Connection", "Upgrade")
 	r.Header.Set("Upgrade", "websocket")
 	r.Header.Set("Sec-WebSocket-Version", "13")

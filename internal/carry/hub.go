@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"adit/internal/fair"
 )
 
 // Limits bounds what a Hub spends. The zero value is a hub for a few friends.
@@ -38,6 +41,7 @@ type Hub struct {
 	mu     sync.Mutex
 	halls  map[string]*hall
 	conns  map[*seat]struct{}
+	shares fair.Pool[*seat] // of the same, by address
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -47,8 +51,10 @@ type hall struct{ seats [2]*seat }
 
 // A seat is one connection.
 type seat struct {
-	conn net.Conn
-	w    *writer
+	conn  net.Conn // nil before it is taken over from the HTTP server
+	w     *writer
+	share *fair.Member[*seat]
+	lost  bool // it had to make room for another
 }
 
 // NewHub returns a hub without connections.
@@ -56,48 +62,50 @@ func NewHub(l Limits) *Hub {
 	return &Hub{limits: l.withDefaults(), halls: make(map[string]*hall), conns: make(map[*seat]struct{})}
 }
 
-// Serve turns a request into a side of the pair with the id, and returns when that ends. A second
-// connection for the same side takes the place of the first: its owner has moved. The caller has
-// checked the id and counts the requests.
-func (h *Hub) Serve(rw http.ResponseWriter, r *http.Request, id string, side int) {
+// Serve turns a request from an address into a side of the pair with the id, and returns when that ends. A second
+// connection for the same side takes the place of the first: its owner has moved. Where all connections are in use the
+// network that has the most gives one up. The caller has checked that the request belongs to the pair. The result is
+// false if there is no room, which the client has been told.
+func (h *Hub) Serve(rw http.ResponseWriter, r *http.Request, id string, side int, from netip.Addr) bool {
 	key := r.Header.Get("Sec-WebSocket-Key")
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || r.Header.Get("Sec-WebSocket-Version") != "13" || len(key) != 24 || r.ProtoMajor != 1 {
 		http.Error(rw, "upgrade to websocket", http.StatusUpgradeRequired)
-		return
+		return true
 	}
 	h.mu.Lock()
-	if h.closed || len(h.conns) >= h.limits.Total {
+	if h.closed || !h.makeRoomLocked(from) {
 		h.mu.Unlock()
 		http.Error(rw, "no room", http.StatusServiceUnavailable)
-		return
+		return false
 	}
 	s := &seat{}
+	s.share = h.shares.Add(from, 1, s)
 	h.conns[s] = struct{}{}
 	h.wg.Add(1)
 	h.mu.Unlock()
 	defer h.wg.Done()
 	defer func() {
 		h.mu.Lock()
-		delete(h.conns, s)
+		h.forgetLocked(s)
 		h.mu.Unlock()
 	}()
 	conn, buffered, err := http.NewResponseController(rw).Hijack()
 	if err != nil {
 		http.Error(rw, "no upgrade", http.StatusInternalServerError)
-		return
+		return true
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(h.limits.Idle)) // fails only when closed
 	_, err = conn.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 		"Sec-WebSocket-Accept: " + acceptKey(key) + "\r\n\r\n"))
 	if err != nil {
-		return
+		return true
 	}
 	_ = conn.SetDeadline(time.Time{})
 	h.mu.Lock()
-	if h.closed {
+	if h.closed || s.lost {
 		h.mu.Unlock()
-		return
+		return true
 	}
 	s.conn, s.w = conn, newWriter(conn, false)
 	pair := h.halls[id]
@@ -121,6 +129,30 @@ func (h *Hub) Serve(rw http.ResponseWriter, r *http.Request, id string, side int
 	}
 	h.mu.Unlock()
 	s.w.close()
+	return true
+}
+
+// makeRoomLocked says whether there is room for a connection from an address, and ends another if need be.
+func (h *Hub) makeRoomLocked(from netip.Addr) bool {
+	if len(h.conns) < h.limits.Total {
+		return true
+	}
+	victim, own := h.shares.Victim(from, 1)
+	if victim == nil || own {
+		return false
+	}
+	s := victim.Value
+	h.forgetLocked(s)
+	s.lost = true
+	if s.conn != nil {
+		h.wg.Go(func() { s.conn.Close() }) // over TLS it may take some seconds
+	}
+	return true
+}
+
+func (h *Hub) forgetLocked(s *seat) {
+	delete(h.conns, s)
+	h.shares.Remove(s.share)
 }
 
 // carry passes messages to the other side, as fast as the limit allows: more is dropped.

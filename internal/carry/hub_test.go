@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -47,7 +48,9 @@ func TestSlowClose(t *testing.T) {
 		r.Header.Set("Upgrade", "websocket")
 		r.Header.Set("Sec-WebSocket-Version", "13")
 		r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-		served.Go(func() { hub.Serve(hijacked{httptest.NewRecorder(), wrap(there)}, r, id, side) })
+		served.Go(func() {
+			hub.Serve(hijacked{httptest.NewRecorder(), wrap(there)}, r, id, side, netip.MustParseAddr("192.0.2.1"))
+		})
 		if err := here.SetDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}

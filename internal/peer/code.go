@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
+	rand2 "math/rand/v2"
 	"sync"
 	"time"
 
@@ -18,6 +20,9 @@ import (
 const (
 	// offerWait is how long a joiner's offer waits for candidates before it travels with what is there.
 	offerWait = 150 * time.Millisecond
+
+	roomEnds  = 5 * time.Second // so long before its time is over a room that is gone has ended by itself
+	roomAgain = 2 * time.Second // the longest pause before another is made in the place of one that was forgotten
 
 	sidBytes  = 16 // the room creator's session id in front of its PAKE share
 	pakeBytes = handshake.PAKEMessageLen
@@ -54,27 +59,11 @@ func createByCode(parent context.Context, cfg Config) (_ *Session, err error) {
 			end.Close()
 		}
 	}()
-	room, err := client.Create(ctx)
+	room, pake, code, m, err := awaitJoiner(ctx, cfg, client)
 	if err != nil {
-		return nil, signalError(ctx, err)
+		return nil, err
 	}
 	defer room.Close()
-	code := handshake.NewCode(room.Nameplate())
-	var sid [sidBytes]byte
-	rand.Read(sid[:])
-	pake, err := handshake.NewPAKE(code, sid[:], true)
-	if err != nil {
-		return nil, err
-	}
-	if err := send(ctx, room, signal.KindPAKE, append(sid[:], pake.Message()...)); err != nil {
-		return nil, err
-	}
-	cfg.Events.Emit(event.Event{Name: event.Code, Code: code.String()})
-
-	m, err := receive(ctx, room, signal.KindOffer)
-	if err != nil {
-		return nil, err
-	}
 	ctx = parent
 	end.allocateFrom(room)
 	remote, noise, err := openOffer(cfg, pake, code, m.Body)
@@ -96,6 +85,43 @@ func createByCode(parent context.Context, cfg Config) (_ *Session, err error) {
 		return nil, err
 	}
 	return finish(ctx, cfg, end, client, room, remote, keys, false, late)
+}
+
+// awaitJoiner shows a code and waits for the offer of the one joiner. A rendezvous that was started again may have
+// forgotten the room: there is another code then, and a person is told. The caller closes the room.
+func awaitJoiner(ctx context.Context, cfg Config, client *signal.Client) (room *signal.Room, pake *handshake.PAKE, code handshake.Code, offer signal.Message, err error) {
+	said := event.Event{Name: event.Code}
+	for {
+		room, err = client.Create(ctx)
+		if err != nil {
+			return nil, nil, code, offer, signalError(ctx, err)
+		}
+		code = handshake.NewCode(room.Nameplate())
+		var sid [sidBytes]byte
+		rand.Read(sid[:])
+		pake, err = handshake.NewPAKE(code, sid[:], true)
+		if err == nil {
+			if err = send(ctx, room, signal.KindPAKE, append(sid[:], pake.Message()...)); err == nil {
+				said.Code = code.String()
+				cfg.Events.Emit(said)
+				offer, err = receive(ctx, room, signal.KindOffer)
+			}
+		}
+		if err == nil {
+			return room, pake, code, offer, nil
+		}
+		forgotten := errors.Is(err, signal.ErrNoRoom) && ctx.Err() == nil && time.Until(room.Expires()) > roomEnds
+		room.Close()
+		if !forgotten {
+			return nil, nil, code, offer, err
+		}
+		said.State, said.Message = "again", "the rendezvous was started again and has forgotten the code: give the other side this one"
+		select { // whatever forgets rooms does not get another one at once
+		case <-time.After(rand2.N(roomAgain)):
+		case <-ctx.Done():
+			return nil, nil, code, offer, context.Cause(ctx)
+		}
+	}
 }
 
 // byCode returns what both sides of a code's handshake agree on. With Keep the static key is this machine's.
@@ -237,6 +263,7 @@ func finish(parent context.Context, cfg Config, end *endpoint, client *signal.Cl
 			}
 		}
 	})
+	client.Adopt(room)
 	end.carryVia(trickle, client, carryID(keys))
 	p, err := end.connect(ctx, checkLimit(cfg))
 	stop()

@@ -173,9 +173,9 @@ func (c *caller) seek(ctx context.Context, url string) {
 				wait = backoff{} // it was a wait, and is worth another
 			}
 		default:
-			c.cfg.Logger.Debug("rendezvous not reached", "url", url, "err", err) // again and again; an event tells the first
+			c.cfg.Logger.Debug("rendezvous not reached", "url", signal.PublicURL(url), "err", err) // again and again; an event tells the first
 			if !told {
-				c.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: url, Message: err.Error()})
+				c.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: signal.PublicURL(url), Message: err.Error()})
 			}
 			told = true
 		}

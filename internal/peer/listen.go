@@ -181,7 +181,7 @@ func (l *Listener) attend(url string, box *signal.KeyBox, replaced chan<- struct
 		err := l.claim(url, box)
 		if err == nil {
 			if !there {
-				l.cfg.Events.Emit(event.Event{Name: event.Reachable, Addr: url})
+				l.cfg.Events.Emit(event.Event{Name: event.Reachable, Addr: signal.PublicURL(url)})
 			}
 			there, wait = true, backoff{}
 			err = l.poll(url, box)
@@ -190,15 +190,15 @@ func (l *Listener) attend(url string, box *signal.KeyBox, replaced chan<- struct
 		case l.ctx.Err() != nil:
 			return
 		case errors.Is(err, signal.ErrReplaced):
-			l.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: url, Message: "another process listens with this key since"})
+			l.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: signal.PublicURL(url), Message: "another process listens with this key since"})
 			replaced <- struct{}{}
 			return
 		case errors.Is(err, signal.ErrUnclaimed):
 			continue // the rendezvous was started again
 		}
-		l.cfg.Logger.Debug("rendezvous not reached", "url", url, "err", err) // again and again; an event tells the first
+		l.cfg.Logger.Debug("rendezvous not reached", "url", signal.PublicURL(url), "err", err) // again and again; an event tells the first
 		if there || wait.tries == 0 {
-			l.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: url, Message: err.Error()})
+			l.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: signal.PublicURL(url), Message: err.Error()})
 		}
 		there = false
 		if !sleep(l.ctx, wait.next()) {
@@ -249,7 +249,7 @@ func (l *Listener) poll(url string, box *signal.KeyBox) error {
 			if errors.Is(err, signal.ErrReplaced) || errors.Is(err, signal.ErrUnclaimed) || l.ctx.Err() != nil || wait.tries > 4 {
 				return err
 			}
-			l.cfg.Logger.Info("poll failed", "url", url, "err", err)
+			l.cfg.Logger.Info("poll failed", "url", signal.PublicURL(url), "err", err)
 			if !sleep(l.ctx, wait.next()) {
 				return context.Cause(l.ctx)
 			}

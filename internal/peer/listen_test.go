@@ -452,3 +452,34 @@ func TestListenNeedsAList(t *testing.T) {
 		t.Errorf("after Close: got %v, want %v", err, net.ErrClosed)
 	}
 }
+
+// A rendezvous is started again while a code waits there: the exposer gets another code and says so, and the meeting
+// takes place.
+func TestCodeRendezvousRestarts(t *testing.T) {
+	t.Parallel()
+	m := &moving{}
+	web := httptest.NewServer(m)
+	t.Cleanup(func() {
+		m.set(nil)
+		web.CloseClientConnections()
+		web.Close()
+	})
+	m.set(rendezvous.New(rendezvous.Config{}))
+	exposer := dial(t.Context(), Config{Role: Exposer, Signal: web.URL, STUN: []string{}})
+	first := exposer.event(t, event.Code)
+	if first.State != "" {
+		t.Errorf("the first code comes with state %q, want none", first.State)
+	}
+	m.set(nil)
+	web.CloseClientConnections()
+	m.set(rendezvous.New(rendezvous.Config{}))
+	second := exposer.event(t, event.Code)
+	if second.Code == first.Code || second.State != "again" || second.Message == "" {
+		t.Errorf("after a restart: got %+v, want another code and why", second)
+	}
+	joiner := dial(t.Context(), Config{Role: Connecter, Signal: web.URL, Code: second.Code, STUN: []string{}})
+	theirs, mine := exposer.session(t), joiner.session(t)
+	defer theirs.Close()
+	defer mine.Close()
+	exchange(t, mine, theirs)
+}

@@ -216,6 +216,8 @@ func signalError(ctx context.Context, err error) error {
 		return failf(ClassAuth, "ask the other side for a new code; if it was not you who used this one, somebody guessed", err, "this code has been used")
 	case errors.Is(err, signal.ErrBusy):
 		return failf(ClassSignal, "wait a minute and try again", err, "the rendezvous is busy or thinks this address asks too often")
+	case errors.Is(err, signal.ErrAccess):
+		return failf(ClassSignal, "ask its operator for a token, and set signal_token in the config file", err, "the rendezvous is not open to everybody")
 	case errors.Is(err, signal.ErrPeerGone):
 		return failf(ClassSignal, "start again on both sides", err, "the other side left the rendezvous")
 	}

@@ -365,7 +365,10 @@ func (e *endpoint) reallocate() {
 
 // renew asks a mailbox for relays that know this side, where one did not, and tries those.
 func (e *endpoint) renew(ctx context.Context, box *signal.Mailbox) {
-	servers, err := box.TURN(ctx)
+	e.mu.Lock()
+	known := e.relays.servers
+	e.mu.Unlock()
+	servers, err := box.TURN(ctx, known)
 	if err != nil || len(servers) == 0 {
 		e.cfg.Logger.Info("no other relays", "err", err)
 		return

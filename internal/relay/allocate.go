@@ -36,7 +36,7 @@ func (t *TURN) allocate(c *client, m *message, user string, now time.Time, r *re
 	if lifetime == 0 {
 		lifetime = defaultLifetime
 	}
-	if code := t.reserve(c, user); code != 0 {
+	if code := t.reserve(c, user, now); code != 0 {
 		return code
 	}
 	conn := t.relaySocket(bind, m.evenPort)
@@ -98,25 +98,42 @@ func grantedLifetime(m *message) time.Duration {
 }
 
 // reserve counts an allocation to come, if there is room for it.
-func (t *TURN) reserve(c *client, user string) int {
+func (t *TURN) reserve(c *client, user string, now time.Time) int {
 	source, ok := sourceOf(c.addr.Addr())
 	if !ok {
 		return codeBadRequest
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	id := identity(user)
+	side, address := t.users[id], t.sources[source]
 	switch {
 	case t.ended:
 		return codeCapacity
-	case t.users[user] >= t.cfg.PerCredential, t.sources[source] >= t.cfg.PerSource:
+	case side != nil && side.allocations >= t.cfg.PerCredential, address != nil && address.allocations >= t.cfg.PerSource:
 		return codeQuota
 	case t.count >= t.cfg.Allocations:
 		t.noRoom("all allocations are in use")
 		return codeCapacity
 	}
+	p := t.pairLocked(pairOf(user), now)
+	if p == nil {
+		t.noRoom("too many pairs are known")
+		return codeCapacity
+	}
+	if side == nil {
+		side = newAccount(t.cfg.Rate, t.cfg.Volume)
+		t.users[id] = side
+	}
+	if address == nil {
+		address = newAccount(t.cfg.SourceRate, t.cfg.SourceVolume)
+		t.sources[source] = address
+	}
+	p.see(c.addr.Addr(), now)
 	t.count++
-	t.users[user]++
-	t.sources[source]++
+	p.allocations++
+	side.allocations++
+	address.allocations++
 	return 0
 }
 
@@ -127,13 +144,23 @@ func (t *TURN) unreserve(c *client, user string) {
 }
 
 func (t *TURN) unreserveLocked(c *client, user string) {
+	now := t.now()
 	t.count--
-	if t.users[user]--; t.users[user] <= 0 {
-		delete(t.users, user)
+	if p := t.pairs[pairOf(user)]; p != nil {
+		p.allocations--
+		p.usedAt = now
+	}
+	id := identity(user)
+	if a := t.users[id]; a != nil {
+		if a.allocations--; a.idle(now) {
+			delete(t.users, id)
+		}
 	}
 	source, _ := sourceOf(c.addr.Addr()) // it was one when it was counted
-	if t.sources[source]--; t.sources[source] <= 0 {
-		delete(t.sources, source)
+	if a := t.sources[source]; a != nil {
+		if a.allocations--; a.idle(now) {
+			delete(t.sources, source)
+		}
 	}
 }
 
@@ -156,7 +183,7 @@ func (t *TURN) end(a *allocation, why string) {
 	if s := a.client.conn; s != nil && why != givenBack {
 		_ = s.conn.SetReadDeadline(time.Now()) // its reader closes it, so that the client hears of it
 	}
-	t.log.Debug("relay allocation ended", "why", why, "bytes", a.bytes.Load())
+	t.log.Info("relayed", "bytes", a.bytes.Load(), "transport", a.client.transport(), "for", t.now().Sub(a.began).Round(time.Second), "ended", why)
 }
 
 // relayAddr returns the address that an allocation of a client is on, and the one that its socket is

@@ -6,11 +6,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"adit/internal/stunmsg"
 )
@@ -66,14 +65,16 @@ type allocation struct {
 	t       *TURN
 	client  client
 	user    string
+	pair    string
+	began   time.Time
 	id      stunmsg.ID // of the request that made it
 	relayed netip.AddrPort
 	conn    *net.UDPConn
-	up      *rate.Limiter // to peers; nil is no bound
-	down    *rate.Limiter // to the client
-	expires atomic.Int64  // nanoseconds since the server's start
-	active  atomic.Int64  // the same: when something was relayed last
-	bytes   atomic.Int64  // relayed, both ways
+	shares  [3]*account  // of its side, of its client's address, of all
+	traffic *traffic     // of its transport
+	expires atomic.Int64 // nanoseconds since the server's start
+	active  atomic.Int64 // the same: when something was relayed last
+	bytes   atomic.Int64 // relayed, both ways
 
 	mu          sync.RWMutex
 	permissions map[netip.Addr]time.Time // when they end
@@ -90,8 +91,8 @@ type channel struct {
 
 func newAllocation(t *TURN, c *client, user string, conn *net.UDPConn, relayed netip.AddrPort, now time.Time) *allocation {
 	a := &allocation{
-		t: t, client: *c, user: user, conn: conn, relayed: relayed,
-		up: newRate(t.cfg.Rate), down: newRate(t.cfg.Rate),
+		t: t, client: *c, user: user, pair: pairOf(user), began: now, conn: conn, relayed: relayed,
+		traffic:     &t.traffic[slices.Index(transports[:], c.transport())],
 		permissions: make(map[netip.Addr]time.Time),
 		channels:    make(map[uint16]*channel),
 		byPeer:      make(map[netip.AddrPort]*channel),
@@ -99,12 +100,17 @@ func newAllocation(t *TURN, c *client, user string, conn *net.UDPConn, relayed n
 	if c.conn == nil {
 		a.client.oob, _ = c.sock.control(destination{c.local, c.index}) // what came to many has no allocation
 	}
+	source, _ := sourceOf(c.addr.Addr()) // it was one when it was counted
+	t.mu.RLock()
+	a.shares = [3]*account{t.users[identity(user)], t.sources[source], t.total}
+	t.mu.RUnlock()
 	a.active.Store(int64(t.since(now)))
 	return a
 }
 
-// mayReach says whether the allocation may send to a peer. A port of 0 stands for any, as in a
-// permission: of our own relayed addresses that opens none but those of other allocations.
+// mayReach says whether the allocation may send to a peer: to where one of the two sides of its room was seen, and to
+// relayed addresses. A port of 0 stands for any, as in a permission: of our own relayed addresses that opens none but
+// those of the same room (toPeer).
 func (a *allocation) mayReach(peer netip.AddrPort, now time.Time) bool {
 	a.t.mu.RLock()
 	ours := a.t.relayIPs[peer.Addr()]
@@ -112,13 +118,14 @@ func (a *allocation) mayReach(peer netip.AddrPort, now time.Time) bool {
 	if ours && (peer.Port() == 0 || peer.Port() >= a.t.cfg.MinPort && peer.Port() <= a.t.cfg.MaxPort) {
 		return true
 	}
-	return a.t.policy.allows(peer.Addr(), now)
+	return a.t.policy.allows(peer.Addr(), now) && a.t.reaches(a.pair, peer.Addr())
 }
 
 // check says why a peer of a request is not one that the allocation can have, or 0.
 func (a *allocation) check(peer netip.AddrPort, now time.Time) int {
 	switch {
 	case !a.mayReach(netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), now):
+		a.t.forbidden.Add(1)
 		return codeForbidden
 	case peer.Addr().Is4() != a.relayed.Addr().Is4() || peer.Addr().Is4In6():
 		return codePeerFamily
@@ -241,7 +248,7 @@ func (a *allocation) sendIndication(data []byte, m *message, now time.Time) {
 // toPeer sends data[headroom:] to a peer that the client may reach.
 func (a *allocation) toPeer(data []byte, peer netip.AddrPort, now time.Time) {
 	b := data[headroom:]
-	if !a.spend(a.up, len(b), now) {
+	if !a.spend(false, len(b), now) {
 		return
 	}
 	a.t.mu.RLock()
@@ -251,22 +258,29 @@ func (a *allocation) toPeer(data []byte, peer netip.AddrPort, now time.Time) {
 	if other != nil {
 		// Both are clients here. Going through the sockets would work too, except behind NATs that do
 		// not turn packets around.
-		other.fromPeer(data, a.relayed, now)
+		if other.pair == a.pair {
+			other.fromPeer(data, a.relayed, now)
+		}
 		return
 	}
-	if ours && !a.t.policy.allows(peer.Addr(), now) {
+	if ours && !(a.t.policy.allows(peer.Addr(), now) && a.t.reaches(a.pair, peer.Addr())) {
 		return // this machine's own ports
 	}
 	_, _ = a.conn.WriteToUDPAddrPort(b, peer) // an error is a loss
 }
 
-// spend takes n bytes out of a bucket and the common one.
-func (a *allocation) spend(bucket *rate.Limiter, n int, now time.Time) bool {
-	if bucket != nil && !bucket.AllowN(now, n) || a.t.total != nil && !a.t.total.AllowN(now, n) {
-		return false
+// spend takes n bytes out of what the side, its address and all together may relay.
+func (a *allocation) spend(down bool, n int, now time.Time) bool {
+	for _, share := range a.shares {
+		if !share.spend(down, n, now) {
+			a.traffic.dropped.Add(1)
+			return false
+		}
 	}
 	a.active.Store(int64(a.t.since(now)))
 	a.bytes.Add(int64(n))
+	a.traffic.bytes.Add(uint64(n))
+	a.traffic.packets.Add(1)
 	return true
 }
 
@@ -309,7 +323,7 @@ func (a *allocation) fromPeer(data []byte, from netip.AddrPort, now time.Time) {
 	ok := channel || now.Before(a.permissions[from.Addr()])
 	a.mu.RUnlock()
 	n := len(data) - headroom
-	if !ok || !a.spend(a.down, n, now) {
+	if !ok || !a.spend(true, n, now) {
 		return
 	}
 	var b []byte

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -80,8 +81,12 @@ func startTURNAt(t testing.TB, cfg TURNConfig, now func() time.Time) *server {
 	return out
 }
 
-// username returns one that is good for some time.
+// username returns one that is good for some time, of a side of the room that all tests share; or of another, if the
+// id names one in front of a dot.
 func username(id string, life time.Duration) string {
+	if !strings.Contains(id, ".") {
+		id = "test." + id
+	}
 	return strconv.FormatInt(time.Now().Add(life).Unix(), 10) + ":" + id
 }
 

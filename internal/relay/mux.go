@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	firstByteWait = 10 * time.Second // for the TLS handshake and the first byte
+	firstByteWait = 12 * time.Second // for the TLS handshake and the first byte
 
-	maxUndecided   = 2048 // connections whose first byte has not come
-	maxUndecidedOf = 128  // and of one address
+	// A rendezvous bounds its connections itself, fairly and before TLS: these are for listeners without one.
+	maxUndecided   = 16_384 // connections whose first byte has not come
+	maxUndecidedOf = 8192   // and of one address
 )
 
 // A Shared is a TLS listener of two servers: a client that begins with a STUN message is the TURN

@@ -47,6 +47,11 @@ func TestForbidden(t *testing.T) {
 			peers = append(peers, netip.AddrPortFrom(ip, uint16(port)).String())
 		}
 	}
+	s.mu.Lock()
+	for _, p := range append(slices.Clone(peers), "9.9.9.9:53", "1.0.0.1:53", "172.32.0.1:1", "100.128.0.1:1", "192.0.2.77:50000", "[2620:fe::fe]:53") {
+		s.pairs["test"].seen[netip.MustParseAddrPort(p).Addr().Unmap()] = time.Now() // as if a side had come from there
+	}
+	s.mu.Unlock()
 	for i, p := range peers {
 		peer := netip.MustParseAddrPort(p)
 		if m := r.ask(methodCreatePermission, true, peerAttr(peer)); code(m) != codeForbidden {
@@ -294,6 +299,7 @@ func TestRefusedRequests(t *testing.T) {
 	t.Parallel()
 	s := startTURN(t, TURNConfig{MinPort: 50001, MaxPort: 50001})
 	user := username("x", time.Hour)
+	s.Seen(pairOf(user), netip.MustParseAddr("9.9.9.9"))
 	r := s.raw(t, user, Password(secret, user))
 	attr := func(kind uint16, v ...byte) func(*reply) { return func(b *reply) { b.attr(kind, v) } }
 	for _, c := range []struct {
@@ -352,10 +358,12 @@ func TestQuotas(t *testing.T) {
 			t.Errorf("one too many: got %d, want %d", code(m), want)
 		}
 	}
-	p := good(startTURN(t, TURNConfig{}), t, "peers")
+	s := startTURN(t, TURNConfig{})
+	p := good(s, t, "peers")
+	s.Seen("test", netip.MustParseAddr("9.9.9.9"))
 	refused := 0
 	for i := range maxPeers + 5 {
-		peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, 9, 9, byte(i)}), 9)
+		peer := netip.AddrPortFrom(netip.MustParseAddr("9.9.9.9"), uint16(1+i))
 		if m := p.ask(methodChannelBind, true, number(stunmsg.MinChannel+uint16(i)), peerAttr(peer)); code(m) == codeCapacity {
 			refused++
 		}

@@ -130,6 +130,9 @@ func (t *TURN) stream(s *stream, c *client) {
 		s.write(response)
 		for holds := t.find(c.key()) != nil; holds != allocated; holds = t.find(c.key()) != nil {
 			allocated, answers = holds, 0
+			if holds {
+				keep(s.conn)
+			}
 			var until time.Time // none while there is an allocation: that has a time of its own
 			if !holds {
 				until = time.Now().Add(streamGrace)
@@ -144,6 +147,21 @@ func (t *TURN) stream(s *stream, c *client) {
 		if answers++; !allocated && answers >= streamAnswers {
 			return
 		}
+	}
+}
+
+// keep tells the connection below c that its client has shown a credential, if anything there wants to know.
+func keep(c net.Conn) {
+	for c != nil {
+		if k, ok := c.(interface{ Keep() }); ok {
+			k.Keep()
+			return
+		}
+		over, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return
+		}
+		c = over.NetConn()
 	}
 }
 

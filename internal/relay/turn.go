@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -56,13 +57,15 @@ type TURNConfig struct {
 	// PerCredential, PerSource and Allocations bound how many allocations there are for a username, for
 	// an IPv4 address or IPv6 /56 of clients, and in all; 4, 32 and 4096 if 0.
 	PerCredential, PerSource, Allocations int
-	// Rate bounds what one allocation relays each way, and TotalRate what all relay together, in bytes of
-	// payload a second. What is above it is dropped. 0 is no bound.
-	Rate, TotalRate int
+	// Rate bounds what one side of a room relays each way, SourceRate what one address of clients does, and TotalRate
+	// what all relay together both ways, in bytes of payload a second. What is above it is dropped. 0 is no bound.
+	Rate, SourceRate, TotalRate int
+	// Volume, SourceVolume and TotalVolume bound the same in bytes a day, both ways together. 0 is no bound.
+	Volume, SourceVolume, TotalVolume int
 	// Idle is how long an allocation that relays nothing lives; 30 minutes if 0.
 	Idle time.Duration
-	// Logger hears of allocations (debug), and when there is no room for more; nil is silent. Nothing is
-	// logged per packet, and no address.
+	// Logger hears of allocations (debug), of what a side has relayed when its last one ends (info), and when there is
+	// no room for more; nil is silent. Nothing is logged per packet, and no address.
 	Logger *slog.Logger
 }
 
@@ -74,7 +77,7 @@ type TURN struct {
 	log    *slog.Logger
 	policy *peerPolicy
 	nonces nonces
-	total  *rate.Limiter // nil is no bound
+	total  *account
 	now    func() time.Time
 	start  time.Time // what lifetimes are counted from: by the monotonic clock, which nobody sets
 
@@ -83,6 +86,9 @@ type TURN struct {
 	wg     sync.WaitGroup
 	full   sync.Once // the log line about no room
 
+	traffic                 [len(transports)]traffic
+	authFailures, forbidden atomic.Uint64
+
 	mu          sync.RWMutex
 	ended       bool
 	allocations map[fiveTuple]*allocation
@@ -90,9 +96,11 @@ type TURN struct {
 	// relayIPs are addresses that relayed ones are on, or were: permissions outlive the allocation that they were
 	// given for, and what is sent by one must be asked about still.
 	relayIPs    map[netip.Addr]bool
-	count       int // allocations, and those being made
-	users       map[string]int
-	sources     map[netip.Prefix]int
+	count       int                 // allocations, and those being made
+	users       map[string]*account // by identity
+	sources     map[netip.Prefix]*account
+	pairs       map[string]*pair
+	others      map[netip.Addr]bool // where other relays are
 	streams     map[*stream]struct{}
 	streamsFrom map[netip.Prefix]int
 	listeners   map[net.Listener]struct{}
@@ -131,18 +139,20 @@ func newTURN(cfg TURNConfig, now func() time.Time) (*TURN, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	t := &TURN{
-		cfg: cfg, log: cfg.Logger, policy: newPeerPolicy(cfg.Allow, cfg.Addrs), total: newRate(cfg.TotalRate),
+		cfg: cfg, log: cfg.Logger, policy: newPeerPolicy(cfg.Allow, cfg.Addrs), total: newAccount(cfg.TotalRate, cfg.TotalVolume),
 		now: now, start: now(),
 		closed:      make(chan struct{}),
 		allocations: make(map[fiveTuple]*allocation),
 		relayed:     make(map[netip.AddrPort]*allocation),
 		relayIPs:    make(map[netip.Addr]bool),
-		users:       make(map[string]int),
-		sources:     make(map[netip.Prefix]int),
+		users:       make(map[string]*account),
+		sources:     make(map[netip.Prefix]*account),
+		pairs:       make(map[string]*pair),
 		streams:     make(map[*stream]struct{}),
 		streamsFrom: make(map[netip.Prefix]int),
 		listeners:   make(map[net.Listener]struct{}),
 	}
+	t.total.down = t.total.up // both ways together
 	for i, ip := range cfg.Addrs {
 		if !ip.IsValid() || ip.IsUnspecified() || ip.Zone() != "" || i > 0 && ip.Unmap().Is4() == cfg.Addrs[0].Unmap().Is4() || i > 1 {
 			return nil, fmt.Errorf("start turn: relayed addresses %v: want one of a family at most", cfg.Addrs)
@@ -162,6 +172,25 @@ func newRate(bytes int) *rate.Limiter {
 		return nil
 	}
 	return rate.NewLimiter(rate.Limit(bytes), max(bytes/8, 64<<10))
+}
+
+// transports are how clients come.
+var transports = [...]string{"udp", "tcp", "tls"}
+
+// traffic is what clients of one transport had relayed.
+type traffic struct{ bytes, packets, dropped atomic.Uint64 }
+
+// Stats returns what the relay has done so far.
+func (t *TURN) Stats() Stats {
+	s := Stats{
+		Bytes: make(map[string]uint64), Packets: make(map[string]uint64), Dropped: make(map[string]uint64),
+		AuthFailures: t.authFailures.Load(), Forbidden: t.forbidden.Load(),
+	}
+	for i, name := range transports {
+		f := &t.traffic[i]
+		s.Bytes[name], s.Packets[name], s.Dropped[name] = f.bytes.Load(), f.packets.Load(), f.dropped.Load()
+	}
+	return s
 }
 
 // Allocations returns how many there are.
@@ -233,6 +262,9 @@ func (t *TURN) expire(now time.Time) {
 	for _, a := range idle {
 		t.end(a, "idle")
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forgetLocked(now)
 }
 
 // A fiveTuple is what an allocation belongs to (RFC 8656 section 2): the socket or the connection, and
@@ -286,6 +318,9 @@ func (t *TURN) packet(c *client, data, out []byte, limit *limiter) []byte {
 	}
 	user, key, refusal := t.authenticate(c, &m, b, now)
 	if refusal != 0 {
+		if m.integrityAt != 0 && refusal == codeUnauthorized {
+			t.authFailures.Add(1)
+		}
 		if limit != nil && !limit.allow(c.addr.Addr(), now) {
 			return nil
 		}
@@ -298,6 +333,7 @@ func (t *TURN) packet(c *client, data, out []byte, limit *limiter) []byte {
 		}
 		return r.done(nil)
 	}
+	t.asked(user, c.addr.Addr(), now)
 	r := answer(out, &m, classSuccess)
 	if code := t.serve(c, &m, string(user), now, &r); code != 0 {
 		r = answer(out, &m, classFailure)

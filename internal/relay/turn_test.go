@@ -220,6 +220,7 @@ func TestIPv6(t *testing.T) {
 		t.Fatalf("relayed address %v", a.Relayed())
 	}
 	to := l.LocalAddr().(*net.UDPAddr).AddrPort()
+	s.Seen("test", to.Addr())
 	if err := a.Permit(t.Context(), to.Addr()); err != nil {
 		t.Fatal(err)
 	}

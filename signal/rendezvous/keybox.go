@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"adit/internal/fair"
 	"adit/signal"
 )
 
@@ -31,8 +32,8 @@ const (
 	// keyOfferGrace is how long an offer waits for its sender to ask for it again after a connection broke.
 	keyOfferGrace = 10 * time.Second
 
-	keyboxBytes   = 1024 // what an empty one is counted as
-	keyOfferBytes = 512  // and an offer without its text
+	keyboxBytes   = 1024 // what an empty one is counted as: they may take half of the memory, and offers the other half
+	keyOfferBytes = 512  // what an offer without its text is counted as
 	keyboxOffers  = 1024 // that a mailbox knows of, fetched ones included: five seconds of the most that may come
 	keyBatchBytes = 40 << 10
 )
@@ -63,13 +64,16 @@ type keyboxes struct {
 
 	mu     sync.Mutex
 	byName map[signal.KeyName]*list.Element
-	recent *list.List // of *keybox, the one used last at the end
-	bytes  int
+	recent *list.List           // of *keybox, the one used last at the end
+	shares fair.Pool[*keybox]   // of those who claimed them, or asked first
+	offers fair.Pool[*keyOffer] // of their senders, by bytes
 }
 
 type keybox struct {
 	name   signal.KeyName
 	usedAt time.Time
+	share  *fair.Member[*keybox]
+	askers int // who wait for a listener, or look for one
 
 	token     string // the listener's; empty while there is none
 	former    string // of the one before him
@@ -86,6 +90,8 @@ type keybox struct {
 }
 
 type keyOffer struct {
+	box    *keybox
+	share  *fair.Member[*keyOffer]
 	number uint64
 	id     string
 	token  string // its sender's
@@ -123,35 +129,45 @@ func (k *keyboxes) sign(name signal.KeyName, stamp int64) []byte {
 	return mac.Sum(b)[:keyNonceLen]
 }
 
-// claim makes the prover the listener of a mailbox and returns his token. Errors: signal.ErrClaim, ErrFull.
-func (k *keyboxes) claim(name signal.KeyName, nonce []byte, host string, proof []byte) (string, error) {
-	if len(nonce) != keyNonceLen {
-		return "", signal.ErrClaim
-	}
-	stamp := int64(binary.BigEndian.Uint64(nonce))
-	age := time.Duration(k.sinceStart() - stamp)
-	if !hmac.Equal(nonce, k.sign(name, stamp)) || age < 0 || age > keyNonceLife {
-		return "", signal.ErrClaim
-	}
-	if err := signal.CheckKey(k.private, name, nonce, host, proof); err != nil {
+// claim makes the prover the listener of a mailbox, which counts as its address's from then on, and returns its token.
+// Errors: signal.ErrClaim, ErrFull.
+func (k *keyboxes) claim(name signal.KeyName, nonce []byte, host string, proof []byte, from netip.Addr) (string, error) {
+	if err := k.proved(name, nonce, host, proof); err != nil {
 		return "", err
 	}
+	stamp := int64(binary.BigEndian.Uint64(nonce))
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	b, err := k.openLocked(name, true)
+	b, err := k.openLocked(name, from)
 	switch {
 	case err != nil:
 		return "", err
 	case stamp <= b.stamp:
 		return "", signal.ErrClaim
 	}
+	k.shares.Remove(b.share)
+	b.share = k.shares.Add(from, 1, b)
 	b.token, b.former, b.stamp, b.challenge, b.polledAt = secret(), b.token, stamp, "", time.Time{}
 	k.emptyLocked(b) // what waits was made for a challenge of the listener before
 	return b.token, nil
 }
 
-// openLocked returns a mailbox, making it if it may. Errors: errNewMailbox, ErrFull.
-func (k *keyboxes) openLocked(name signal.KeyName, may bool) (*keybox, error) {
+// proved says whether a proof for a nonce of this server shows that its maker holds a key: signal.ErrClaim if not.
+func (k *keyboxes) proved(name signal.KeyName, nonce []byte, host string, proof []byte) error {
+	if len(nonce) != keyNonceLen {
+		return signal.ErrClaim
+	}
+	stamp := int64(binary.BigEndian.Uint64(nonce))
+	age := time.Duration(k.sinceStart() - stamp)
+	if !hmac.Equal(nonce, k.sign(name, stamp)) || age < 0 || age > keyNonceLife {
+		return signal.ErrClaim
+	}
+	return signal.CheckKey(k.private, name, nonce, host, proof)
+}
+
+// openLocked returns a mailbox, making it for an address if there is none. Where all are in use the network that has
+// the most gives one up: the one used longest ago. Errors: ErrFull, if that is the address's own.
+func (k *keyboxes) openLocked(name signal.KeyName, from netip.Addr) (*keybox, error) {
 	now := k.now()
 	for e := k.recent.Front(); e != nil && now.Sub(e.Value.(*keybox).usedAt) >= keyboxIdle; e = k.recent.Front() {
 		k.removeLocked(e)
@@ -159,36 +175,26 @@ func (k *keyboxes) openLocked(name signal.KeyName, may bool) (*keybox, error) {
 	if e, ok := k.byName[name]; ok {
 		return k.usedLocked(e), nil
 	}
-	if !may {
-		return nil, errNewMailbox
-	}
-	full := func() bool {
-		return len(k.byName) >= k.limits.Keyboxes || k.bytes+keyboxBytes > k.limits.KeyboxBytes
-	}
-	// Who waits for a listener that is not there has no claim to the place.
-	for e, n := k.recent.Front(), 0; e != nil && full() && n < 64; n++ {
-		next := e.Next()
-		if e.Value.(*keybox).token == "" {
-			k.removeLocked(e)
+	if k.shares.Len() >= min(k.limits.Keyboxes, k.limits.KeyboxBytes/2/keyboxBytes) {
+		victim, own := k.shares.Victim(from, 1)
+		if victim == nil || own {
+			return nil, ErrFull
 		}
-		e = next
-	}
-	if full() {
-		return nil, ErrFull
+		k.removeLocked(k.byName[victim.Value.name])
 	}
 	b := &keybox{
 		name: name, usedAt: now, stamp: -1, present: make(chan struct{}), arrived: make(chan struct{}),
 		rate: rate.NewLimiter(rate.Limit(k.limits.OffersPerSecond), k.limits.OffersPerSecond),
 	}
+	b.share = k.shares.Add(from, 1, b)
 	k.byName[name] = k.recent.PushBack(b)
-	k.bytes += keyboxBytes
 	return b, nil
 }
 
 func (k *keyboxes) removeLocked(e *list.Element) {
 	b := k.recent.Remove(e).(*keybox)
 	delete(k.byName, b.name)
-	k.bytes -= keyboxBytes
+	k.shares.Remove(b.share)
 	k.emptyLocked(b)
 	close(b.present) // its waiters look again
 	b.present = make(chan struct{})
@@ -198,6 +204,7 @@ func (k *keyboxes) usedLocked(e *list.Element) *keybox {
 	b := e.Value.(*keybox)
 	b.usedAt = k.now()
 	k.recent.MoveToBack(e)
+	k.shares.Touch(b.share)
 	return b
 }
 
@@ -216,18 +223,55 @@ func (k *keyboxes) thereLocked(b *keybox) bool {
 	return b.challenge != "" && (b.polls > 0 || k.now().Sub(b.polledAt) < keyAbsent)
 }
 
-// challenge returns what the listener published last, else the channel that is closed when one comes.
-func (k *keyboxes) challenge(name signal.KeyName, may bool) (string, <-chan struct{}, error) {
+// ask begins a search for the listener of a mailbox, which ends with done. A mailbox that nobody has claimed is there
+// for as long as somebody asks for it. Errors: ErrFull.
+func (k *keyboxes) ask(name signal.KeyName, from netip.Addr) (done func(), err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	b, err := k.openLocked(name, may)
+	b, err := k.openLocked(name, from)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
+	b.askers++
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		b.askers--
+		if e := k.byName[name]; e != nil && e.Value == b && b.askers == 0 && b.token == "" {
+			k.removeLocked(e)
+		}
+	}, nil
+}
+
+// challenge returns what the listener published last, else the channel that is closed when one comes. The caller has
+// asked for the mailbox. Errors: ErrFull, if the mailbox had to make room for another.
+func (k *keyboxes) challenge(name signal.KeyName) (string, <-chan struct{}, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e, ok := k.byName[name]
+	if !ok {
+		return "", nil, ErrFull
+	}
+	b := k.usedLocked(e)
 	if k.thereLocked(b) {
 		return b.challenge, nil, nil
 	}
 	return "", b.present, nil
+}
+
+// count returns how many mailboxes there are.
+func (k *keyboxes) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.byName)
+}
+
+// listens says whether token is the listener's of a mailbox. Errors are listenerLocked's.
+func (k *keyboxes) listens(name signal.KeyName, token string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, err := k.listenerLocked(name, token)
+	return err
 }
 
 // listenerLocked returns the mailbox whose listener holds token.
@@ -285,7 +329,7 @@ func (k *keyboxes) fetch(name signal.KeyName, token string, after uint64) ([]byt
 			continue
 		}
 		if o.number <= after {
-			k.bytes -= len(o.body)
+			k.offers.Grow(o.share, -len(o.body))
 			o.body = nil
 			continue
 		}
@@ -326,7 +370,7 @@ func (k *keyboxes) evictLocked(b *keybox) bool {
 
 // dropLocked makes an offer void. The caller takes it off the list.
 func (k *keyboxes) dropLocked(o *keyOffer) {
-	k.bytes -= keyOfferBytes + len(o.body)
+	k.offers.Remove(o.share)
 	o.body = nil
 	if o.room == nil {
 		close(o.done)
@@ -336,7 +380,7 @@ func (k *keyboxes) dropLocked(o *keyOffer) {
 // offer leaves an offer, or finds the one that its sender left with the same token before. The sender holds it
 // until he calls done; dropped says that he does not want it any more. Errors: errNoListener, errKeyBusy,
 // ErrFull.
-func (k *keyboxes) offer(name signal.KeyName, token string, from netip.Prefix, body []byte) (o *keyOffer, done func(dropped bool), err error) {
+func (k *keyboxes) offer(name signal.KeyName, token string, from netip.Addr, body []byte) (o *keyOffer, done func(dropped bool), err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	e, ok := k.byName[name]
@@ -353,7 +397,7 @@ func (k *keyboxes) offer(name signal.KeyName, token string, from netip.Prefix, b
 		if x.body != nil {
 			waiting++
 		}
-		if x.from == from {
+		if x.from == fair.Address(from) {
 			his++
 		}
 	}
@@ -361,12 +405,20 @@ func (k *keyboxes) offer(name signal.KeyName, token string, from netip.Prefix, b
 		switch {
 		case his >= k.limits.OffersAtOnce, waiting >= k.limits.OffersWaiting, !b.rate.AllowN(k.now(), 1), len(b.offers) >= keyboxOffers && !k.evictLocked(b):
 			return nil, nil, errKeyBusy
-		case k.bytes+keyOfferBytes+len(body) > k.limits.KeyboxBytes:
-			return nil, nil, ErrFull
+		}
+		size := keyOfferBytes + len(body)
+		for k.offers.Weight()+size > k.limits.KeyboxBytes/2 {
+			victim, own := k.offers.Victim(from, size)
+			if victim == nil || own {
+				return nil, nil, ErrFull
+			}
+			other := victim.Value
+			other.box.offers = slices.DeleteFunc(other.box.offers, func(x *keyOffer) bool { return x == other })
+			k.dropLocked(other)
 		}
 		b.last++
-		o = &keyOffer{number: b.last, id: secret(), token: token, from: from, body: bytes.Clone(body), done: make(chan struct{})}
-		k.bytes += keyOfferBytes + len(body)
+		o = &keyOffer{box: b, number: b.last, id: secret(), token: token, from: fair.Address(from), body: bytes.Clone(body), done: make(chan struct{})}
+		o.share = k.offers.Add(from, size, o)
 		b.offers = append(b.offers, o)
 		close(b.arrived)
 		b.arrived = make(chan struct{})

@@ -50,7 +50,7 @@ func (h holder) tryClaim(t testing.TB, k *keyboxes, nonce []byte) (string, error
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k.claim(h.name, nonce, "host", proof)
+	return k.claim(h.name, nonce, "host", proof, from(1))
 }
 
 // listen claims a mailbox and is in a poll.
@@ -63,8 +63,8 @@ func (h holder) listen(t testing.TB, k *keyboxes) string {
 	return token
 }
 
-func from(n int) netip.Prefix {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 32)
+func from(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
 func TestKeyClaim(t *testing.T) {
@@ -117,7 +117,12 @@ func TestKeyPresence(t *testing.T) {
 	k := newKeyboxes(Limits{}.withDefaults(), now.Now)
 	h := newHolder(t)
 	there := func() bool {
-		c, _, err := k.challenge(h.name, true)
+		end, err := k.ask(h.name, from(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer end()
+		c, _, err := k.challenge(h.name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,11 +163,11 @@ func TestKeyPresence(t *testing.T) {
 		t.Errorf("he left: %v", err)
 	}
 	now.add(keyboxIdle)
-	if _, _, err := k.challenge(newHolder(t).name, true); err != nil {
+	if _, err := k.ask(newHolder(t).name, from(1)); err != nil {
 		t.Fatal(err)
 	}
-	if len(k.byName) != 1 || k.bytes != keyboxBytes {
-		t.Errorf("%d mailboxes of %d bytes are kept, want the new one", len(k.byName), k.bytes)
+	if len(k.byName) != 1 || k.shares.Len() != 1 {
+		t.Errorf("%d mailboxes are kept, %d counted, want the new one", len(k.byName), k.shares.Len())
 	}
 }
 
@@ -209,8 +214,8 @@ func TestKeyOffersBounded(t *testing.T) {
 	if err := offer(9, 9); err != nil {
 		t.Errorf("after that: %v", err)
 	}
-	if want := keyboxBytes + 9*keyOfferBytes + 1000; k.bytes != want {
-		t.Errorf("counted %d bytes, want %d", k.bytes, want)
+	if want := 9*keyOfferBytes + 1000; k.offers.Weight() != want {
+		t.Errorf("counted %d bytes, want %d", k.offers.Weight(), want)
 	}
 }
 
@@ -245,8 +250,8 @@ func TestKeyOffersHeld(t *testing.T) {
 			t.Fatalf("offer %d of %d: void is %v", n, len(held), void)
 		}
 	}
-	if want := keyboxOffers*keyOfferBytes + keyboxBytes + len(held)%100; k.bytes != want {
-		t.Errorf("counted %d bytes, want %d", k.bytes, want)
+	if want := keyboxOffers*keyOfferBytes + len(held)%100; k.offers.Weight() != want {
+		t.Errorf("counted %d bytes, want %d", k.offers.Weight(), want)
 	}
 }
 
@@ -272,25 +277,52 @@ func TestKeyOfferRate(t *testing.T) {
 	if taken != 100 {
 		t.Errorf("%d offers in ten seconds, want 100", taken)
 	}
-	if k.bytes != keyboxBytes {
-		t.Errorf("%d bytes are left, want %d", k.bytes, keyboxBytes)
+	if k.offers.Weight() != 0 {
+		t.Errorf("%d bytes of offers are left, want none", k.offers.Weight())
 	}
 }
 
-// Who waits at mailboxes that nobody listens at does not keep a listener out.
+// Where all mailboxes are in use the address with the most gives one up, and a mailbox that nobody claimed is there
+// for as long as somebody asks for it.
 func TestKeyboxesFull(t *testing.T) {
 	k := newKeyboxes(Limits{Keyboxes: 4}.withDefaults(), newClock().Now)
+	claim := func(h holder, by int) (string, error) {
+		nonce := k.nonce(h.name)
+		proof, err := signal.ProveKey(h.private, [32]byte(k.private.PublicKey().Bytes()), nonce, "host")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.claim(h.name, nonce, "host", proof, from(by))
+	}
+	var done []func()
 	for range 4 {
-		if _, _, err := k.challenge(newHolder(t).name, true); err != nil {
+		end, err := k.ask(newHolder(t).name, from(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done = append(done, end)
+	}
+	if _, err := k.ask(newHolder(t).name, from(1)); !errors.Is(err, ErrFull) {
+		t.Errorf("a fifth of the same address: got %v, want %v", err, ErrFull)
+	}
+	mine := newHolder(t)
+	token, err := claim(mine, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if _, err := claim(newHolder(t), 1); err != nil && !errors.Is(err, ErrFull) {
 			t.Fatal(err)
 		}
 	}
-	for range 4 {
-		newHolder(t).listen(t, k)
+	if err := k.listens(mine.name, token); err != nil {
+		t.Errorf("the one mailbox of an address, while another claims ten: %v", err)
 	}
-	h := newHolder(t)
-	if _, err := h.tryClaim(t, k, k.nonce(h.name)); !errors.Is(err, ErrFull) {
-		t.Errorf("a fifth listener: got %v, want %v", err, ErrFull)
+	for _, end := range done {
+		end()
+	}
+	if got := len(k.byName); got != 1 || k.shares.Len() != 1 {
+		t.Errorf("%d mailboxes are left, %d counted, want the claimed one", got, k.shares.Len())
 	}
 }
 
@@ -315,7 +347,7 @@ func TestKeyRequests(t *testing.T) {
 		{"a poll without a token", http.MethodGet, key + "/offers/0/" + boxID(1), "", 0, http.StatusNotFound},
 		{"a poll of nobody", http.MethodGet, key + "/offers/0/" + boxID(1), boxID(2), 0, http.StatusNotFound},
 		{"an accept of nobody", http.MethodPost, key + "/offers/" + boxID(1), boxID(2), 10, http.StatusNotFound},
-		{"an accept of nothing", http.MethodPost, key + "/offers/" + boxID(1), boxID(2), 0, http.StatusBadRequest},
+		{"an accept of nothing", http.MethodPost, key + "/offers/" + boxID(1), boxID(2), 0, http.StatusNotFound},
 		{"nobody leaves", http.MethodDelete, key + "/claim", boxID(2), 0, http.StatusNotFound},
 	} {
 		if got := c.do(tt.method, tt.path, tt.token, make([]byte, tt.body)); got.Code != tt.want {
@@ -326,7 +358,7 @@ func TestKeyRequests(t *testing.T) {
 
 // One address has so many offers a minute, and no more.
 func TestKeyOffersOfAnAddress(t *testing.T) {
-	c := call(t, Config{Now: newClock().Now})
+	c := call(t, Config{Now: newClock().Now, Limits: Limits{OffersPerMinute: 60}})
 	key := "/v1/key/" + strings.Repeat("ab", signal.KeyNameLen)
 	busy := 0
 	for n := range 100 {

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"time"
 
@@ -32,17 +31,17 @@ type keyToken struct {
 }
 
 // key answers what begins with /v1/key/{name}. docs/rendezvous.md describes the requests.
-func (s *Server) key(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
+func (s *Server) key(q *request) *problem {
+	w, r, to := q.w, q.r, q.to
 	switch to.action {
 	case actKeyAsk:
-		return s.wait(w, r, addr, func() ([]byte, <-chan struct{}, *problem) {
-			c, present, err := s.keys.challenge(to.key, false)
-			if errors.Is(err, errNewMailbox) {
-				if !s.limits.create(addr) {
-					return nil, nil, tooManyMailboxes()
-				}
-				c, present, err = s.keys.challenge(to.key, true)
-			}
+		done, err := s.keys.ask(to.key, q.addr)
+		if err != nil {
+			return s.keyProblem(err)
+		}
+		defer done()
+		return s.wait(q, "", func() ([]byte, <-chan struct{}, *problem) {
+			c, present, err := s.keys.challenge(to.key)
 			if err != nil {
 				return nil, nil, s.keyProblem(err)
 			}
@@ -55,9 +54,9 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request, addr netip.Prefix, 
 		reply(w, http.StatusOK, keyClaim{hex.EncodeToString(s.keys.private.PublicKey().Bytes()), hex.EncodeToString(s.keys.nonce(to.key))})
 		return nil
 	case actKeyClaim:
-		return s.keyClaim(w, r, addr, to)
+		return s.keyClaim(q)
 	case actKeyOffer:
-		return s.keyOffer(w, r, addr, to)
+		return s.keyOffer(q)
 	}
 	token, ok := bearer(r.Header)
 	if !ok {
@@ -70,7 +69,8 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request, addr netip.Prefix, 
 			return s.keyProblem(err)
 		}
 		defer done()
-		return s.wait(w, r, addr, func() ([]byte, <-chan struct{}, *problem) {
+		q.conn.rise(insider)
+		return s.wait(q, token, func() ([]byte, <-chan struct{}, *problem) {
 			b, changed, err := s.keys.fetch(to.key, token, uint64(to.after))
 			if err != nil {
 				return nil, nil, s.keyProblem(err)
@@ -78,7 +78,7 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request, addr netip.Prefix, 
 			return b, changed, nil
 		})
 	case actKeyAccept:
-		return s.keyAccept(w, r, addr, to, token)
+		return s.keyAccept(q, token)
 	}
 	if err := s.keys.leave(to.key, token); err != nil {
 		return s.keyProblem(err)
@@ -87,36 +87,45 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request, addr netip.Prefix, 
 	return nil
 }
 
-func (s *Server) keyClaim(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
-	if !s.limits.create(addr) {
-		return tooManyMailboxes()
+func (s *Server) keyClaim(q *request) *problem {
+	w, r, to := q.w, q.r, q.to
+	if !s.limits.allow(q.addr, perClaim, 1) {
+		return tooMany(limitClaims, "too many claims from this address", 5*time.Second)
 	}
-	b, p := s.body(w, r, addr)
+	b, p := s.body(q)
 	if p != nil {
 		return p
 	}
 	if len(b) <= keyNonceLen {
 		return s.keyProblem(signal.ErrClaim)
 	}
-	token, err := s.keys.claim(to.key, b[:keyNonceLen], hostOf(r.Host), b[keyNonceLen:])
+	if err := s.keys.proved(to.key, b[:keyNonceLen], hostOf(r.Host), b[keyNonceLen:]); err != nil {
+		return s.keyProblem(err)
+	}
+	if p := s.admit(q, "key", to.key, perClaim); p != nil {
+		return p
+	}
+	token, err := s.keys.claim(to.key, b[:keyNonceLen], hostOf(r.Host), b[keyNonceLen:], q.addr)
 	if err != nil {
 		return s.keyProblem(err)
 	}
+	q.conn.rise(insider)
 	reply(w, http.StatusCreated, keyToken{token})
 	return nil
 }
 
 // keyOffer leaves an offer and waits until the listener has accepted it.
-func (s *Server) keyOffer(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
+func (s *Server) keyOffer(q *request) *problem {
+	w, r, to := q.w, q.r, q.to
 	token, ok := bearer(r.Header)
 	wait, good := parseWait(r.URL.RawQuery)
 	if !ok || !good {
 		return &problem{status: http.StatusBadRequest, text: "an offer has a token and the query wait=SECONDS"}
 	}
-	if !s.limits.offer(addr) {
-		return &problem{http.StatusTooManyRequests, "too many offers from this address", "wait a minute", 2 * time.Second}
+	if !s.limits.allow(q.addr, perOffer, 1) {
+		return tooMany(limitOffers, "too many offers from this address", 2*time.Second)
 	}
-	b, p := s.body(w, r, addr)
+	b, p := s.body(q)
 	switch {
 	case p != nil:
 		return p
@@ -125,18 +134,16 @@ func (s *Server) keyOffer(w http.ResponseWriter, r *http.Request, addr netip.Pre
 	case len(b) > MaxOffer:
 		return &problem{status: http.StatusRequestEntityTooLarge, text: "an offer has at most " + strconv.Itoa(MaxOffer) + " bytes"}
 	}
-	free, ok := s.limits.poll(addr)
-	if !ok {
-		return &problem{http.StatusTooManyRequests, "too many polls at once from this address", "wait a minute", 2 * time.Second}
+	waiting, limit := s.limits.poll(q.addr, "")
+	if limit != "" {
+		return tooManyPolls(limit)
 	}
-	defer free()
-	o, done, err := s.keys.offer(to.key, token, addr, b)
+	defer waiting.done()
+	o, done, err := s.keys.offer(to.key, token, q.addr, b)
 	if err != nil {
 		return s.keyProblem(err)
 	}
-	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Time{}) // a writer that cannot has no deadlines
-	_ = c.SetWriteDeadline(time.Now().Add(wait + writeSlack))
+	wait = lasting(w, wait)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -147,37 +154,43 @@ func (s *Server) keyOffer(w http.ResponseWriter, r *http.Request, addr netip.Pre
 			return nil
 		}
 		room := *o.room
-		room.TURN = s.turnFor(s.hostFor(r), room.ID, joiner, room.Expires).TURN
+		relays := s.turnFor(q, room.ID, joiner)
+		room.TURN, room.Pass = relays.TURN, relays.Pass
 		reply(w, http.StatusCreated, room)
 	case <-timer.C:
 		done(true)
 		w.WriteHeader(http.StatusNoContent)
 	case <-r.Context().Done():
 		done(false)
+	case <-waiting.kicked:
+		done(true)
+		return busy(limitPolls)
 	case <-s.done:
 		done(true)
-		return &problem{http.StatusServiceUnavailable, "the rendezvous is going down", "try again in a moment", time.Second}
+		return going()
 	}
 	return nil
 }
 
 // keyAccept makes a room for the two peers, with the listener's answer as its first message.
-func (s *Server) keyAccept(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route, token string) *problem {
-	answer, p := s.body(w, r, addr)
+func (s *Server) keyAccept(q *request, token string) *problem {
+	w, r, to := q.w, q.r, q.to
+	if err := s.keys.listens(to.key, token); err != nil {
+		return s.keyProblem(err)
+	}
+	q.conn.rise(insider)
+	answer, p := s.body(q)
 	switch {
 	case p != nil:
 		return p
 	case len(answer) == 0:
 		return &problem{status: http.StatusBadRequest, text: "the answer is empty"}
 	}
-	// The nameplate is none that anybody could ask for.
-	room := Room{Nameplate: secret(), ID: secret(), Token: secret(), Expires: s.cfg.Now().Add(keyRoomLife), First: answer}
+	room := Room{ID: secret(), Token: secret(), Expires: s.cfg.Now().Add(keyRoomLife), First: answer, From: q.addr}
 	mine := created{ID: room.ID, Token: room.Token, Expires: room.Expires.UTC().Truncate(time.Second), Seconds: int(keyRoomLife / time.Second)}
 	err := s.keys.accept(to.key, token, to.name, func(sender string) (*created, error) {
+		room.Joiner = sender
 		if err := s.store.Create(r.Context(), room); err != nil {
-			return nil, err
-		}
-		if _, err := s.store.Join(r.Context(), room.Nameplate, sender); err != nil {
 			return nil, err
 		}
 		his := mine
@@ -187,13 +200,14 @@ func (s *Server) keyAccept(w http.ResponseWriter, r *http.Request, addr netip.Pr
 	if err != nil {
 		return s.keyProblem(err)
 	}
-	mine.TURN = s.turnFor(s.hostFor(r), room.ID, creator, room.Expires).TURN
+	relays := s.turnFor(q, room.ID, creator)
+	mine.TURN, mine.Pass = relays.TURN, relays.Pass
 	reply(w, http.StatusCreated, mine)
 	return nil
 }
 
 func tooManyMailboxes() *problem {
-	return &problem{http.StatusTooManyRequests, "too many mailboxes for this address", "wait a minute", 5 * time.Second}
+	return tooMany(limitMailboxes, "too many mailboxes for this address", 5*time.Second)
 }
 
 // keyProblem says what an error of the mailboxes by key means to a client.
@@ -206,7 +220,9 @@ func (s *Server) keyProblem(err error) *problem {
 	case errors.Is(err, errReplaced):
 		return &problem{status: http.StatusGone, text: "another process listens with this key", hint: "let only one listen"}
 	case errors.Is(err, errKeyBusy):
-		return &problem{http.StatusTooManyRequests, "too many offers wait there", "try again in a moment", time.Second}
+		return tooMany(limitOffersWaiting, "too many offers wait there", time.Second)
+	case errors.Is(err, ErrFull):
+		return busy(limitKeyboxes)
 	}
 	return s.storeProblem(err)
 }

@@ -13,7 +13,7 @@ import (
 func TestLimitRequests(t *testing.T) {
 	t.Parallel()
 	k := newClock()
-	c := call(t, Config{Now: k.Now})
+	c := call(t, Config{Now: k.Now, Limits: Limits{RequestsPerMinute: 600}})
 	for range 600 {
 		c.want(200, "GET", "/v1/health", "", nil)
 	}
@@ -28,7 +28,7 @@ func TestLimitRequests(t *testing.T) {
 func TestLimitRooms(t *testing.T) {
 	t.Parallel()
 	k := newClock()
-	c := call(t, Config{Now: k.Now})
+	c := call(t, Config{Now: k.Now, Limits: Limits{RoomsPerMinute: 60}})
 	var last created
 	for range 60 {
 		last = c.create(nil)
@@ -39,31 +39,73 @@ func TestLimitRooms(t *testing.T) {
 	c.create(nil)
 }
 
+// The first wrong codes of a minute cost nothing, each further one a wait that doubles. Others at another address do
+// not notice, and neither does what else goes on at this one.
 func TestLimitFailedJoins(t *testing.T) {
 	t.Parallel()
 	k := newClock()
 	c := call(t, Config{Now: k.Now})
 	good := c.create(nil)
-	free := func(i int) string { return fmt.Sprintf("/v1/room/%d/join", 100_000+i) } // rooms have four digits
+	free := func(i int) string { return fmt.Sprintf("/v1/room/%d/join", 1_000_000_000+i) } // rooms have four digits
 	for i := range 11 {
 		c.want(404, "POST", free(i), "", nil)
 	}
-	w := c.want(429, "POST", "/v1/room/"+good.Nameplate+"/join", "", nil)
-	if !strings.Contains(w.Body.String(), "too many wrong codes") {
-		t.Errorf("refusal is %s", w.Body)
+	for _, wait := range []int{1, 2, 4} {
+		w := c.want(429, "POST", "/v1/room/"+good.Nameplate+"/join", "", nil)
+		if got := w.Header().Get("Retry-After"); got != fmt.Sprint(wait) || !strings.Contains(w.Body.String(), "too many wrong codes") {
+			t.Errorf("got Retry-After %s and %s, want %d", got, w.Body, wait)
+		}
+		c.want(201, "POST", "/v1/room", "", nil) // all else goes on
+		other := caller{t, c.h, "192.0.2.2:1"}
+		other.join(other.create(nil).Nameplate, "")
+		k.add(time.Duration(wait) * time.Second)
+		c.want(404, "POST", free(99), "", nil)
 	}
-	c.want(201, "POST", "/v1/room", "", nil) // all else goes on
-	k.add(14 * time.Minute)
-	c.want(429, "POST", free(99), "", nil)
-	k.add(2 * time.Minute)
-	c.want(404, "POST", free(99), "", nil)
+	for range 200 {
+		c.do("POST", free(99), "", nil)
+		k.add(10 * time.Second)
+	}
+	k.add(time.Minute) // the longest wait
+	c.join(c.create(nil).Nameplate, "")
 
-	other := caller{t, c.h, "192.0.2.2:1"}
+	other := caller{t, c.h, "192.0.2.3:1"}
 	for i := range 10 { // slowly mistyping is nobody's crime
 		other.want(404, "POST", free(i), "", nil)
 		k.add(10 * time.Second)
 	}
 	other.join(other.create(nil).Nameplate, "")
+}
+
+// The addresses of one IPv6 site guess together, and guesses make the next nameplates longer.
+func TestGuessesOfANetwork(t *testing.T) {
+	t.Parallel()
+	k := newClock()
+	c := call(t, Config{Now: k.Now})
+	guesses := 0
+	for n := range 256 {
+		for i := range 11 {
+			from := caller{t, c.h, fmt.Sprintf("[2001:db8:0:%x00::1]:1", n)}
+			if from.do("POST", fmt.Sprintf("/v1/room/%d/join", 1_000_000_000+i), "", nil).Code == 404 {
+				guesses++
+			}
+		}
+	}
+	if guesses > 60 {
+		t.Errorf("a /48 made %d guesses at once, want 60 at most", guesses)
+	}
+	if got := c.create(nil).Nameplate; len(got) != 4 {
+		t.Errorf("after %d guesses a nameplate is %s, want four digits", guesses, got)
+	}
+	for n := range 100 {
+		caller{t, c.h, fmt.Sprintf("192.0.3.%d:1", n)}.want(404, "POST", "/v1/room/1000000000/join", "", nil)
+	}
+	if got := c.create(nil).Nameplate; len(got) != 5 {
+		t.Errorf("after many guesses a nameplate is %s, want five digits", got)
+	}
+	k.add(11 * time.Minute)
+	if got := c.create(nil).Nameplate; len(got) != 4 {
+		t.Errorf("long after them a nameplate is %s, want four digits", got)
+	}
 }
 
 func TestLimitMessages(t *testing.T) {
@@ -145,60 +187,85 @@ func TestMemoryIsGivenBack(t *testing.T) {
 		t.Errorf("%d rooms after nine minutes", n)
 	}
 	k.add(time.Minute)
-	if n, _ := m.Rooms(ctx); n != 0 || m.bytes != 0 || len(m.byID) != 0 || m.order.Len() != 0 {
-		t.Errorf("left behind: %d rooms, %d bytes, %d ids, %d in order", n, m.bytes, len(m.byID), m.order.Len())
+	if n, _ := m.Rooms(ctx); n != 0 || m.bytes != 0 || len(m.byID) != 0 || m.pool.Len() != 0 || len(m.used) != 0 || len(m.ends) != 0 {
+		t.Errorf("left behind: %d rooms, %d bytes, %d ids, %d in the pool, %d used, %d endings", n, m.bytes, len(m.byID), m.pool.Len(), len(m.used), len(m.ends))
 	}
 }
 
 func TestLimiterIsBounded(t *testing.T) {
 	t.Parallel()
-	l := newLimiter(Limits{Addresses: 100, Polls: 2, Bodies: 3, Uploads: 2}.withDefaults(), time.Now)
+	l := newLimiter(Limits{Addresses: 100, Polls: 1000, PollsOfOne: 2, Bodies: 3, Uploads: 2}.withDefaults(), time.Now)
 	var done []func()
+	cut := 0
 	for i := range 1000 {
-		addr := network(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
-		l.request(addr)
-		if give, ok := l.poll(addr); ok {
+		addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		l.allow(addr, perRequest, 1)
+		if p, limit := l.poll(addr, ""); limit == "" {
+			done = append(done, p.done)
+		}
+		if give, limit := l.upload(addr, func() { cut++ }); limit == "" {
 			done = append(done, give)
 		}
-		if give, ok, _ := l.upload(addr); ok {
-			done = append(done, give)
-		}
 	}
-	if len(l.known) != 100 || l.recent.Len() != 100 {
-		t.Errorf("%d addresses and %d places, want 100", len(l.known), l.recent.Len())
+	if len(l.others.known) != 100 || l.others.recent.Len() != 100 {
+		t.Errorf("%d addresses and %d places, want 100", len(l.others.known), l.others.recent.Len())
 	}
-	if len(done) != 1003 {
-		t.Errorf("%d slots taken, want a poll each and three bodies", len(done))
+	if len(done) != 2000 || cut != 997 || l.bodies.Len() != 3 || l.waiting() != 1000 {
+		t.Errorf("%d slots taken, %d bodies cut off, %d read, %d polls; want 2000, 997, 3, 1000", len(done), cut, l.bodies.Len(), l.waiting())
 	}
-	addr := netip.MustParsePrefix("192.0.2.1/32")
-	one, _ := l.poll(addr)
-	two, _ := l.poll(addr)
-	if _, ok := l.poll(addr); ok {
-		t.Error("a third poll")
-	}
-	for _, give := range append(done, one, two) {
+	for _, give := range done[:10] {
 		give()
 	}
-	if len(l.active) != 0 || len(l.bodies) != 0 {
-		t.Errorf("left behind: %d addresses, %d bodies", len(l.active), len(l.bodies))
+	addr := netip.MustParseAddr("192.0.2.1")
+	one, _ := l.poll(addr, "")
+	two, _ := l.poll(addr, "")
+	if _, limit := l.poll(addr, ""); limit != limitPollsOfOne {
+		t.Errorf("a third poll: limit %q, want %q", limit, limitPollsOfOne)
+	}
+	if p, limit := l.poll(addr, "token"); limit != "" {
+		t.Errorf("a poll with a token: limit %q", limit)
+	} else {
+		p.done()
+	}
+	for _, give := range append(done[10:], one.done, two.done) {
+		give()
+	}
+	if len(l.without) != 0 || len(l.inside) != 0 || l.bodies.Len() != 0 || l.waiting() != 0 {
+		t.Errorf("left behind: %d addresses, %d tokens, %d bodies, %d polls", len(l.without), len(l.inside), l.bodies.Len(), l.waiting())
 	}
 }
 
-func TestNetwork(t *testing.T) {
+// When all polls are in use those of the address with the most end for others.
+func TestPollsAreShared(t *testing.T) {
 	t.Parallel()
-	for addr, want := range map[string]string{
-		"192.0.2.1":          "192.0.2.1/32",
-		"::ffff:192.0.2.1":   "192.0.2.1/32",
-		"2001:db8:1:2ff::9":  "2001:db8:1:200::/56",
-		"fe80::1%eth0":       "fe80::/56",
-		"2001:db8:1:200::10": "2001:db8:1:200::/56",
-	} {
-		if got := network(netip.MustParseAddr(addr)).String(); got != want {
-			t.Errorf("network(%s) = %s, want %s", addr, got, want)
+	l := newLimiter(Limits{Polls: 10}.withDefaults(), time.Now)
+	many, few := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	var polls []poll
+	for range 10 {
+		p, limit := l.poll(many, "")
+		if limit != "" {
+			t.Fatal(limit)
+		}
+		polls = append(polls, p)
+	}
+	if _, limit := l.poll(many, ""); limit != limitPolls {
+		t.Errorf("one more of the same address: limit %q, want %q", limit, limitPolls)
+	}
+	for i := range 4 {
+		if _, limit := l.poll(few, ""); limit != "" {
+			t.Fatalf("poll %d of another address: limit %q", i, limit)
+		}
+		select {
+		case <-polls[i].kicked:
+		default:
+			t.Errorf("poll %d, the oldest of many, goes on", i)
 		}
 	}
-	if got := network(netip.Addr{}); got.IsValid() {
-		t.Errorf("network of nothing is %v", got)
+	for _, p := range polls {
+		p.done()
+	}
+	if l.waiting() != 4 {
+		t.Errorf("%d polls, want 4", l.waiting())
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"adit/internal/fair"
+	"adit/signal"
 )
 
 const (
@@ -26,24 +29,23 @@ const (
 // derives from their session's keys; nobody else does. A mailbox has a place for one letter of each side:
 // the newest, which takes the place of the one before it. It is there when it is first asked for.
 //
-// Where there is no place for another, the one that has not been asked for longest makes room, unless somebody may
-// wait at it: what strangers leave behind is no hindrance. Those of one address are few, so that its newest ones,
-// which nothing displaces, leave room for others.
+// Where there is no place for another, the network that has the most gives up the one that was asked for longest ago:
+// what strangers leave behind is no hindrance.
 type mailboxes struct {
 	limits Limits
 	now    func() time.Time
 
 	mu     sync.Mutex
 	byID   map[string]*list.Element
-	recent *list.List                  // of *mailbox, the one asked for last at the end
-	byAddr map[netip.Prefix]*list.List // the same of each address
+	recent *list.List          // of *mailbox, the one asked for last at the end
+	shares fair.Pool[*mailbox] // of who asked for them first
 	bytes  int
 }
 
 type mailbox struct {
 	id           string
-	by           netip.Prefix  // who asked for it first
-	own          *list.Element // in byAddr
+	by           netip.Addr // who asked for it first
+	share        *fair.Member[*mailbox]
 	made, usedAt time.Time
 	letter       [2]letter     // of each side
 	wanted       [2]bool       // each side's letters, by the other one
@@ -60,7 +62,7 @@ type letter struct {
 func newMailboxes(limits Limits, now func() time.Time) *mailboxes {
 	return &mailboxes{
 		limits: limits, now: now,
-		byID: make(map[string]*list.Element), recent: list.New(), byAddr: make(map[netip.Prefix]*list.List),
+		byID: make(map[string]*list.Element), recent: list.New(),
 	}
 }
 
@@ -71,7 +73,7 @@ var (
 
 // openLocked returns a mailbox, making it for an address if it may. Errors: errNewMailbox, errMailboxes, and
 // ErrFull if there is no place for another.
-func (m *mailboxes) openLocked(id string, by netip.Prefix, may bool) (*mailbox, error) {
+func (m *mailboxes) openLocked(id string, by netip.Addr, may bool) (*mailbox, error) {
 	now := m.now()
 	for e := m.recent.Front(); e != nil; e = m.recent.Front() {
 		b := e.Value.(*mailbox)
@@ -84,7 +86,7 @@ func (m *mailboxes) openLocked(id string, by netip.Prefix, may bool) (*mailbox, 
 		if b := e.Value.(*mailbox); now.Sub(b.made) < mailboxLife {
 			b.usedAt = now
 			m.recent.MoveToBack(e)
-			m.byAddr[b.by].MoveToBack(b.own)
+			m.shares.Touch(b.share)
 			return b, nil
 		}
 		m.dropLocked(e)
@@ -92,51 +94,65 @@ func (m *mailboxes) openLocked(id string, by netip.Prefix, may bool) (*mailbox, 
 	if !may {
 		return nil, errNewMailbox
 	}
-	if his := m.byAddr[by]; his != nil && his.Len() >= m.limits.MailboxesOfOne && !m.makeRoomLocked(his) {
+	if m.shares.Of(by) >= m.limits.MailboxesOfOne && !m.makeRoomLocked(m.shares.OldestOf(by)) {
 		return nil, errMailboxes
 	}
 	for len(m.byID) >= m.limits.Mailboxes || m.bytes+mailboxBytes > m.limits.MailboxBytes {
-		if !m.makeRoomLocked(m.recent) {
+		if !m.displaceLocked(by) {
 			return nil, ErrFull
 		}
 	}
-	his := m.byAddr[by]
-	if his == nil {
-		his = list.New()
-		m.byAddr[by] = his
-	}
 	b := &mailbox{id: id, by: by, made: now, usedAt: now, changed: make(chan struct{})}
-	b.own = his.PushBack(b)
-	m.byID[id] = m.recent.PushBack(b)
+	b.share = m.shares.Add(by, 1, b)
 	m.bytes += mailboxBytes
+	m.byID[id] = m.recent.PushBack(b)
 	return b, nil
 }
 
-// makeRoomLocked drops the mailbox of a list that has not been asked for longest, if nobody can be waiting at it.
-func (m *mailboxes) makeRoomLocked(of *list.List) bool {
-	e := of.Front()
-	if e == nil || m.now().Sub(e.Value.(*mailbox).usedAt) <= mailboxBusy {
+// displaceLocked drops a mailbox for one of an address: of a network that has more, or else one that nobody can be
+// waiting at. It returns false if there is none.
+func (m *mailboxes) displaceLocked(by netip.Addr) bool {
+	victim, own := m.shares.Victim(by, 1)
+	switch {
+	case victim == nil && m.shares.Len() == 0:
+		return false
+	case victim == nil:
+		return m.makeRoomLocked(m.shares.Oldest())
+	case own:
+		return m.makeRoomLocked(victim) || m.makeRoomLocked(m.shares.Oldest())
+	}
+	m.dropLocked(m.byID[victim.Value.id])
+	return true
+}
+
+// makeRoomLocked drops a mailbox for another, if nobody can be waiting at it.
+func (m *mailboxes) makeRoomLocked(share *fair.Member[*mailbox]) bool {
+	b := share.Value
+	if m.now().Sub(b.usedAt) <= mailboxBusy {
 		return false
 	}
-	m.dropLocked(m.byID[e.Value.(*mailbox).id])
+	m.dropLocked(m.byID[b.id])
 	return true
 }
 
 func (m *mailboxes) dropLocked(e *list.Element) {
 	b := m.recent.Remove(e).(*mailbox)
 	delete(m.byID, b.id)
-	his := m.byAddr[b.by]
-	his.Remove(b.own)
-	if his.Len() == 0 {
-		delete(m.byAddr, b.by)
-	}
+	m.shares.Remove(b.share)
 	m.bytes -= mailboxBytes + len(b.letter[0].body) + len(b.letter[1].body)
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
 
+// count returns how many there are.
+func (m *mailboxes) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.byID)
+}
+
 // put leaves a side's letter, unless there is one with a larger number. Errors are openLocked's.
-func (m *mailboxes) put(id string, side int, number int64, body []byte, by netip.Prefix, may bool) error {
+func (m *mailboxes) put(id string, side int, number int64, body []byte, by netip.Addr, may bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, err := m.openLocked(id, by, may)
@@ -147,12 +163,13 @@ func (m *mailboxes) put(id string, side int, number int64, body []byte, by netip
 	if number <= old.number {
 		return nil
 	}
-	for m.bytes+len(body)-len(old.body) > m.limits.MailboxBytes {
-		if !m.makeRoomLocked(m.recent) { // never this one, which has just been asked for
+	more := len(body) - len(old.body)
+	for m.bytes+more > m.limits.MailboxBytes {
+		if !m.displaceLocked(b.by) { // never this one, which has just been asked for
 			return ErrFull
 		}
 	}
-	m.bytes += len(body) - len(old.body)
+	m.bytes += more
 	*old = letter{number, body}
 	close(b.changed)
 	b.changed = make(chan struct{})
@@ -161,7 +178,7 @@ func (m *mailboxes) put(id string, side int, number int64, body []byte, by netip
 
 // get returns the letter of a side if its number is larger than after, else the channel that is closed
 // when there may be another. Errors are openLocked's.
-func (m *mailboxes) get(id string, side int, after int64, by netip.Prefix, may bool) (letter, <-chan struct{}, error) {
+func (m *mailboxes) get(id string, side int, after int64, by netip.Addr, may bool) (letter, <-chan struct{}, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, err := m.openLocked(id, by, may)
@@ -175,38 +192,48 @@ func (m *mailboxes) get(id string, side int, after int64, by netip.Prefix, may b
 	return letter{}, b.changed, nil
 }
 
-// met returns until when a mailbox lives that both sides have asked for letters lately.
-func (m *mailboxes) met(id string) (until time.Time, ok bool) {
+// met says whether both sides of a mailbox have asked for letters lately.
+func (m *mailboxes) met(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, ok := m.byID[id]
 	if !ok {
-		return time.Time{}, false
+		return false
 	}
 	b := e.Value.(*mailbox)
-	return b.made.Add(mailboxLife), b.wanted[0] && b.wanted[1]
+	return b.wanted[0] && b.wanted[1]
 }
 
 // mailboxTURN answers GET /v1/mailbox/{id}/{side}/turn as GET /v1/room/{id}/turn is: peers whose room is
-// long over may need other credentials. Both sides must have come.
-func (s *Server) mailboxTURN(w http.ResponseWriter, r *http.Request, to route) *problem {
-	until, ok := s.mailboxes.met(to.name)
-	if !ok {
+// long over may need other credentials. A side shows the one that it has, or both sides must have come.
+func (s *Server) mailboxTURN(q *request) *problem {
+	if out, ok := s.renewed(q); ok {
+		reply(q.w, http.StatusOK, out)
+		return nil
+	}
+	if !s.mailboxes.met(q.to.name) {
 		return &problem{status: http.StatusConflict, text: "the other side has not come yet"}
 	}
-	reply(w, http.StatusOK, s.turnFor(s.hostFor(r), to.name, to.seq, until))
+	reply(q.w, http.StatusOK, s.turnFor(q, q.to.name, q.to.seq))
 	return nil
 }
 
 // mailbox answers PUT /v1/mailbox/{id}/{side}/{number}, which leaves side's letter, and
 // GET /v1/mailbox/{id}/{side}/{after}?wait=25, which returns the letter of that side if there is a newer
 // one than that, with its number, eight bytes, in front.
-func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
+func (s *Server) mailbox(q *request) *problem {
+	w, to, addr := q.w, q.to, q.addr
 	try := func(do func(may bool) error) *problem {
 		err := do(false)
 		if errors.Is(err, errNewMailbox) {
-			if !s.limits.create(addr) {
+			if !s.limits.allow(addr, perRoom, 1) {
 				return tooManyMailboxes()
+			}
+			if p := s.admit(q, "mailbox", signal.KeyName{}, perRoom); p != nil {
+				if p.status == http.StatusUnauthorized { // the other side of the session may have a token
+					p = &problem{status: http.StatusServiceUnavailable, text: "nobody who may use this rendezvous has come yet", retry: 2 * time.Second}
+				}
+				return p
 			}
 			err = do(true)
 		}
@@ -219,7 +246,7 @@ func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Pref
 		return nil
 	}
 	if to.action == actPost {
-		b, p := s.body(w, r, addr)
+		b, p := s.body(q)
 		switch {
 		case p != nil:
 			return p
@@ -234,7 +261,7 @@ func (s *Server) mailbox(w http.ResponseWriter, r *http.Request, addr netip.Pref
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	return s.wait(w, r, addr, func() (b []byte, changed <-chan struct{}, p *problem) {
+	return s.wait(q, "", func() (b []byte, changed <-chan struct{}, p *problem) {
 		p = try(func(may bool) error {
 			l, c, err := s.mailboxes.get(to.name, to.seq, to.after, addr, may)
 			changed = c

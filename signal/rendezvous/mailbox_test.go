@@ -162,8 +162,8 @@ func TestMailboxRoom(t *testing.T) {
 	}
 	want(0, 4, 5)
 	now = now.Add(mailboxIdle)
-	if err := open(6, 1); err != nil || len(m.byAddr) != 1 || m.bytes != mailboxBytes {
-		t.Errorf("%v, mailboxes of %d addresses, %d bytes; want the idle ones forgotten", err, len(m.byAddr), m.bytes)
+	if err := open(6, 1); err != nil || m.shares.Len() != 1 || m.bytes != mailboxBytes {
+		t.Errorf("%v, %d mailboxes, %d bytes; want the idle ones forgotten", err, m.shares.Len(), m.bytes)
 	}
 }
 

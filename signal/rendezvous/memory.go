@@ -2,45 +2,64 @@ package rendezvous
 
 import (
 	"bytes"
-	"container/list"
 	"context"
 	"crypto/subtle"
+	"strconv"
 	"sync"
 	"time"
+
+	"adit/internal/fair"
 )
 
 const (
 	creator = 0
 	joiner  = 1
 
-	// roomBytes is what a room without messages is counted as. It is generous: both maps, the list
-	// element, the strings and the channel are within it.
+	// roomBytes is what a room without messages is counted as. It is generous: both maps, its place in the pool,
+	// the strings and the channel are within it.
 	roomBytes = 1024
 	// messageBytes is what a message is counted as, besides its content.
 	messageBytes = 64
+	// roomShare is what counts as one room when the store is full: rooms of honest peers, some larger and some
+	// smaller, are equal, and one that was filled up counts as many.
+	roomShare = 32 << 10
 )
 
 // Memory is a Store in this process's memory.
+//
+// A used nameplate stays taken until its room's time is over, and takes some 64 bytes instead of a room: whoever comes
+// late with a used code shall hear so, and not end up in another's room.
 type Memory struct {
 	limits Limits
 	now    func() time.Time
 
 	mu     sync.Mutex
-	byName map[string]*list.Element
-	byID   map[string]*list.Element // spent rooms are not in here
-	order  *list.List               // of *room, the one that expires first in front
+	byName map[string]*room
+	byID   map[string]*room
+	used   map[uint64]struct{} // nameplates
+	pool   fair.Pool[*room]
 	bytes  int
+	ends   map[int64]*ending // by the second, which saves a sorted list
+	swept  int64             // the second up to which all endings are dealt with
+}
+
+// An ending is what is forgotten in one second.
+type ending struct {
+	rooms map[*room]struct{}
+	used  []uint64
 }
 
 type room struct {
 	Room
+	member  *fair.Member[*room] // nil once it is forgotten
+	due     *ending
+	bytes   int
 	side    [2]side
-	joined  bool
 	changed chan struct{} // closed and replaced at each change
 }
 
 type side struct {
-	token    string
+	token    string // empty if the side has not come
 	messages [][]byte
 	left     bool
 }
@@ -54,46 +73,61 @@ func NewMemory(limits Limits, now func() time.Time) *Memory {
 	return &Memory{
 		limits: limits.withDefaults(),
 		now:    now,
-		byName: make(map[string]*list.Element),
-		byID:   make(map[string]*list.Element),
-		order:  list.New(),
+		byName: make(map[string]*room),
+		byID:   make(map[string]*room),
+		used:   make(map[uint64]struct{}),
+		ends:   make(map[int64]*ending),
+		swept:  now().Unix(),
 	}
 }
 
-// Create implements Store.
+// Create implements Store. It takes the same time however many rooms there are.
 func (m *Memory) Create(_ context.Context, r Room) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expireLocked()
-	if _, taken := m.byName[r.Nameplate]; taken {
-		return ErrNameplateTaken
+	if r.Nameplate != "" {
+		_, open := m.byName[r.Nameplate]
+		if _, used := m.used[plateNumber(r.Nameplate)]; open || used {
+			return ErrNameplateTaken
+		}
 	}
 	size := roomBytes
 	if r.First != nil {
 		size += len(r.First) + messageBytes
 	}
-	if len(m.byName) >= m.limits.Rooms || m.bytes+size > m.limits.Bytes {
+	if !m.makeRoomLocked(r, 1, size, nil) {
 		return ErrFull
 	}
-	m.bytes += size
+	r.Expires = wholeSecond(r.Expires)
 	n := &room{Room: r, changed: make(chan struct{})}
-	n.side[creator].token = r.Token
+	n.side[creator].token, n.side[joiner].token = r.Token, r.Joiner
 	if r.First != nil {
 		n.side[creator].messages = [][]byte{r.First}
 	}
-	// Rooms mostly live equally long, so the place is nearly always at the end.
-	at := m.order.Back()
-	for at != nil && at.Value.(*room).Expires.After(r.Expires) {
-		at = at.Prev()
+	n.First = nil
+	n.member, n.bytes = m.pool.Add(r.From, 1, n), size
+	m.bytes += size
+	n.due = m.endingLocked(r.Expires)
+	n.due.rooms[n] = struct{}{}
+	m.byID[r.ID] = n
+	if r.Nameplate != "" {
+		m.byName[r.Nameplate] = n
 	}
-	var e *list.Element
-	if at == nil {
-		e = m.order.PushFront(n)
-	} else {
-		e = m.order.InsertAfter(n, at)
-	}
-	m.byName[r.Nameplate], m.byID[r.ID] = e, e
 	return nil
+}
+
+// makeRoomLocked makes room for size bytes of a room, new or known, whose share grows by weight. Networks that hold the most give up their oldest
+// rooms; it returns false if that is the room's own.
+func (m *Memory) makeRoomLocked(r Room, weight, size int, known *room) bool {
+	for known == nil && m.pool.Len() >= m.limits.Rooms || m.bytes+size > m.limits.Bytes {
+		victim, own := m.pool.Victim(r.From, weight)
+		if victim == nil || own {
+			return false
+		}
+		m.dropLocked(victim.Value)
+	}
+	return true
 }
 
 // Join implements Store.
@@ -101,16 +135,18 @@ func (m *Memory) Join(_ context.Context, nameplate, token string) (Ticket, error
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expireLocked()
-	e, ok := m.byName[nameplate]
+	r, ok := m.byName[nameplate]
 	if !ok {
+		if _, used := m.used[plateNumber(nameplate)]; used {
+			return Ticket{}, ErrRoomTaken
+		}
 		return Ticket{}, ErrNoRoom
 	}
-	r := e.Value.(*room)
 	j := &r.side[joiner]
-	if r.joined && (j.left || !equal(j.token, token)) {
+	if j.token != "" && (j.left || !equal(j.token, token)) {
 		return Ticket{}, ErrRoomTaken
 	}
-	r.joined, j.token = true, token
+	j.token = token
 	t := Ticket{ID: r.ID, Token: token, Expires: r.Expires}
 	if c := r.side[creator].messages; len(c) > 0 {
 		t.First = c[0]
@@ -127,6 +163,8 @@ func (m *Memory) Put(_ context.Context, id, token string, seq int, message []byt
 		return err
 	}
 	s, peer := &r.side[mine], &r.side[1-mine]
+	size := len(message) + messageBytes
+	more := (r.bytes+size)/roomShare - r.bytes/roomShare
 	switch {
 	case seq >= 0 && seq < len(s.messages):
 		if !bytes.Equal(s.messages[seq], message) {
@@ -139,10 +177,12 @@ func (m *Memory) Put(_ context.Context, id, token string, seq int, message []byt
 		return ErrTooMany
 	case seq != len(s.messages):
 		return ErrConflict
-	case m.bytes+len(message)+messageBytes > m.limits.Bytes:
+	case !m.makeRoomLocked(r.Room, more, size, r):
 		return ErrFull
 	}
-	m.bytes += len(message) + messageBytes
+	m.pool.Grow(r.member, more)
+	r.bytes += size
+	m.bytes += size
 	s.messages = append(s.messages, message)
 	r.wake()
 	return nil
@@ -177,7 +217,7 @@ func (m *Memory) Place(_ context.Context, id, token string) (Place, error) {
 	if r.side[1-mine].left {
 		return Place{}, ErrPeerGone
 	}
-	return Place{Side: mine, Both: r.joined, Expires: r.Expires}, nil
+	return Place{Side: mine, Both: r.side[joiner].token != "", Expires: r.Expires}, nil
 }
 
 // Leave implements Store.
@@ -189,12 +229,19 @@ func (m *Memory) Leave(_ context.Context, id, token string) error {
 		return err
 	}
 	r.side[mine].left = true
-	r.wake()
 	switch {
-	case !r.joined:
-		m.dropLocked(m.byName[r.Nameplate])
+	case r.side[joiner].token == "":
+		m.dropLocked(r)
 	case r.side[1-mine].left:
-		m.spendLocked(r)
+		m.dropLocked(r)
+		if r.Nameplate != "" && len(m.used) < m.limits.Used {
+			n := plateNumber(r.Nameplate)
+			m.used[n] = struct{}{}
+			e := m.endingLocked(r.Expires)
+			e.used = append(e.used, n)
+		}
+	default:
+		r.wake()
 	}
 	return nil
 }
@@ -204,17 +251,16 @@ func (m *Memory) Rooms(context.Context) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expireLocked()
-	return len(m.byName), nil
+	return len(m.byName) + len(m.used), nil
 }
 
 // findLocked returns a room and which of its sides holds token.
 func (m *Memory) findLocked(id, token string) (*room, int, error) {
 	m.expireLocked()
-	e, ok := m.byID[id]
+	r, ok := m.byID[id]
 	if !ok {
 		return nil, 0, ErrNoRoom
 	}
-	r := e.Value.(*room)
 	for i := range r.side {
 		if s := &r.side[i]; s.token != "" && !s.left && equal(s.token, token) {
 			return r, i, nil
@@ -223,41 +269,84 @@ func (m *Memory) findLocked(id, token string) (*room, int, error) {
 	return nil, 0, ErrToken
 }
 
-// expireLocked drops the rooms whose time is over. Every method begins with it, so that no clock has to
+// wholeSecond returns t, or the next whole second after it.
+func wholeSecond(t time.Time) time.Time {
+	if whole := t.Truncate(time.Second); whole.Before(t) {
+		return whole.Add(time.Second)
+	}
+	return t
+}
+
+// endingLocked returns what is forgotten at a time, which is a whole second.
+func (m *Memory) endingLocked(at time.Time) *ending {
+	second := max(at.Unix(), m.swept)
+	e := m.ends[second]
+	if e == nil {
+		e = &ending{rooms: make(map[*room]struct{})}
+		m.ends[second] = e
+	}
+	return e
+}
+
+// expireLocked forgets what has had its time. Every method begins with it, so that no clock has to
 // run; what an idle store still holds is bounded like everything else.
 func (m *Memory) expireLocked() {
-	now := m.now()
-	for e := m.order.Front(); e != nil && !e.Value.(*room).Expires.After(now); e = m.order.Front() {
-		m.dropLocked(e)
-	}
-}
-
-func (m *Memory) dropLocked(e *list.Element) {
-	r := e.Value.(*room)
-	m.spendLocked(r)
-	m.bytes -= roomBytes
-	delete(m.byName, r.Nameplate)
-	m.order.Remove(e)
-	r.wake()
-}
-
-// spendLocked forgets the messages and tokens of a room. Its nameplate stays taken: whoever comes late
-// with a used code shall hear so, and not end up in somebody else's room.
-func (m *Memory) spendLocked(r *room) {
-	for i := range r.side {
-		for _, b := range r.side[i].messages {
-			m.bytes -= len(b) + messageBytes
+	now := m.now().Unix()
+	if now-m.swept > int64(len(m.ends)) { // nothing for a long time: there are fewer endings than seconds
+		for second := range m.ends {
+			if second <= now {
+				m.endLocked(second)
+			}
 		}
-		r.side[i] = side{left: true}
+		m.swept = now + 1
 	}
-	r.First = nil
-	r.joined = true
+	for ; m.swept <= now; m.swept++ {
+		m.endLocked(m.swept)
+	}
+}
+
+func (m *Memory) endLocked(second int64) {
+	e := m.ends[second]
+	if e == nil {
+		return
+	}
+	for r := range e.rooms {
+		m.dropLocked(r)
+	}
+	for _, n := range e.used {
+		delete(m.used, n)
+	}
+	delete(m.ends, second)
+}
+
+// dropLocked forgets a room. It may be called more than once.
+func (m *Memory) dropLocked(r *room) {
+	if r.member == nil {
+		return
+	}
+	m.pool.Remove(r.member)
+	r.member = nil
+	m.bytes -= r.bytes
 	delete(m.byID, r.ID)
+	if r.Nameplate != "" {
+		delete(m.byName, r.Nameplate)
+	}
+	delete(r.due.rooms, r)
+	r.wake()
 }
 
 func (r *room) wake() {
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// plateNumber returns a nameplate as a number. A nameplate has at most ten digits, and no zero in front.
+func plateNumber(nameplate string) uint64 {
+	n, err := strconv.ParseUint(nameplate, 10, 64)
+	if err != nil || strconv.FormatUint(n, 10) != nameplate {
+		return 0 // no room has this one
+	}
+	return n
 }
 
 // equal compares in a time that tells nothing about where two tokens differ.

@@ -1,6 +1,7 @@
 package rendezvous
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -8,14 +9,17 @@ import (
 	"time"
 )
 
+// pollLeast is what a client has to ask for, so that the server chooses how long it waits.
+const pollLeast = 20 * time.Second
+
 // get answers with one message of the other side, and waits for it as long as the client asked.
-func (s *Server) get(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
-	token, ok := bearer(r.Header)
-	if !ok {
-		return s.storeProblem(ErrToken)
+func (s *Server) get(q *request) *problem {
+	token, _, p := s.member(q)
+	if p != nil {
+		return p
 	}
-	return s.wait(w, r, addr, func() ([]byte, <-chan struct{}, *problem) {
-		b, changed, err := s.store.Get(r.Context(), to.name, token, to.seq)
+	return s.wait(q, token, func() ([]byte, <-chan struct{}, *problem) {
+		b, changed, err := s.store.Get(q.r.Context(), q.to.name, token, q.to.seq)
 		if err != nil {
 			return nil, nil, s.storeProblem(err)
 		}
@@ -24,48 +28,66 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, addr netip.Prefix, 
 }
 
 // wait answers with what look returns once it is there, or with 204 if that takes longer than the client
-// asked for. look is asked again when the channel that it returned is closed.
-func (s *Server) wait(w http.ResponseWriter, r *http.Request, addr netip.Prefix, look func() ([]byte, <-chan struct{}, *problem)) *problem {
-	wait, ok := parseWait(r.URL.RawQuery)
-	if !ok || r.ContentLength != 0 {
+// asked for. look is asked again when the channel that it returned is closed. token is what the client has shown, or
+// nothing.
+func (s *Server) wait(q *request, token string, look func() ([]byte, <-chan struct{}, *problem)) *problem {
+	wait, ok := parseWait(q.r.URL.RawQuery)
+	if !ok || q.r.ContentLength != 0 {
 		return &problem{status: http.StatusBadRequest, text: "a poll has the query wait=SECONDS and no body"}
 	}
-	done, ok := s.limits.poll(addr)
-	if !ok {
-		return &problem{http.StatusTooManyRequests, "too many polls at once from this address", "wait a minute", 2 * time.Second}
+	p, limit := s.limits.poll(q.addr, token)
+	if limit != "" {
+		return tooManyPolls(limit)
 	}
-	defer done()
-
-	// The deadlines of the http.Server are those of a quick request. Its read deadline would end this
-	// one, for the server reads on in order to notice that the client left.
-	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Time{}) // a writer that cannot has no deadlines
-	_ = c.SetWriteDeadline(time.Now().Add(wait + writeSlack))
-
+	defer p.done()
+	wait = lasting(q.w, wait)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
-		b, changed, p := look()
-		if p != nil {
-			return p
+		b, changed, p2 := look()
+		if p2 != nil {
+			return p2
 		}
 		if b != nil {
-			w.Header().Set("Content-Type", ContentType)
-			w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-			_, _ = w.Write(b) // a client that left asks again
+			q.w.Header().Set("Content-Type", ContentType)
+			q.w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+			_, _ = q.w.Write(b) // a client that left asks again
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-timer.C:
-			w.WriteHeader(http.StatusNoContent)
+			q.w.WriteHeader(http.StatusNoContent)
 			return nil
-		case <-r.Context().Done():
+		case <-p.kicked:
+			return busy(limitPolls)
+		case <-q.r.Context().Done():
 			return nil // nobody is there to hear
 		case <-s.done:
-			return &problem{http.StatusServiceUnavailable, "the rendezvous is going down", "try again in a moment", time.Second}
+			return going()
 		}
 	}
+}
+
+func tooManyPolls(limit string) *problem {
+	if limit == limitPolls {
+		return busy(limit)
+	}
+	return tooMany(limit, "too many polls at once from this address", 2*time.Second)
+}
+
+// lasting makes a request one that lasts: the deadlines of the http.Server are those of a quick one. Its read
+// deadline would end the request, for the server reads on in order to notice that the client left. It returns how
+// long the request waits: up to a sixth less than was asked for, by chance, so that those who came together do not
+// come back together.
+func lasting(w http.ResponseWriter, wait time.Duration) time.Duration {
+	if wait >= pollLeast {
+		wait -= rand.N(wait / 6)
+	}
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Time{}) // a writer that cannot has no deadlines
+	_ = c.SetWriteDeadline(time.Now().Add(wait + writeSlack))
+	return wait
 }
 
 // parseWait reads the query of a poll: nothing, or wait= and 0 to 60 seconds.

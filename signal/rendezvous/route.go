@@ -14,6 +14,7 @@ type action int
 const (
 	actNone      action = iota
 	actHealth           // GET    /v1/health
+	actReady            // GET    /v1/ready
 	actICE              // GET    /v1/ice
 	actCreate           // POST   /v1/room
 	actJoin             // POST   /v1/room/{nameplate}/join
@@ -94,6 +95,8 @@ func parseRoute(method, path string) route {
 		switch rest {
 		case "health":
 			return verbs(http.MethodGet, route{action: actHealth})
+		case "ready":
+			return verbs(http.MethodGet, route{action: actReady})
 		case "ice":
 			return verbs(http.MethodGet, route{action: actICE})
 		}

@@ -34,12 +34,15 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"adit/internal/carry"
+	"adit/internal/fair"
 	"adit/signal"
 )
 
@@ -51,6 +54,7 @@ const (
 
 	defaultTTL = 10 * time.Minute
 	maxWait    = 60 * time.Second // the longest a poll may ask for
+	headWait   = 12 * time.Second // how long the head of a request may take to arrive, and the handshake before it
 	bodyWait   = 10 * time.Second // how long a message may take to arrive
 	writeSlack = 15 * time.Second // how long a reply may take to leave
 )
@@ -64,6 +68,8 @@ type Config struct {
 	TURN TURN
 	// Carry joins peers that reach nothing but this server; nil does not.
 	Carry *carry.Hub
+	// Access says who may begin something; nil is everybody. SetAccess replaces it.
+	Access Access
 	// TTL is how long a room lives; 10 minutes if 0.
 	TTL time.Duration
 	// Limits bounds what is spent on anybody and in all.
@@ -80,16 +86,19 @@ type Config struct {
 
 // A Server is a rendezvous. Its methods may be called from any goroutine.
 type Server struct {
-	cfg    Config
-	store  Store
-	limits *limiter
+	cfg     Config
+	store   Store
+	limits  *limiter
+	refused *refusals
+	gate    *gate
+	access  atomic.Pointer[Access]
 
 	mailboxes *mailboxes
 	keys      *keyboxes
 
-	done  chan struct{} // closed by Close
-	close sync.Once
-	full  sync.Once // the log line about a full store
+	draining atomic.Bool
+	done     chan struct{} // closed by Close
+	close    sync.Once
 
 	noticed noticed
 }
@@ -102,6 +111,9 @@ func New(cfg Config) *Server {
 	if cfg.TURN.Life <= 0 {
 		cfg.TURN.Life = defaultTURNLife
 	}
+	if len(cfg.TURN.Secret) == 0 { // it also makes what shows who belongs to a pair
+		cfg.TURN.Secret = []byte(secret())
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -112,16 +124,24 @@ func New(cfg Config) *Server {
 	if cfg.Store == nil {
 		cfg.Store = NewMemory(cfg.Limits, cfg.Now)
 	}
-	return &Server{
-		cfg:    cfg,
-		store:  cfg.Store,
-		limits: newLimiter(cfg.Limits, cfg.Now),
-		done:   make(chan struct{}),
+	s := &Server{
+		cfg:     cfg,
+		store:   cfg.Store,
+		limits:  newLimiter(cfg.Limits, cfg.Now),
+		refused: &refusals{log: cfg.Logger, now: cfg.Now, of: make(map[string]*refusal)},
+		done:    make(chan struct{}),
 
 		mailboxes: newMailboxes(cfg.Limits, cfg.Now),
 		keys:      newKeyboxes(cfg.Limits, cfg.Now),
 	}
+	s.gate = &gate{limits: cfg.Limits, limiter: s.limits, refused: s.refused, exempt: s.trusted, turns: newTurnstile(max(16, 4*runtime.GOMAXPROCS(0)))}
+	s.SetAccess(cfg.Access)
+	return s
 }
+
+// Listener returns l with its connections counted and bounded: one that there is no room for is closed. TLS and the
+// HTTPServer go on top of it. All listeners of a server share its limits.
+func (s *Server) Listener(l net.Listener) net.Listener { return gateListener{l, s.gate} }
 
 // HTTPServer returns an http.Server for addr with the timeouts and header limits that the rendezvous
 // wants. The caller starts it. Its Shutdown calls Close, so that the polls do not hold it up.
@@ -129,16 +149,21 @@ func (s *Server) HTTPServer(addr string) *http.Server {
 	h := &http.Server{
 		Addr:              addr,
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: headWait,
 		ReadTimeout:       bodyWait + 5*time.Second, // a poll sets its own
 		WriteTimeout:      bodyWait + 5*time.Second + writeSlack,
 		IdleTimeout:       2 * time.Minute,
+		ConnContext:       withGate,
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug), // each bad TLS handshake, say
 	}
 	h.RegisterOnShutdown(s.Close)
 	return h
 }
+
+// Drain refuses what would begin something from now on, a room, a claim or a connection that carries packets, with a
+// status that has clients try again, and has /v1/ready say so. What is under way goes on until Close.
+func (s *Server) Drain() { s.draining.Store(true) }
 
 // Close ends all polls and refuses every further request. It does not wait for requests at work: that
 // is what http.Server.Shutdown is for.
@@ -153,6 +178,16 @@ type problem struct {
 	text   string
 	hint   string
 	retry  time.Duration // Retry-After, if not 0
+	limit  string        // that refuses, if one does: its connection is closed
+}
+
+// A request is one that is being answered, with what is known of its sender.
+type request struct {
+	w    http.ResponseWriter
+	r    *http.Request
+	addr netip.Addr
+	to   route
+	conn *gateConn // that it came by, or nil
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -163,51 +198,80 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		// Set here, for net/http reads what a handler left of a body. A writer that cannot is a test's.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait))
 	}
-	if p := s.handle(w, r); p != nil {
-		refuse(w, r, p)
+	q := &request{w: w, r: r, addr: s.clientAddr(r), to: parseRoute(r.Method, r.URL.Path), conn: gateOf(r.Context())}
+	q.conn.rise(guest)
+	if p := s.handle(q); p != nil {
+		if p.limit != "" {
+			s.refused.note(p.limit, fair.Address(q.addr))
+		}
+		refuse(w, p)
 	}
 }
 
-func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
+// going is the answer of a server that is about to end.
+func going() *problem {
+	return &problem{status: http.StatusServiceUnavailable, text: "the rendezvous is going down", hint: "try again in a moment", retry: time.Second}
+}
+
+// tooMany is a refusal by a limit that waiting helps against.
+func tooMany(limit, text string, retry time.Duration) *problem {
+	return &problem{status: http.StatusTooManyRequests, text: text, hint: retryIn(retry), retry: retry, limit: limit}
+}
+
+// busy is a refusal because what all share is used up.
+func busy(limit string) *problem {
+	return &problem{status: http.StatusServiceUnavailable, text: "the rendezvous is full", hint: "try again in some minutes", retry: 10 * time.Second, limit: limit}
+}
+
+func (s *Server) handle(q *request) *problem {
 	select {
 	case <-s.done:
-		return &problem{http.StatusServiceUnavailable, "the rendezvous is going down", "try again in a moment", time.Second}
+		return going()
 	default:
 	}
-	if fromBrowser(r.Header) {
+	if q.r.URL.Path == "/" && (q.r.Method == http.MethodGet || q.r.Method == http.MethodHead) && s.limits.allow(q.addr, perRequest, 1) {
+		welcome(q.w, q.r)
+		return nil
+	}
+	if fromBrowser(q.r.Header) {
 		return &problem{status: http.StatusForbidden, text: "this is no place for web pages", hint: "use adit"}
 	}
-	addr := network(s.clientAddr(r))
-	if !s.limits.request(addr) {
-		return &problem{http.StatusTooManyRequests, "too many requests from this address", "wait a minute", 5 * time.Second}
+	if !s.allowInside(q) && !s.limits.allow(q.addr, perRequest, 1) {
+		return tooMany(limitRequests, "too many requests from this address", 5*time.Second)
 	}
-	to := parseRoute(r.Method, r.URL.Path)
+	w, r, to := q.w, q.r, q.to
+	if s.draining.Load() {
+		switch to.action {
+		case actReady, actCreate, actKeyNonce, actKeyClaim, actKeyOffer, actCarry:
+			return going()
+		}
+	}
 	s.noticeProxy(r, to.action)
 	switch to.action {
-	case actHealth:
+	case actHealth, actReady:
 		reply(w, http.StatusOK, map[string]string{"status": "ok"})
 	case actICE:
 		reply(w, http.StatusOK, map[string][]string{"stun": s.stunFor(s.hostFor(r))})
 	case actCreate:
-		return s.create(w, r, addr)
+		return s.create(q)
 	case actJoin:
-		return s.join(w, r, addr, to.name)
+		return s.join(q)
 	case actPut:
-		return s.put(w, r, addr, to)
+		return s.put(q)
 	case actGet:
-		return s.get(w, r, addr, to)
+		return s.get(q)
 	case actTURN:
-		return s.turn(w, r, to)
+		return s.turn(q)
 	case actCarry:
-		return s.carry(w, r, addr, to)
+		return s.carry(q)
 	case actPost, actFetch:
-		return s.mailbox(w, r, addr, to)
+		return s.mailbox(q)
 	case actBoxTURN:
-		return s.mailboxTURN(w, r, to)
+		return s.mailboxTURN(q)
 	case actKeyAsk, actKeyNonce, actKeyClaim, actKeyPoll, actKeyOffer, actKeyAccept, actKeyLeave:
-		return s.key(w, r, addr, to)
+		return s.key(q)
 	case actLeave:
-		return s.leave(w, r, to)
+		return s.leave(q)
 	case actBadVerb:
 		return &problem{status: http.StatusMethodNotAllowed, text: "this method does not apply here"}
 	default:
@@ -216,36 +280,86 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// carry makes the connection one side of a pair, for as long as it lasts.
-func (s *Server) carry(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
+// allowInside says whether a request is one of a room or of a claimed key: those have a bucket for themselves, so that
+// an address is no person.
+func (s *Server) allowInside(q *request) bool {
+	token, ok := bearer(q.r.Header)
+	if !ok {
+		return false
+	}
+	switch q.to.action {
+	case actPut, actGet, actTURN, actLeave:
+		if _, err := s.store.Place(q.r.Context(), q.to.name, token); err != nil && !errors.Is(err, ErrPeerGone) {
+			return false
+		}
+	case actKeyPoll, actKeyAccept, actKeyLeave:
+		if s.keys.listens(q.to.key, token) != nil {
+			return false
+		}
+	default:
+		return false
+	}
+	return s.limits.allowInside(token)
+}
+
+// member returns the token of a request in a room, and the place that it stands for. Whoever has none gets no further:
+// no body is read, and nothing waits.
+func (s *Server) member(q *request) (string, Place, *problem) {
+	token, ok := bearer(q.r.Header)
+	if !ok {
+		return "", Place{}, s.storeProblem(ErrToken)
+	}
+	p, err := s.store.Place(q.r.Context(), q.to.name, token)
+	if err != nil && !errors.Is(err, ErrPeerGone) { // what the peer sent before is there for a while
+		return "", Place{}, s.storeProblem(err)
+	}
+	q.conn.rise(insider)
+	if p.Both {
+		s.seen(q.to.name, q.addr)
+	}
+	return token, p, nil
+}
+
+// carry makes the connection one side of a pair, for as long as it lasts. The client shows that it is a side of a room.
+func (s *Server) carry(q *request) *problem {
 	if s.cfg.Carry == nil {
 		return &problem{status: http.StatusNotFound, text: "this rendezvous carries no packets", hint: "use a relay: --turn"}
 	}
-	done, ok := s.limits.poll(addr)
+	pair, side, ok := s.pass(q)
 	if !ok {
-		return &problem{http.StatusTooManyRequests, "too many connections from this address", "close some", 5 * time.Second}
+		return &problem{status: http.StatusUnauthorized, text: "packets are carried for the two sides of a room"}
 	}
-	defer done()
-	s.cfg.Carry.Serve(w, r, to.name, to.seq)
+	p, limit := s.limits.poll(q.addr, "carry "+pair+" "+side)
+	if limit != "" {
+		return tooManyPolls(limit)
+	}
+	defer p.done()
+	q.conn.rise(insider)
+	if !s.cfg.Carry.Serve(q.w, q.r, pair, q.to.seq, q.addr) { // one for each side, whatever ids it invents
+		s.refused.note(limitCarry, fair.Address(q.addr))
+	}
 	return nil
 }
 
-func (s *Server) create(w http.ResponseWriter, r *http.Request, addr netip.Prefix) *problem {
-	if !s.limits.create(addr) {
-		return &problem{http.StatusTooManyRequests, "too many rooms for this address", "wait a minute", 10 * time.Second}
+func (s *Server) create(q *request) *problem {
+	if !s.limits.allow(q.addr, perRoom, 1) {
+		return tooMany(limitRooms, "too many rooms for this address", 10*time.Second)
 	}
-	first, p := s.body(w, r, addr)
+	if p := s.admit(q, "room", signal.KeyName{}, perRoom); p != nil {
+		return p
+	}
+	first, p := s.body(q)
 	if p != nil {
 		return p
 	}
 	if len(first) == 0 {
 		first = nil
 	}
-	room := Room{ID: secret(), Token: secret(), Expires: s.cfg.Now().Add(s.cfg.TTL), First: first}
+	room := Room{ID: secret(), Token: secret(), Expires: s.cfg.Now().Add(s.cfg.TTL), First: first, From: q.addr}
 	for range 64 { // at most one nameplate in ten is taken
 		var err error
-		if room.Nameplate, err = s.nameplate(r.Context()); err == nil {
-			err = s.store.Create(r.Context(), room)
+		if room.Nameplate, err = s.nameplate(q.r.Context()); err == nil {
+			err = s.store.Create(q.r.Context(), room)
 		}
 		switch {
 		case errors.Is(err, ErrNameplateTaken):
@@ -253,7 +367,8 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, addr netip.Prefi
 		case err != nil:
 			return s.storeProblem(err)
 		}
-		reply(w, http.StatusCreated, created{
+		q.conn.rise(insider)
+		reply(q.w, http.StatusCreated, created{
 			Nameplate: room.Nameplate,
 			ID:        room.ID,
 			Token:     room.Token,
@@ -275,17 +390,19 @@ type created struct {
 	Message   string    `json:"message,omitempty"` // base64
 	// TURN is for a joiner; null from a server that knows of none.
 	TURN []signal.TURNServer `json:"turn,omitempty"`
+	Pass string              `json:"pass,omitempty"` // which side of the room the client is, from a server that carries packets
 }
 
-// nameplate returns a random number of at least four digits, and of as many more as it takes that not
-// one number in ten is in use: a guess shall rarely hit somebody's room.
+// nameplate returns a random number of at least four digits, and of as many more as it takes that a guess rarely hits
+// somebody's room: not one number in ten is in use, and not one in a hundred was guessed in vain lately.
 func (s *Server) nameplate(ctx context.Context) (string, error) {
 	rooms, err := s.store.Rooms(ctx)
 	if err != nil {
 		return "", err
 	}
+	wrong := s.limits.wrongLately()
 	low := int64(1000)
-	for int64(rooms) >= low*9/10 && low < 1_000_000_000 {
+	for (int64(rooms) >= low*9/10 || int64(wrong) >= low*9/100) && low < 1_000_000_000 {
 		low *= 10
 	}
 	n, err := rand.Int(rand.Reader, big.NewInt(low*9))
@@ -297,70 +414,75 @@ func (s *Server) nameplate(ctx context.Context) (string, error) {
 
 // join lets the one joiner in. It may bring the token it will use, so that asking again after a lost
 // reply is harmless.
-func (s *Server) join(w http.ResponseWriter, r *http.Request, addr netip.Prefix, nameplate string) *problem {
-	if ok, banned := s.limits.join(addr); banned > 0 {
-		return &problem{http.StatusTooManyRequests, "too many wrong codes from this address", fmt.Sprintf("wait %v", banned.Round(time.Minute)), banned}
+func (s *Server) join(q *request) *problem {
+	if ok, wait := s.limits.join(q.addr); wait > 0 {
+		return tooMany(limitFailedJoins, "too many wrong codes from this address", wait)
 	} else if !ok {
-		return &problem{http.StatusTooManyRequests, "too many rooms for this address", "wait a minute", 10 * time.Second}
+		return tooMany(limitRooms, "too many rooms for this address", 10*time.Second)
 	}
-	if _, p := s.body(w, r, addr); p != nil {
+	if _, p := s.body(q); p != nil {
 		return p
 	}
-	token, ok := bearer(r.Header)
+	token, ok := bearer(q.r.Header)
 	if !ok {
 		token = secret()
 	}
-	t, err := s.store.Join(r.Context(), nameplate, token)
+	t, err := s.store.Join(q.r.Context(), q.to.name, token)
 	if err != nil {
 		if errors.Is(err, ErrNoRoom) {
-			s.limits.joinFailed(addr)
+			s.limits.joinFailed(q.addr)
 		}
 		return s.storeProblem(err)
 	}
-	reply(w, http.StatusOK, created{
+	q.conn.rise(insider)
+	relays := s.turnFor(q, t.ID, joiner)
+	reply(q.w, http.StatusOK, created{
 		ID:      t.ID,
 		Token:   t.Token,
 		Expires: t.Expires.UTC().Truncate(time.Second),
 		Seconds: int(t.Expires.Sub(s.cfg.Now()) / time.Second),
 		Message: base64.StdEncoding.EncodeToString(t.First),
-		TURN:    s.turnFor(s.hostFor(r), t.ID, joiner, t.Expires).TURN,
+		TURN:    relays.TURN,
+		Pass:    relays.Pass,
 	})
 	return nil
 }
 
-func (s *Server) put(w http.ResponseWriter, r *http.Request, addr netip.Prefix, to route) *problem {
-	token, ok := bearer(r.Header)
-	if !ok {
-		return s.storeProblem(ErrToken)
+func (s *Server) put(q *request) *problem {
+	token, _, p := s.member(q)
+	if p != nil {
+		return p
 	}
-	b, p := s.body(w, r, addr)
+	b, p := s.body(q)
 	if p != nil {
 		return p
 	}
 	if len(b) == 0 {
 		return &problem{status: http.StatusBadRequest, text: "the message is empty"}
 	}
-	if err := s.store.Put(r.Context(), to.name, token, to.seq, b); err != nil {
+	if err := s.store.Put(q.r.Context(), q.to.name, token, q.to.seq, b); err != nil {
 		return s.storeProblem(err)
 	}
-	w.WriteHeader(http.StatusNoContent)
+	q.w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (s *Server) leave(w http.ResponseWriter, r *http.Request, to route) *problem {
-	token, ok := bearer(r.Header)
+func (s *Server) leave(q *request) *problem {
+	token, ok := bearer(q.r.Header)
 	if !ok {
 		return s.storeProblem(ErrToken)
 	}
-	if err := s.store.Leave(r.Context(), to.name, token); err != nil {
+	if err := s.store.Leave(q.r.Context(), q.to.name, token); err != nil {
 		return s.storeProblem(err)
 	}
-	w.WriteHeader(http.StatusNoContent)
+	q.w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// body reads the message in a request. It is cut off when it is too large or too slow.
-func (s *Server) body(w http.ResponseWriter, r *http.Request, addr netip.Prefix) ([]byte, *problem) {
+// body reads the message in a request. It is cut off when it is too large or too slow, or has to make room for
+// another.
+func (s *Server) body(q *request) ([]byte, *problem) {
+	r := q.r
 	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(kind), ContentType) {
 		return nil, &problem{status: http.StatusUnsupportedMediaType, text: "a message must be of type " + ContentType}
 	}
@@ -370,23 +492,28 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, addr netip.Prefix)
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
-	done, ok, busy := s.limits.upload(addr)
-	if busy {
-		return nil, s.storeProblem(ErrFull)
-	} else if !ok {
-		return nil, &problem{http.StatusTooManyRequests, "too many requests at once from this address", "wait a minute", time.Second}
+	var cut atomic.Bool
+	c := http.NewResponseController(q.w)
+	done, limit := s.limits.upload(q.addr, func() {
+		cut.Store(true)
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // the read ends; a writer that cannot is a test's
+	})
+	if limit != "" {
+		return nil, tooMany(limit, "too many requests at once from this address", time.Second)
 	}
 	defer done()
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxMessage))
+	b, err := io.ReadAll(http.MaxBytesReader(q.w, r.Body, MaxMessage))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
 		return nil, tooLarge()
+	case err != nil && cut.Load():
+		return nil, busy(limitBodies)
 	case err != nil:
 		return nil, &problem{status: http.StatusRequestTimeout, text: "the message did not arrive whole and in time"}
 	}
-	if !s.limits.store(addr, len(b)) {
-		return nil, &problem{http.StatusTooManyRequests, "too many bytes from this address", "wait a minute", 10 * time.Second}
+	if !s.limits.allow(q.addr, perByte, len(b)) {
+		return nil, tooMany(limitBytes, "too many bytes from this address", 10*time.Second)
 	}
 	return b, nil
 }
@@ -411,13 +538,12 @@ func (s *Server) storeProblem(err error) *problem {
 	case errors.Is(err, ErrTooMany):
 		return &problem{status: http.StatusForbidden, text: fmt.Sprintf("a side has %d messages in a room", s.cfg.Limits.Messages)}
 	case errors.Is(err, ErrFull):
-		s.full.Do(func() { s.cfg.Logger.Warn("the rendezvous is full: it refuses rooms or messages") })
-		return &problem{http.StatusServiceUnavailable, "the rendezvous is full", "try again in some minutes", 10 * time.Second}
+		return busy(limitStore)
 	case errors.Is(err, context.Canceled):
 		return &problem{status: 499, text: "the client left"} // nobody reads it
 	}
 	s.cfg.Logger.Debug("the store does not work", "err", err)
-	return &problem{http.StatusServiceUnavailable, "the rendezvous cannot reach its store", "try again in a moment", time.Second}
+	return &problem{status: http.StatusServiceUnavailable, text: "the rendezvous cannot reach its store", hint: "try again in a moment", retry: time.Second}
 }
 
 // stunFor returns the advertised STUN servers for a client that asked for host.
@@ -471,12 +597,12 @@ func reply(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(b, '\n')) // a client that left does not mind
 }
 
-func refuse(w http.ResponseWriter, r *http.Request, p *problem) {
+func refuse(w http.ResponseWriter, p *problem) {
 	if p.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((p.retry+time.Second-1)/time.Second)))
 	}
-	if p.status == http.StatusRequestEntityTooLarge || p.status == http.StatusRequestTimeout {
-		w.Header().Set("Connection", "close") // rather than read what is left of the body
+	if p.limit != "" || p.status == http.StatusRequestEntityTooLarge || p.status == http.StatusRequestTimeout {
+		w.Header().Set("Connection", "close") // rather than read what is left of the body, or keep what is too much
 	}
 	reply(w, p.status, struct {
 		Error string `json:"error"`

@@ -205,7 +205,7 @@ func TestRefused(t *testing.T) {
 		header             []string
 		status             int
 	}{
-		{"nothing", "GET", "/", nil, nil, 404},
+		{"nothing", "GET", "/x", nil, nil, 404},
 		{"other version", "GET", "/v2/health", nil, nil, 404},
 		{"below health", "GET", "/v1/health/x", nil, nil, 404},
 		{"long path", "GET", "/v1/room/" + strings.Repeat("a", 4000), nil, nil, 404},
@@ -279,7 +279,7 @@ func wire(t *testing.T, cfg Config) (*Server, string) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = web.Serve(l)
+		_ = web.Serve(s.Listener(l))
 	}()
 	t.Cleanup(func() {
 		if err := web.Shutdown(t.Context()); err != nil {
@@ -344,7 +344,7 @@ func TestOnTheWire(t *testing.T) {
 func TestSlowRequestsCostLittle(t *testing.T) {
 	testtier.Long(t)
 	t.Parallel()
-	_, addr := wire(t, Config{})
+	_, addr := wire(t, Config{Limits: Limits{Uploads: 16}})
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -478,4 +478,42 @@ func TestClientAddr(t *testing.T) {
 			t.Errorf("from %s for %q: got %s, want %s", c.remote, c.forwarded, got, c.want)
 		}
 	}
+}
+
+// A server that drains begins nothing, and goes on with what it has begun.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	s := New(Config{})
+	defer s.Close()
+	c := caller{t, s.Handler(), "192.0.2.1:4000"}
+	c.want(200, "GET", "/v1/ready", "", nil)
+	a := c.create(nil)
+	s.Drain()
+	for _, refused := range [][2]string{{"GET", "/v1/ready"}, {"POST", "/v1/room"}} {
+		if w := c.want(503, refused[0], refused[1], "", nil); w.Header().Get("Retry-After") == "" {
+			t.Errorf("%s %s: a 503 without Retry-After", refused[0], refused[1])
+		}
+	}
+	c.want(200, "GET", "/v1/health", "", nil)
+	b := c.join(a.Nameplate, "")
+	c.want(204, "PUT", "/v1/room/"+a.ID+"/0", b.Token, []byte("offer"))
+	c.want(200, "GET", "/v1/room/"+a.ID+"/0", a.Token, nil)
+}
+
+// A browser that came by mistake gets a page, and nothing else.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	c := call(t, Config{})
+	w := c.do("GET", "/", "", nil, "Sec-Fetch-Mode", "navigate")
+	if w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/html") || !strings.Contains(w.Body.String(), "adit connect") {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if csp := w.Header().Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
+		t.Errorf("Content-Security-Policy is %q, want one that lets nothing in", csp)
+	}
+	if w := c.do("HEAD", "/", "", nil); w.Code != 200 || w.Body.Len() != 0 {
+		t.Errorf("HEAD: got %d and %d bytes", w.Code, w.Body.Len())
+	}
+	c.want(403, "GET", "/v1/ice", "", nil, "Sec-Fetch-Mode", "cors")
+	c.want(404, "POST", "/", "", nil)
 }

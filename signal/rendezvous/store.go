@@ -3,6 +3,7 @@ package rendezvous
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -20,11 +21,13 @@ var (
 
 // A Room is what a Store is asked to keep.
 type Room struct {
-	Nameplate string
+	Nameplate string // digits; empty for a room that nobody can join: Joiner is in it already
 	ID        string
-	Token     string // the creator's
-	Expires   time.Time
-	First     []byte // the creator's message 0, or nil if it comes later
+	Token     string     // the creator's
+	Joiner    string     // the joiner's token, empty if the joiner is still to come
+	Expires   time.Time  // a store may round it up to a whole second
+	First     []byte     // the creator's message 0, or nil if it comes later
+	From      netip.Addr // whose share of the store it takes: the creator's
 }
 
 // A Ticket is what a joiner is given.
@@ -46,8 +49,8 @@ type Place struct {
 // their tokens; the messages of a side are numbered from 0 without gaps. All methods may be called at
 // once from any goroutine. Messages are retained as they are: neither side modifies them afterwards.
 type Store interface {
-	// Create keeps a new room. It returns ErrNameplateTaken if the nameplate is still in use, and
-	// ErrFull if there is no space.
+	// Create keeps a new room. It returns ErrNameplateTaken if the nameplate is still in use. Where there is no
+	// space, the network that takes the most gives up its oldest room; it returns ErrFull if that is the room's own.
 	Create(ctx context.Context, r Room) error
 
 	// Join lets one joiner in. The same token again returns the same ticket, so that a joiner that
@@ -71,6 +74,6 @@ type Store interface {
 	// forgotten. The nameplate of a room that was used stays taken until the room expires.
 	Leave(ctx context.Context, id, token string) error
 
-	// Rooms returns how many nameplates are in use.
+	// Rooms returns how many nameplates are in use, those of used rooms included.
 	Rooms(ctx context.Context) (int, error)
 }

@@ -3,6 +3,8 @@ package rendezvous
 import (
 	"context"
 	"errors"
+	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -40,25 +42,52 @@ func TestPlace(t *testing.T) {
 	place("too late", r.Token, Place{}, ErrNoRoom)
 }
 
-// The credential is that of draft-uberti-behave-turn-rest-00, ends when it should, is the same whenever
-// it is asked for, and tells nothing about the room.
+// The credential is that of draft-uberti-behave-turn-rest-00, ends when it should, is for the same pair and side
+// whenever it is asked for, and tells nothing about the room.
 func TestTURNCredential(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
-	s := New(Config{TURN: TURN{URLs: []string{"turn:h"}, Secret: []byte("secret")}, Now: func() time.Time { return now }})
+	seen := make(map[string]netip.Addr)
+	s := New(Config{
+		TURN: TURN{URLs: []string{"turn:h"}, Secret: []byte("secret"), Seen: func(pair string, a netip.Addr) { seen[pair] = a }},
+		Now:  func() time.Time { return now },
+	})
 	defer s.Close()
 	id := "0123456789abcdef0123456789abcdef"
-	got := s.turnFor("x", id, 0, now.Add(10*time.Minute))
-	// By hand: printf %s "adit turn ID 0" | sha256sum; printf %s USER | openssl dgst -sha1 -hmac secret -binary | base64
-	if u, p := got.TURN[0].Username, got.TURN[0].Password; u != "1700043800:3948f3d85ad5cacdb676b63b" || p != "IiEEXw9oMHmEAJT8Joory5i9/DU=" || got.Seconds != 43800 {
+	addr := netip.MustParseAddr("192.0.2.1")
+	q := &request{r: httptest.NewRequest("GET", "/", nil), addr: addr}
+	got := s.turnFor(q, id, 0)
+	// By hand: printf %s "adit turn ID" | sha256sum; printf %s USER | openssl dgst -sha1 -hmac secret -binary | base64
+	const pair = "41b6ce63b4a9cde7668be220"
+	if u, p := got.TURN[0].Username, got.TURN[0].Password; u != "1700000900:"+pair+".0" || p != "FG4V5IeIW+cO4AqRdj2nmuBf9uY=" || got.Seconds != 900 {
 		t.Errorf("got %q, %q, %d s", u, p, got.Seconds)
 	}
-	now = now.Add(time.Minute)
-	if again := s.turnFor("y", id, 0, now.Add(9*time.Minute)); again.TURN[0] != got.TURN[0] || again.Seconds != 43740 {
-		t.Errorf("asked again: got %+v, want %+v", again, got)
+	if seen[pair] != addr {
+		t.Errorf("the relay knows %v, want the pair at %v", seen, addr)
 	}
-	if other := s.turnFor("x", id, 1, now.Add(9*time.Minute)); other.TURN[0].Username == got.TURN[0].Username {
-		t.Error("both sides have one username")
+	now = now.Add(time.Minute)
+	if again := s.turnFor(q, id, 0); again.TURN[0].Username != "1700000960:"+pair+".0" {
+		t.Errorf("asked again: got %+v, want it for the same side, a minute longer", again)
+	}
+	if other := s.turnFor(q, id, 1); other.TURN[0].Username != "1700000960:"+pair+".1" {
+		t.Errorf("the other side: got %+v, want the other side of the same pair", other)
+	}
+	now = now.Add(48 * time.Hour)
+	q.addr = netip.MustParseAddr("192.0.2.2")
+	for header, want := range map[string]bool{
+		got.TURN[0].Username + " " + got.TURN[0].Password:   true,
+		got.TURN[0].Username + " " + "wrong":                false,
+		"1700000900:" + pair + ".1 " + got.TURN[0].Password: false,
+		got.TURN[0].Username:                                false, "": false, ":. ": false,
+	} {
+		q.r.Header.Set(relayHeader, header)
+		renewed, ok := s.renewed(q)
+		if ok != want || ok && renewed.TURN[0].Username != "1700173760:"+pair+".0" {
+			t.Errorf("renewed for %q: got %+v, %v, want %v", header, renewed, ok, want)
+		}
+	}
+	if seen[pair] != q.addr {
+		t.Errorf("the relay knows %v after it was renewed, want %v", seen[pair], q.addr)
 	}
 }
 
