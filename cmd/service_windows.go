@@ -57,9 +57,9 @@ func cannotManage(what string, err error) error {
 	f := &fail.Failure{Code: fail.Other, Message: fmt.Sprintf("%s: %v", what, err), Hint: "see the services of this machine: services.msc"}
 	switch {
 	case errors.Is(err, windows.ERROR_ACCESS_DENIED):
-		f.hint = "run it as administrator"
+		f.Hint = "run it as administrator"
 	case errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST):
-		f.hint = "--name says which one is meant"
+		f.Hint = "--name says which one is meant"
 	}
 	return f
 }
