@@ -8,8 +8,6 @@ import (
 
 	"adit/internal/control"
 	"adit/internal/metrics"
-
-	"github.com/urfave/cli/v2"
 )
 
 // attended are the commands that run for long, and that others may ask how they do.
@@ -18,28 +16,22 @@ var attended = []string{"expose", "connect", "pipe", "serve"}
 // errStopped is the cause of a context that another process asked to end.
 var errStopped = errors.New("stopped")
 
-// attendFlags are those of commands that run without anybody at the terminal.
-func attendFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "metrics", Usage: "serve figures for Prometheus at `ADDR`: PORT of this machine alone, or HOST:PORT", DefaultText: "none"},
-	}
-}
-
 // attend lets others see what this process does, and end it, until the returned function is called: by
 // the control socket, the service manager and metrics.
-func attend(u *ui, c *cli.Context) (context.Context, func(), error) {
-	ctx := c.Context
-	if !slices.Contains(attended, c.Command.Name) {
+func attend(ctx context.Context, u *ui, command string, o settings) (context.Context, func(), error) {
+	if !slices.Contains(attended, command) {
 		return ctx, func() {}, nil
 	}
-	if err := u.useLog(c.String("log")); err != nil {
-		return ctx, nil, err
+	u.useLog(o.output().log)
+	streams, flows := "", ""
+	if m, ok := o.(interface{ streamMemory() string }); ok {
+		streams = m.streamMemory()
 	}
-	var err error
-	if u.flows, err = flowBudget(c.String("memory"), c.String("flow-memory")); err != nil {
-		return ctx, nil, err
+	if f, ok := o.(interface{ flowMemory() string }); ok {
+		flows = f.flowMemory()
 	}
-	u.run = newRunning(c.Command.Name)
+	u.flows = flowBudget(streams, flows)
+	u.run = newRunning(command)
 	ctx, stop := context.WithCancelCause(ctx)
 	ends := []func(){func() { stop(nil) }}
 	end := func() {
@@ -47,7 +39,11 @@ func attend(u *ui, c *cli.Context) (context.Context, func(), error) {
 			f()
 		}
 	}
-	if addr := c.String("metrics"); addr != "" {
+	addr := ""
+	if m, ok := o.(interface{ metricsAt() string }); ok {
+		addr = m.metricsAt()
+	}
+	if addr != "" {
 		m, err := metrics.Listen(addr, u.logger(), u.run.figures)
 		if err != nil {
 			end()
@@ -58,25 +54,42 @@ func attend(u *ui, c *cli.Context) (context.Context, func(), error) {
 	}
 	ends = append(ends, u.run.notify(ctx, u.logger()))
 
-	dir, err := control.Dir()
-	var server *control.Server
-	if err == nil {
-		server, err = control.Listen(dir, control.Handler{
-			Status: func() control.Status {
-				s := u.run.status()
-				s.PID, s.Version = os.Getpid(), version()
-				return s
-			},
-			Stop:  func() { stop(errStopped) },
-			Match: u.run.lendsTo,
-			Dial:  u.run.lend,
-		})
-	}
-	if err != nil {
+	server, err := listenControl(control.Handler{
+		Status: func() control.Status {
+			s := u.run.status()
+			s.PID, s.Version = os.Getpid(), version()
+			return s
+		},
+		Stop:  func() { stop(errStopped) },
+		Match: u.run.lendsTo,
+		Dial:  u.run.lend,
+	})
+	switch {
+	case errors.Is(err, control.ErrUnsupported):
+		return ctx, end, nil
+	case err != nil:
 		// A machine on which that is not possible is no reason not to start.
-		u.logger().Info("adit status will not see this process", "err", err)
+		u.say(`"adit status" will not see this process: %v`, err)
 		return ctx, end, nil
 	}
 	ends = append(ends, func() { _ = server.Close() }) // never fails
 	return ctx, end, nil
+}
+
+// listenControl opens the control socket, in the spare place if it cannot be in the usual one. The error is that of the
+// usual one.
+func listenControl(h control.Handler) (*control.Server, error) {
+	dir, err := control.Dir()
+	if err == nil {
+		var s *control.Server
+		if s, err = control.Listen(dir, h); err == nil {
+			return s, nil
+		}
+	}
+	if spare, serr := control.SpareDir(); serr == nil {
+		if s, serr := control.Listen(spare, h); serr == nil {
+			return s, nil
+		}
+	}
+	return nil, err
 }

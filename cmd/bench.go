@@ -4,19 +4,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"adit/internal/bench"
 	"adit/internal/event"
+	"adit/internal/fail"
+	"adit/internal/forwards"
 	"adit/internal/peer"
 	"adit/tunnel"
 
 	"github.com/urfave/cli/v2"
 )
 
+// benchOptions are those of "adit bench".
+type benchOptions struct {
+	given
+	meetingOptions
+	outputOptions
+	time     time.Duration
+	parallel int
+}
+
+func newBenchOptions() *benchOptions { return &benchOptions{time: bench.DefaultDuration, parallel: 1} }
+
+func (o *benchOptions) list() []option {
+	return slices.Concat(own("bench",
+		option{name: "time", to: &o.time, usage: "send data for `D` each way, at most 60s"},
+		option{name: "parallel", short: "P", to: &o.parallel, usage: fmt.Sprintf("send over `N` streams at the same time, at most %d", bench.MaxParallel)},
+	), o.meetingOptions.list(), o.outputOptions.list())
+}
+
+func (o *benchOptions) check(bad *complaints) {
+	o.meetingOptions.check(bad)
+	o.outputOptions.check(bad)
+	if o.time < leastBenchTime || o.time > bench.MaxDuration {
+		bad.about("time", "for example --time 10s", "%s is not between %s and %s", o.time, leastBenchTime, bench.MaxDuration)
+	}
+	if o.parallel < 1 || o.parallel > bench.MaxParallel {
+		bad.about("parallel", "for example --parallel 4", "%d is not between 1 and %d", o.parallel, bench.MaxParallel)
+	}
+}
+
 func benchCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:      "bench",
 		Usage:     "measure throughput, round trips and loss to a peer that allows it",
 		ArgsUsage: "[CODE or NAME]",
@@ -28,25 +60,13 @@ found is printed as a table. The session ends with it.
   adit bench CODE                    on the other: about 13 seconds
   adit bench CODE --time 30s --json  longer, for a script
   adit bench home                    a peer that is known by its key`,
-		Flags: append(ownFlags("bench",
-			&cli.DurationFlag{Name: "time", Usage: "send data for `D` each way, at most 60s", Value: bench.DefaultDuration},
-			&cli.IntFlag{Name: "parallel", Aliases: []string{"P"}, Usage: fmt.Sprintf("send over `N` streams at the same time, at most %d", bench.MaxParallel), Value: 1},
-		), commonFlags(meetingFlags, outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			cfg, err := measured(u, c, "bench")
-			if err != nil {
-				return err
-			}
-			how := bench.Config{Duration: c.Duration("time"), Parallel: c.Int("parallel")}
-			if how.Duration < leastBenchTime || how.Duration > bench.MaxDuration {
-				return usagef("for example --time 10s", "--time %s is not between %s and %s", how.Duration, leastBenchTime, bench.MaxDuration)
-			}
-			if how.Parallel < 1 || how.Parallel > bench.MaxParallel {
-				return usagef("for example --parallel 4", "--parallel %d is not between 1 and %d", how.Parallel, bench.MaxParallel)
-			}
-			return measure(ctx, u, cfg, how)
-		}),
-	}
+	}, newBenchOptions, func(ctx context.Context, u *ui, o *benchOptions) error {
+		cfg, err := o.meetingOptions.measured(u, &o.given, "bench")
+		if err != nil {
+			return err
+		}
+		return measure(ctx, u, cfg, bench.Config{Duration: o.time, Parallel: o.parallel})
+	})
 }
 
 // leastBenchTime is enough for a few samples.
@@ -76,16 +96,16 @@ func measure(ctx context.Context, u *ui, cfg peer.Config, how bench.Config) erro
 	if err == nil {
 		for _, p := range found.Phases {
 			if p.Bytes == 0 && p.Name != bench.Idle {
-				return &failure{code: exitOther, message: "the session is up, and no data came through in " + how.Duration.String(),
-					hint: `the path may carry small packets only: see what "adit doctor" says of the MTU on both sides`}
+				return &fail.Failure{Code: fail.Other, Message: "the session is up, and no data came through in " + how.Duration.String(),
+					Hint: `the path may carry small packets only: see what "adit doctor" says of the MTU on both sides`}
 			}
 		}
 	}
 	var refused *tunnel.RefusedError
 	if errors.As(err, &refused) && refused.Code == tunnel.CodeRefused && len(found.Phases) == 0 {
-		return &failure{code: exitRefused, message: "the other side does not let the path be measured", hint: `have it run "adit expose --allow-bench"`}
+		return &fail.Failure{Code: fail.Refused, Message: "the other side does not let the path be measured", Hint: `have it run "adit expose --allow-bench"`}
 	}
-	return streamEnded(ctx, s, err)
+	return forwards.Ended(ctx, s, err)
 }
 
 // countersOf returns what this side's half of the link has counted.

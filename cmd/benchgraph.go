@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"adit/internal/bench"
+	"adit/internal/typeset"
 )
 
 // Levels of a graph, lowest first.
@@ -83,7 +84,7 @@ func (g *liveGraph) keepLocked() {
 		rtts[i] = x.RTT
 	}
 	line := g.line(g.ui.width()-1, bits, bench.Summarize(rtts).P50)
-	g.ui.statusLocked("")
+	g.ui.statusLocked()
 	g.ui.lineLocked(g.ui.paint(green, line), "")
 	g.samples = g.samples[:0]
 }
@@ -91,11 +92,11 @@ func (g *liveGraph) keepLocked() {
 // line draws the phase in so many columns: its name, bars from left to right as time passes, and two
 // figures. Bars are of the rate; of the round trip while idle.
 func (g *liveGraph) line(columns int, bits float64, rtt time.Duration) string {
-	figures := fmt.Sprintf("%5s ms", digits(inMilliseconds(rtt)))
+	figures := fmt.Sprintf("%5s ms", typeset.Digits(inMilliseconds(rtt)))
 	expected := min(g.duration, bench.IdleDuration)
 	value := func(x bench.Sample) float64 { return x.RTT.Seconds() }
 	if g.phase != bench.Idle {
-		figures = fmt.Sprintf("%5s Mbit/s ", digits(bits/1e6)) + figures
+		figures = fmt.Sprintf("%5s Mbit/s ", typeset.Digits(bits/1e6)) + figures
 		expected = g.duration
 		value = func(x bench.Sample) float64 { return x.Bits }
 	}
@@ -106,7 +107,7 @@ func (g *liveGraph) line(columns int, bits float64, rtt time.Duration) string {
 	n := max(int(expected/bench.SampleInterval), len(values))
 	room := columns - len("idle ") - len(" ") - len(figures)
 	if room < 1 {
-		return fit(fmt.Sprintf("%-4s %s", g.phase, figures), columns)
+		return typeset.Fit(fmt.Sprintf("%-4s %s", g.phase, figures), columns)
 	}
 	return fmt.Sprintf("%-4s %s %s", g.phase, bars(values, n, min(room, n), g.levels), figures)
 }

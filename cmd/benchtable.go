@@ -7,6 +7,7 @@ import (
 
 	"adit/internal/bench"
 	"adit/internal/peer"
+	"adit/internal/typeset"
 )
 
 // benchLabel is the width of the first column.
@@ -35,11 +36,11 @@ func benchTable(r bench.Result, path peer.Path) []string {
 			if p.Name == bench.Idle {
 				return "-"
 			}
-			return digits(p.Bits / 1e6)
+			return typeset.Digits(p.Bits / 1e6)
 		}},
-		{"p50 ms", func(p bench.Phase) string { return digits(inMilliseconds(p.RTT.P50)) }},
-		{"p90 ms", func(p bench.Phase) string { return digits(inMilliseconds(p.RTT.P90)) }},
-		{"p99 ms", func(p bench.Phase) string { return digits(inMilliseconds(p.RTT.P99)) }},
+		{"p50 ms", func(p bench.Phase) string { return typeset.Digits(inMilliseconds(p.RTT.P50)) }},
+		{"p90 ms", func(p bench.Phase) string { return typeset.Digits(inMilliseconds(p.RTT.P90)) }},
+		{"p99 ms", func(p bench.Phase) string { return typeset.Digits(inMilliseconds(p.RTT.P99)) }},
 		{"lost %", func(p bench.Phase) string { return percent(p.Lost, p.Sent) }},
 		{"resent %", func(p bench.Phase) string { return percent(p.Resent, p.Sent) }},
 	}
@@ -63,5 +64,5 @@ func percent(part, all uint64) string {
 	if share > 0 && share < 0.001 {
 		return "<0.001"
 	}
-	return digits(share)
+	return typeset.Digits(share)
 }

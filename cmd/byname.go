@@ -8,11 +8,13 @@ import (
 	"sync"
 	"time"
 
+	"adit/internal/config"
 	"adit/internal/event"
+	"adit/internal/fail"
+	"adit/internal/forwards"
 	"adit/internal/identity"
 	"adit/internal/peer"
-
-	"github.com/urfave/cli/v2"
+	"adit/internal/suggest"
 )
 
 const (
@@ -20,20 +22,18 @@ const (
 	againMost  = 15 * time.Second       // and at most; in between it doubles
 )
 
-// saveFlag is that of the commands that may end a code meeting with a peer that they know.
-func saveFlag() cli.Flag {
-	return &cli.StringFlag{Name: "save", Usage: "after a meeting by code keep the peer as `NAME`; the other side has to say --save too"}
+// saveOption is that of the commands that may end a code meeting with a peer that they know.
+func saveOption(to *string) option {
+	return option{name: "save", to: to, usage: "after a meeting by code keep the peer as `NAME`; the other side has to say --save too"}
 }
 
-// rendezvousOf returns the rendezvous of a --signal value, which may name several with commas between.
-func rendezvousOf(s string) []string {
-	var urls []string
-	for _, u := range strings.Split(s, ",") {
-		if u = strings.TrimSpace(u); u != "" {
-			urls = append(urls, u)
-		}
+func checkSave(name string, bad *complaints) {
+	if name == "" {
+		return
 	}
-	return urls
+	if err := identity.CheckName(name); err != nil {
+		bad.about("save", "for example --save home", "%v", err)
+	}
 }
 
 // ownKey puts this machine's key into cfg. It is made on first use.
@@ -47,14 +47,13 @@ func ownKey(cfg *peer.Config) error {
 	return err
 }
 
-// byName makes cfg dial the known peer that the argument of c names, if it names one. A word that cannot be a
-// code is a name, known or not.
-func byName(c *cli.Context, cfg *peer.Config) (bool, error) {
-	name := peerName(c.Args().First())
+// byName makes cfg dial the known peer of that name, if it is one. A word that cannot be a code is a name, known or not.
+// save is what --save says.
+func byName(name, save string, file config.File, cfg *peer.Config) (bool, error) {
 	if identity.CheckName(name) != nil {
 		return false, nil
 	}
-	peers, err := knownPeers(c)
+	peers, err := file.Known()
 	if err != nil {
 		return false, err
 	}
@@ -64,41 +63,37 @@ func byName(c *cli.Context, cfg *peer.Config) (bool, error) {
 		return false, nil
 	case !ok:
 		hint := `"adit peers list" shows who is known; "adit peers add NAME KEY" adds one, and so does --save NAME after a meeting by code`
-		if n := nearest(name, peers.Names()); n != "" {
+		if n := suggest.Nearest(name, peers.Names()); n != "" {
 			hint = "did you mean " + n + "?"
 		}
-		return false, usagef(hint, "there is no peer %q", name)
-	case c.String("save") != "":
-		return false, usagef("leave --save out", "%s is known already", name)
+		return false, fail.Usagef(hint, "there is no peer %q", name)
+	case save != "":
+		return false, fail.Usagef("leave --save out", "%s is known already", name)
 	case len(p.Signal) > 0:
 		cfg.Signals = p.Signal
 	}
 	if len(cfg.Signals) == 0 {
-		return false, usagef("name one with --signal URL, or for good: adit peers add "+name+" KEY --signal URL", "a peer is met by name at a rendezvous, and none is configured")
+		return false, fail.Usagef("name one with --signal URL, or for good: adit peers add "+name+" KEY --signal URL", "a peer is met by name at a rendezvous, and none is configured")
 	}
 	cfg.Signal = cfg.Signals[0]
 	cfg.Peer, cfg.PeerName = p.Key, p.Name
 	return true, ownKey(cfg)
 }
 
-// saving makes cfg exchange keys if c says --save.
-func saving(c *cli.Context, cfg *peer.Config) error {
-	name := c.String("save")
+// saving makes cfg exchange keys if --save names the peer.
+func saving(name string, file config.File, cfg *peer.Config) error {
 	if name == "" {
 		return nil
 	}
-	if err := identity.CheckName(name); err != nil {
-		return usagef("for example --save home", "--save: %v", err)
-	}
 	if !byCode(cfg.Signal) {
-		return usagef("give --signal URL as the other side does", "keys are exchanged in meetings by code, and no rendezvous is configured")
+		return fail.Usagef("give --signal URL as the other side does", "keys are exchanged in meetings by code, and no rendezvous is configured")
 	}
-	peers, err := knownPeers(c)
+	peers, err := file.Known()
 	if err != nil {
 		return err
 	}
 	if _, taken := peers.ByName(name); taken {
-		return usagef("take another name, or remove it first: adit peers remove "+name, "there is a peer %q already", name)
+		return fail.Usagef("take another name, or remove it first: adit peers remove "+name, "there is a peer %q already", name)
 	}
 	cfg.Keep = true
 	return ownKey(cfg)
@@ -180,7 +175,7 @@ func meetKnown(ctx context.Context, u *ui, cfg peer.Config) (*peer.Session, func
 
 // timeOver is for the end of --timeout after tries that came to nothing.
 func timeOver(last *peer.Error) error {
-	return &failure{code: exitTimeout, message: "the time for a meeting is over; the last try said: " + last.Message, hint: last.Hint}
+	return &fail.Failure{Code: fail.Timeout, Message: "the time for a meeting is over; the last try said: " + last.Message, Hint: last.Hint}
 }
 
 // stay keeps a session with a known peer: whenever it ends, over is called, and begin with the next. Streams end
@@ -189,14 +184,14 @@ func stay(ctx context.Context, u *ui, cfg peer.Config, s *peer.Session, end, ove
 	var again redial
 	for {
 		began := time.Now()
-		err := wait(ctx, s)
+		err := forwards.Wait(ctx, s)
 		end()
 		over()
 		if ctx.Err() != nil {
 			return err
 		}
 		if f := failureOf(err); f != nil && !errors.Is(err, peer.ErrUnknown) { // of which an event told
-			u.say("%s", f.message)
+			u.say("%s", f.Message)
 		}
 		if time.Since(began) > time.Minute {
 			again = redial{}

@@ -4,21 +4,20 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
+	"reflect"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
+	"adit/internal/config"
+	"adit/internal/fail"
 	"adit/internal/identity"
-	"adit/internal/turn"
-	"adit/tunnel"
+	"adit/internal/suggest"
 
 	"github.com/urfave/cli/v2"
 )
 
 func configCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:      "config",
 		Usage:     "check the config file, and show what is in force",
 		ArgsUsage: "check [FILE]",
@@ -29,22 +28,15 @@ own flags would go before all of it.
   adit config check               the file that is used by default
   adit config check new.toml      before it replaces the other
   adit config check -v            the defaults too`,
-		Flags: commonFlags(outputFlags),
-		Action: func(c *cli.Context) error {
-			u.mu.Lock()
-			u.json, u.quiet, u.verbose = c.Bool("json"), c.Bool("quiet"), c.Bool("verbose")
-			u.mu.Unlock()
-			if c.Args().First() != "check" || c.NArg() > 2 {
-				return usagef("for example: adit config check", "config takes check and, if you like, the file")
-			}
-			if file := c.Args().Get(1); file != "" {
-				if err := c.Set("config", file); err != nil {
-					return err
-				}
-			}
-			return checkConfig(c.Context, u, c)
-		},
-	}
+	}, newPlainOptions, func(_ context.Context, u *ui, o *plainOptions) error {
+		if o.arg(0) != "check" || len(o.args) > 2 {
+			return fail.Usagef("for example: adit config check", "config takes check and, if you like, the file")
+		}
+		if file := o.arg(1); file != "" {
+			o.config = file
+		}
+		return checkConfig(u, o.config)
+	})
 }
 
 // An inForce is one setting as "adit config check" shows it.
@@ -64,48 +56,42 @@ type shownForward struct {
 }
 
 // checkConfig checks everything that stands in files and variables, and prints it.
-func checkConfig(_ context.Context, u *ui, c *cli.Context) error {
-	file, err := loadConfig(u, c)
+func checkConfig(u *ui, path string) error {
+	file, err := config.Load(path, keys())
+	var bad complaints
 	if err != nil {
-		return err
+		f := failureOf(err)
+		for _, one := range append([]*fail.Failure{f}, f.More...) {
+			bad.add(one)
+		}
 	}
-	settings, err := allInForce(c.App, file, u.verbose)
+	for _, f := range misspelt() {
+		bad.add(f)
+	}
+	settings := inForceNow(file, u.verbose, &bad)
+	known, err := file.Known()
 	if err != nil {
-		return err
+		bad.add(failureOf(err))
+		known = new(identity.Peers)
 	}
-	known, err := peersWith(file)
-	if err != nil {
-		return err
-	}
-	forwards := make([]shownForward, 0, len(file.forwards))
-	for _, e := range file.forwards {
-		p, ok := known.ByName(e.peer)
-		if !ok || p.Key.IsZero() {
-			hint := "adit peers add " + e.peer + " KEY"
-			if n := nearest(e.peer, known.Names()); n != "" && n != e.peer {
+	forwards := make([]shownForward, 0, len(file.Forwards))
+	for _, e := range file.Forwards {
+		p, ok := known.ByName(e.Peer)
+		if err == nil && (!ok || p.Key.IsZero()) {
+			hint := "adit peers add " + e.Peer + " KEY"
+			if n := suggest.Nearest(e.Peer, known.Names()); n != "" && n != e.Peer {
 				hint = "did you mean " + n + "?"
 			}
-			return inFile(file.path, &configError{line: e.line, message: fmt.Sprintf("[[forward]]: no key is known for the peer %q", e.peer), hint: hint})
+			bad.add(fail.Usagef(hint, "%s: [[forward]]: no key is known for the peer %q", file.At(e.Line), e.Peer))
 		}
-		forwards = append(forwards, shownForward{e.peer, e.local, e.remote, e.dynamic, at(file.path, e.line)})
+		forwards = append(forwards, shownForward{e.Peer, e.Texts.Local, e.Texts.Remote, e.Texts.Dynamic, file.At(e.Line)})
 	}
-	kept, err := identity.PeersFile()
-	if err != nil {
+	if err := bad.err(); err != nil {
 		return err
 	}
-	var peers []shownPeer
-	for _, p := range known.All() {
-		shown := showPeer(p)
-		shown.From = kept
-		if i := slices.IndexFunc(file.peers, func(x identity.Peer) bool { return x.Name == p.Name }); i >= 0 {
-			shown.From = file.path
-			if old, err := identity.LoadPeers(kept); err == nil {
-				if _, both := old.ByName(p.Name); both {
-					shown.From = kept + " and " + file.path
-				}
-			}
-		}
-		peers = append(peers, shown)
+	peers, err := shownPeers(file, known)
+	if err != nil {
+		return err
 	}
 	if u.json {
 		b, err := json.Marshal(struct {
@@ -113,7 +99,7 @@ func checkConfig(_ context.Context, u *ui, c *cli.Context) error {
 			Settings []inForce      `json:"settings"`
 			Peers    []shownPeer    `json:"peers"`
 			Forwards []shownForward `json:"forwards"`
-		}{file.path, settings, peers, forwards})
+		}{file.Path, settings, peers, forwards})
 		if err != nil {
 			return err
 		}
@@ -122,47 +108,61 @@ func checkConfig(_ context.Context, u *ui, c *cli.Context) error {
 	}
 	u.answer("%s", strings.TrimRight(configText(settings, peers, forwards), "\n"))
 	switch {
-	case file.path == "":
-		u.say("there is no config file at %s: that is all right", defaultConfigFile())
+	case file.Path == "":
+		u.say("there is no config file at %s: that is all right", config.DefaultPath())
 	default:
-		u.say("%s is all right", file.path)
+		u.say("%s is all right", file.Path)
 	}
 	return nil
 }
 
-// at names a line of a file.
-func at(path string, line int) string {
-	if line == 0 {
-		return path
+// shownPeers says of each known peer in which files it stands.
+func shownPeers(file config.File, known *identity.Peers) ([]shownPeer, error) {
+	kept, err := identity.PeersFile()
+	if err != nil {
+		return nil, err
 	}
-	return path + ":" + strconv.Itoa(line)
+	var peers []shownPeer
+	for _, p := range known.All() {
+		shown := showPeer(p)
+		shown.From = kept
+		if slices.ContainsFunc(file.Peers, func(x identity.Peer) bool { return x.Name == p.Name }) {
+			shown.From = file.Path
+			if old, err := identity.LoadPeers(kept); err == nil {
+				if _, both := old.ByName(p.Name); both {
+					shown.From = kept + " and " + file.Path
+				}
+			}
+		}
+		peers = append(peers, shown)
+	}
+	return peers, nil
 }
 
-// allInForce returns the settings that differ from the defaults, or all of them, after checking each.
-func allInForce(app *cli.App, file configFile, all bool) ([]inForce, error) {
+// inForceNow returns the settings that differ from the defaults, or all of them, after the checks of each command.
+func inForceNow(file config.File, all bool, bad *complaints) []inForce {
 	out := make([]inForce, 0)
-	var seen []string
-	for _, c := range app.Commands {
-		for _, f := range settings(c) {
-			key := keyOf(c.Name, f.Names()[0])
-			if slices.Contains(seen, key) {
+	seen := make(map[string]bool)
+	for _, c := range everyOptions() {
+		g := c.options.common()
+		g.sources = make(map[string]source)
+		bad.of = g
+		fromVariables(c.options, bad)
+		fromConfig(c.options, file)
+		c.options.check(bad)
+		for _, o := range c.options.list() {
+			if o.key == "" || seen[o.key] {
 				continue
 			}
-			seen = append(seen, key)
-			values, from, err := valueInForce(f, key, file)
-			if err != nil {
-				return nil, err
-			}
-			if from == "" && !all {
+			seen[o.key] = true
+			from, given := g.sources[o.name]
+			if !given && !all {
 				continue
 			}
-			if from == "" {
-				from = "default"
-			} else if err := checkValue(key, values); err != nil {
-				f := failureOf(err)
-				return nil, usagef(f.hint, "%s: %s: %s", from, key, f.message)
+			if !given {
+				from.from = "default"
 			}
-			out = append(out, inForce{key, tomlValue(key, kindOf(f), values), from})
+			out = append(out, inForce{o.key, tomlValue(o), from.from})
 		}
 	}
 	table := func(key string) string { // "" is the top of the file
@@ -173,126 +173,22 @@ func allInForce(app *cli.App, file configFile, all bool) ([]inForce, error) {
 		return t
 	}
 	slices.SortStableFunc(out, func(a, b inForce) int { return strings.Compare(table(a.Key), table(b.Key)) })
-	return out, nil
-}
-
-// valueInForce returns the value of a flag that no command line gives, and its source; "" is the default.
-func valueInForce(f cli.Flag, key string, file configFile) (values []string, from string, err error) {
-	d := f.(cli.DocGenerationFlag) // each of ours is one
-	for _, name := range d.GetEnvVars() {
-		v, set := os.LookupEnv(name)
-		if !set || v == "" && kindOf(f) != kindString {
-			continue
-		}
-		values := []string{v}
-		if kindOf(f) == kindList {
-			values = strings.Split(v, ",")
-		}
-		if err := tryValue(f, values); err != nil {
-			return nil, "", usagef("change the variable", "$%s: %v", name, err)
-		}
-		return values, "$" + name, nil
-	}
-	if s, given := file.settings[key]; given {
-		if err := tryValue(f, s.values); err != nil {
-			return nil, "", inFile(file.path, &configError{line: s.line, message: fmt.Sprintf("%s: %v", key, err), hint: exampleHint})
-		}
-		return s.values, at(file.path, s.line), nil
-	}
-	if v := d.GetValue(); v != "" && kindOf(f) != kindList {
-		return []string{v}, "", nil
-	}
-	return nil, "", nil
-}
-
-// tryValue reports whether a flag of this kind takes the values.
-func tryValue(f cli.Flag, values []string) error {
-	for _, v := range values {
-		var err error
-		switch kindOf(f) {
-		case kindBool:
-			_, err = strconv.ParseBool(v)
-		case kindInt:
-			_, err = strconv.Atoi(v)
-		case kindDuration:
-			_, err = time.ParseDuration(v)
-		}
-		if err != nil {
-			return fmt.Errorf("%q is not %s", v, kindOf(f))
-		}
-	}
-	return nil
-}
-
-// checkValue checks the values that have a grammar, as the commands do.
-func checkValue(key string, values []string) error {
-	if len(values) == 0 { // a list of nothing
-		return nil
-	}
-	each := func(check func(string) error) error {
-		for _, v := range values {
-			if err := check(v); err != nil {
-				return usagef(exampleHint, "%v", err)
-			}
-		}
-		return nil
-	}
-	switch key {
-	case "signal":
-		return checkSignal(values[0])
-	case "ice.stun":
-		_, err := stunList(values)
-		return err
-	case "ice.turn":
-		return each(turn.CheckURL)
-	case "ice.path":
-		if !slices.Contains([]string{"auto", "direct", "relay"}, values[0]) {
-			return usagef("use auto, direct or relay", "%q is no choice", values[0])
-		}
-	case "ice.port":
-		if n, err := strconv.Atoi(values[0]); err != nil || n < 0 || n > 65535 {
-			return usagef("give a port from 1 to 65535", "%s is no port", values[0])
-		}
-	case "expose.local", "expose.remote", "expose.dynamic":
-		forwards := make([]string, len(values))
-		for i, s := range values {
-			_, forwards[i] = ownerOf(s)
-		}
-		return checkValue("connect"+strings.TrimPrefix(key, "expose"), forwards)
-	case "connect.local":
-		_, err := parseForwarding(values, nil, nil)
-		return err
-	case "connect.remote":
-		_, err := parseForwarding(nil, values, nil)
-		return err
-	case "connect.dynamic":
-		_, err := parseForwarding(nil, nil, values)
-		return err
-	case "connect.allow", "connect.allow_remote", "connect.allow_dynamic", "expose.allow", "expose.allow_remote", "expose.allow_dynamic":
-		return each(func(s string) error { _, err := tunnel.ParseRule(s); return err })
-	case "connect.flow_memory", "expose.flow_memory":
-		_, err := flowBudget("", values[0])
-		return err
-	case "connect.stdio":
-		return each(func(s string) error { _, err := tunnel.ParseTarget(s); return err })
-	}
-	return nil
+	return out
 }
 
 // tomlValue writes a value as the file has it. A password is not shown.
-func tomlValue(key string, k kind, values []string) string {
-	if strings.HasSuffix(key, "password") && len(values) > 0 {
-		return `"(not shown)"`
+func tomlValue(o option) string {
+	switch to := o.to.(type) {
+	case *[]string:
+		return identity.QuoteList(*to)
+	case *bool, *int:
+		return fmt.Sprint(reflect.ValueOf(o.to).Elem())
+	default:
+		if strings.HasSuffix(o.name, "password") && o.text() != "" {
+			return `"(not shown)"`
+		}
+		return identity.Quote(o.text())
 	}
-	switch {
-	case k == kindList:
-		return identity.QuoteList(values)
-	case len(values) == 0:
-		return `""`
-	case k == kindBool || k == kindInt:
-		return values[0]
-	}
-	return identity.Quote(strings.Trim(values[0], `"`))
 }
 
 // configText writes what is in force in the form of a config file, each line with its source.
@@ -315,7 +211,7 @@ func configText(settings []inForce, peers []shownPeer, forwards []shownForward) 
 		fmt.Fprintf(&b, "\n%s  # %s\n%s", head, p.From, rest)
 	}
 	for _, f := range forwards {
-		fmt.Fprintf(&b, "\n[[%s]]  # %s\npeer = %q\n", forwardTable, f.From, f.Peer)
+		fmt.Fprintf(&b, "\n[[%s]]  # %s\npeer = %q\n", config.ForwardTable, f.From, f.Peer)
 		for _, l := range []struct {
 			key   string
 			texts []string

@@ -5,15 +5,116 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"adit/internal/config"
+	"adit/internal/fail"
+	"adit/internal/forwards"
 	"adit/internal/peer"
+	"adit/internal/plan"
+	"adit/internal/rulebook"
 	"adit/tunnel"
 
 	"github.com/urfave/cli/v2"
 )
 
+// stdioSeek is how long -W looks for a known peer where no --timeout says: whoever runs ssh waits for it.
+const stdioSeek = 15 * time.Second
+
+// connectOptions are those of "adit connect".
+type connectOptions struct {
+	given
+	meetingOptions
+	outputOptions
+	attendOptions
+	forwardOptions
+	allowOptions
+	share   string
+	noShare bool
+	stdio   string
+	save    string
+
+	target *tunnel.Target // of stdio; nil without. Set by check
+}
+
+func newConnectOptions() *connectOptions { return new(connectOptions) }
+
+func (o *connectOptions) list() []option {
+	return slices.Concat(o.forwardOptions.list("connect"), o.allowOptions.list("connect"), own("connect",
+		option{name: "share", to: &o.share, usage: "lend this session to other processes of yours as `NAME`: adit connect NAME -W HOST:PORT"},
+		option{name: "no-share", to: &o.noShare, usage: "neither use another process's session for -W nor lend this one"},
+	), o.attendOptions.list("connect"), own("connect",
+		option{name: "stdio", short: "W", to: &o.stdio, usage: "join standard input and output to `HOST:PORT` there"},
+		saveOption(&o.save),
+	), o.meetingOptions.list(), o.outputOptions.list())
+}
+
+func (o *connectOptions) check(bad *complaints) {
+	o.meetingOptions.check(bad)
+	o.outputOptions.check(bad)
+	o.allowOptions.check(bad)
+	o.forwardOptions.check(bad, false)
+	checkSave(o.save, bad)
+	if o.share != "" && o.noShare {
+		bad.add(fail.Usagef("leave one of the two out", "--share and --no-share exclude each other"))
+	}
+	if o.stdio == "" {
+		return
+	}
+	t, err := tunnel.ParseTarget(o.stdio)
+	switch {
+	case err != nil:
+		bad.about("stdio", "for example: adit connect CODE -W localhost:22", "%v", err)
+	case t.UDP:
+		bad.add(fail.Usagef("for example: adit connect CODE -L 5353:"+o.stdio, "-W joins standard input and output to a connection, not to datagrams"))
+	default:
+		o.target = &t
+	}
+}
+
+// behind reports whether another program has the terminal.
+func (o *connectOptions) behind() bool { return o.stdio != "" }
+
+// peer returns the name, or the code, that the command line gives.
+func (o *connectOptions) peer() string { return peerName(strings.Join(o.args, "-")) }
+
+// policy is what the peer may do here, with what the file says now.
+func (o *connectOptions) policy(file config.File) (tunnel.Policy, error) {
+	now, err := reread(o, file)
+	if err != nil {
+		return tunnel.Policy{}, err
+	}
+	return now.allowed(nil).Policy()
+}
+
+// forwarded is what is forwarded, with what the file says now: what the command line says, or else the [[forward]] tables
+// of the peer, or else the [connect] table. With -W only the command line counts: a second ssh must not want the ports of
+// the first.
+func (o *connectOptions) forwarded(file config.File) (plan.Texts, error) {
+	now, err := reread(o, file)
+	if err != nil {
+		return plan.Texts{}, err
+	}
+	var line plan.Texts
+	given := o.set("stdio")
+	for flag, to := range map[string]*[]string{"local": &line.Local, "remote": &line.Remote, "dynamic": &line.Dynamic} {
+		if o.set(flag) {
+			given = true
+			x, _ := named(o.list(), flag)
+			*to = *x.to.(*[]string)
+		}
+	}
+	if given {
+		return line, nil
+	}
+	if t := file.ForwardsFor(o.peer()); !t.Empty() {
+		return t, nil
+	}
+	return now.forwardOptions.texts, nil
+}
+
 func connectCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:      "connect",
 		Usage:     "join a peer that exposes something, and forward to it",
 		ArgsUsage: "[CODE or NAME]",
@@ -32,164 +133,111 @@ same one where that is free.
 
 With -W it uses the session of another connect with the same CODE or --share NAME, if one of
 yours is running, and is there at once.`,
-		Flags: append(ownFlags("connect", append(slices.Concat(forwardFlags(), allowFlags(), shareFlags(), attendFlags()),
-			&cli.StringFlag{Name: "stdio", Aliases: []string{"W"}, Usage: "join standard input and output to `HOST:PORT` there"},
-			saveFlag(),
-		)...), commonFlags(meetingFlags, outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			cfg, err := meeting(u, c)
-			if err != nil {
+	}, newConnectOptions, func(ctx context.Context, u *ui, o *connectOptions) error {
+		if len(o.args) > 1 && !isCode(o.args) {
+			return fail.Usagef("for example: adit connect CODE -L 2222", "connect takes one code, not %d arguments", len(o.args))
+		}
+		texts, err := o.forwarded(o.file)
+		if err != nil {
+			return err
+		}
+		asked, err := plan.Parse(texts)
+		if err != nil {
+			return err
+		}
+		book, err := openBook(u, "connect", o, o.policy)
+		if err != nil {
+			return err
+		}
+		if o.target != nil && asked.Empty() {
+			if found, err := borrow(ctx, u, o.names(), *o.target); found || err != nil {
 				return err
 			}
-			if c.NArg() > 1 {
-				return usagef("for example: adit connect CODE -L 2222", "connect takes one code, not %d arguments", c.NArg())
-			}
-			name := peerName(c.Args().First())
-			plan, err := planOf(c, configOf(c), name)
-			if err != nil {
+		}
+		cfg := o.meetingOptions.config(u)
+		cfg.Role = peer.Connecter
+		known, err := byName(o.peer(), o.save, o.file, &cfg)
+		if err != nil {
+			return err
+		}
+		if !known {
+			cfg.Code = strings.Join(o.args, "-")
+			if err := checkCode(cfg.Signal, cfg.Code, "expose"); err != nil {
 				return err
 			}
-			book, err := newRulebook(u, c, func(file configFile) (tunnel.Policy, error) { return allowedBy(c, file, nil) })
-			if err != nil {
+			if err := saving(o.save, o.file, &cfg); err != nil {
 				return err
 			}
-			var stdio *tunnel.Target
-			if s := c.String("stdio"); s != "" {
-				t, err := tunnel.ParseTarget(s)
-				if err != nil {
-					return usagef("for example: adit connect CODE -W localhost:22", "%v", err)
-				}
-				if t.UDP {
-					return usagef("for example: adit connect CODE -L 5353:"+s, "-W joins standard input and output to a connection, not to datagrams")
-				}
-				stdio = &t
-			}
-			names, err := sharedAs(c)
-			if err != nil {
-				return err
-			}
-			if stdio != nil && plan.empty() {
-				u.dataOut = true
-				if found, err := borrow(ctx, u, names, *stdio); found || err != nil {
-					return err
-				}
-			}
-			cfg.Role = peer.Connecter
-			named, err := byName(c, &cfg)
-			if err != nil {
-				return err
-			}
-			if !named {
-				cfg.Code = c.Args().First()
-				if err := checkCode(cfg.Signal, cfg.Code, "expose"); err != nil {
-					return err
-				}
-				if err := saving(c, &cfg); err != nil {
-					return err
-				}
-			}
-			return connect(ctx, u, c, cfg, names, plan, book, stdio)
-		}),
-	}
+		}
+		return connect(ctx, u, o, cfg, asked, book)
+	})
 }
 
-func connect(ctx context.Context, u *ui, c *cli.Context, cfg peer.Config, names []string, plan forwarding, book *rulebook, stdio *tunnel.Target) error {
-	u.dataOut = stdio != nil
+func connect(ctx context.Context, u *ui, o *connectOptions, cfg peer.Config, asked plan.Forwarding, book *rulebook.Book) error {
+	stdio := o.target
 	u.onToken = "Send this line back to the other side:"
+	u.afterOwn = "waiting for the other side to paste this line"
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, forget := context.WithCancelCause(ctx)
 	defer forget(nil)
-	f, err := openForwards(ctx, u, plan)
+	f, err := forwards.Open(ctx, u.told(), asked)
 	if err != nil {
 		return err
 	}
-	defer f.close() // after the session's end
-	defer u.onReload(func() error {
-		return book.replan(f, func(file configFile) (forwarding, error) {
-			return planOf(c, file, peerName(c.Args().First()))
-		})
-	})()
-	gate, release := book.gate(cfg.PeerName, cfg.Peer, func() {
-		forget(usagef(`"adit peers add" makes it known again; then connect again`, "%s, or the key it had, is not among the known peers any more", cfg.PeerName))
+	defer f.Close() // after the session's end
+	defer u.onReload(func() error { return replan(book, f, o.forwarded) })()
+	gate, release := book.Gate(cfg.PeerName, cfg.Peer, func() {
+		forget(fail.Usagef(`"adit peers add" makes it known again; then connect again`, "%s, or the key it had, is not among the known peers any more", cfg.PeerName))
 	})
 	defer release()
 	if cfg.PeerName != "" {
-		wg.Go(func() { book.follow(ctx) })
+		wg.Go(func() { book.Follow(ctx) })
 	}
-	lent := u.run.share(names, f.session, u.streamOptions())
+	lent := u.run.share(o.names(), f.Session(), u.lentOptions())
 	var s *peer.Session
 	var end func()
 	if cfg.PeerName != "" && stdio == nil {
+		u.stays = cfg.PeerName
 		s, end, err = meetKnown(ctx, u, cfg)
 	} else {
+		if cfg.PeerName != "" {
+			if cfg.SeekTimeout = cfg.Timeout; cfg.SeekTimeout == 0 {
+				cfg.SeekTimeout = stdioSeek
+			}
+		}
 		s, end, err = meet(ctx, u, cfg, stdio != nil)
 	}
 	if err != nil {
 		return err
 	}
 	defer end()
-	u.save(s, c.String("save"), cfg.Signals, "adit connect "+c.String("save"))
+	u.save(s, o.save, cfg.Signals, "adit connect "+o.save)
 	offer := tunnel.Offer{Gate: gate}
-	if err := f.begin(s, offer); err != nil {
+	if err := f.Begin(s, offer); err != nil {
 		return err
 	}
 	if stdio != nil {
-		err := tunnel.Stdio(ctx, f.session, *stdio, dataInput(u), dataOutput())
+		t := &transfer{began: time.Now()}
+		in, out := t.counting(dataInput(u), dataOutput())
+		err := tunnel.Stdio(ctx, f.Session(), *stdio, in, out)
 		if err == nil {
+			if u.verbose {
+				u.say("%s", t.summary(time.Now(), pathOf(s)))
+			}
 			lent.finish(ctx)
 		}
-		return written(streamEnded(ctx, s, err))
+		return written(forwards.Ended(ctx, s, err))
 	}
-	if plan.empty() {
-		if err := f.forwardAll(s.Targets()); err != nil {
+	if asked.Empty() {
+		if err := f.ForwardAll(s.Targets()); err != nil {
 			return err
 		}
 	}
 	if cfg.PeerName != "" {
-		return stay(ctx, u, cfg, s, end, f.pause, func(s *peer.Session) error {
-			return f.begin(s, offer)
+		return stay(ctx, u, cfg, s, end, f.Pause, func(s *peer.Session) error {
+			return f.Begin(s, offer)
 		})
 	}
-	return wait(ctx, s)
-}
-
-// forwardAll gives every target of the peer a local port: its own where that is free.
-func (f *forwarder) forwardAll(targets []string) error {
-	if len(targets) == 0 {
-		return &failure{code: exitRefused, message: "the other side offers nothing to forward to", hint: `have it run "adit expose TARGET…"`}
-	}
-	for _, name := range targets {
-		t, err := tunnel.ParseTarget(name)
-		if err != nil {
-			f.u.say("the other side offers %.100q, which makes no sense here: left out", name)
-			continue
-		}
-		w := tunnel.Forward{Bind: "localhost", Port: t.Port, Target: t}
-		if err = f.choose(w); err != nil && w.Port != 0 {
-			// In use, or not for ordinary users.
-			w.Port = 0
-			err = f.choose(w)
-		}
-		if err != nil {
-			return err
-		}
-		if w.Port != t.Port {
-			f.u.say("local port %d is not to be had; -L chooses another", t.Port)
-		}
-	}
-	return nil
-}
-
-// targetName says where a forward leads. The peer's default target gets its name.
-func targetName(t tunnel.Target, targets []string) string {
-	if !t.IsDefault() {
-		return t.String()
-	}
-	for _, s := range targets {
-		if strings.HasSuffix(s, "/udp") == t.UDP || strings.HasPrefix(s, "unix:") && !t.UDP {
-			return s
-		}
-	}
-	return t.String()
+	return forwards.Wait(ctx, s)
 }

@@ -9,9 +9,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"adit/internal/event"
+	"adit/internal/fail"
+	"adit/internal/typeset"
 
 	"github.com/urfave/cli/v2"
 )
@@ -21,8 +24,25 @@ const (
 	demoLimit = 60 * time.Second // for all of it; it takes two or three on a slow machine
 )
 
+// demoOptions are those of "adit demo".
+type demoOptions struct {
+	given
+	outputOptions
+	keep bool
+}
+
+func newDemoOptions() *demoOptions { return new(demoOptions) }
+
+func (o *demoOptions) list() []option {
+	return slices.Concat(own("demo",
+		option{name: "keep", to: &o.keep, usage: "leave the tunnel up until Ctrl-C"},
+	), o.outputOptions.list())
+}
+
+func (o *demoOptions) check(bad *complaints) { o.outputOptions.check(bad) }
+
 func demoCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:  "demo",
 		Usage: "see it work on this machine alone",
 		Description: `See it work on this machine alone: a rendezvous, a web server, a peer that exposes it and
@@ -30,16 +50,12 @@ one that connects, as processes of their own. It needs no network but loopback.
 
   adit demo                  run it and report what was measured
   adit demo --keep           leave the tunnel up until Ctrl-C`,
-		Flags: append(ownFlags("demo",
-			&cli.BoolFlag{Name: "keep", Usage: "leave the tunnel up until Ctrl-C"},
-		), commonFlags(outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usagef("for example: adit demo --keep", "demo takes no arguments")
-			}
-			return demo(ctx, u, c.Bool("keep"))
-		}),
-	}
+	}, newDemoOptions, func(ctx context.Context, u *ui, o *demoOptions) error {
+		if len(o.args) > 0 {
+			return fail.Usagef("for example: adit demo --keep", "demo takes no arguments")
+		}
+		return demo(ctx, u, o.keep)
+	})
 }
 
 // demo starts
@@ -101,7 +117,7 @@ func demo(ctx context.Context, u *ui, keep bool) error {
 	}
 	u.say("")
 	u.say("path        %s: %s ↔ %s, up after %d ms", up.Path, up.Local, up.Remote, upAfter.Milliseconds())
-	u.say("round trip  %s", milliseconds(up.RTT))
+	u.say("round trip  %s", typeset.Milliseconds(up.RTT))
 
 	took, got, err := fetch(limit, "http://"+forward.Addr+"/")
 	if err != nil {
@@ -131,7 +147,7 @@ type web struct {
 func demoWeb() (*web, string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, "", &failure{code: exitListen, message: err.Error(), hint: "the demo needs the loopback interface"}
+		return nil, "", &fail.Failure{Code: fail.Listen, Message: err.Error(), Hint: "the demo needs the loopback interface"}
 	}
 	hash := sha256.New()
 	if _, err := io.Copy(hash, demoContent()); err != nil {

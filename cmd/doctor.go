@@ -10,12 +10,36 @@ import (
 
 	"adit/internal/doctor"
 	"adit/internal/event"
+	"adit/internal/fail"
+	"adit/internal/typeset"
 
 	"github.com/urfave/cli/v2"
 )
 
+// doctorOptions are those of "adit doctor".
+type doctorOptions struct {
+	given
+	meetingOptions
+	outputOptions
+	redact bool
+}
+
+func newDoctorOptions() *doctorOptions { return new(doctorOptions) }
+
+func (o *doctorOptions) list() []option {
+	used := []string{"signal", "stun", "port", "turn", "turn-user", "turn-password", "no-port-mapping", "loopback"}
+	return slices.Concat(own("doctor",
+		option{name: "redact", to: &o.redact, usage: "put labels in the place of addresses and names of servers"},
+	), slices.DeleteFunc(o.meetingOptions.list(), func(x option) bool { return !slices.Contains(used, x.name) }), o.outputOptions.list())
+}
+
+func (o *doctorOptions) check(bad *complaints) {
+	o.meetingOptions.check(bad)
+	o.outputOptions.check(bad)
+}
+
 func doctorCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:  "doctor",
 		Usage: "find out what this network allows, and what to do about it",
 		Description: `Test the network this machine is in, without a peer: how its NAT behaves, whether UDP, the
@@ -24,36 +48,20 @@ seconds and ends with a verdict; the exit code is 4 if no tunnel is possible.
 
   adit doctor --signal https://meet.example.org
   adit doctor --redact           no addresses or names, for a bug report`,
-		Flags: append(append(ownFlags("doctor",
-			&cli.BoolFlag{Name: "redact", Usage: "put labels in the place of addresses and names of servers"},
-		), someFlags(commonFlags(meetingFlags), "signal", "stun", "port", "turn", "turn-user", "turn-password", "no-port-mapping", "loopback")...),
-			commonFlags(outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usagef("for example: adit doctor --signal https://meet.example.org", "doctor takes no arguments, only flags")
-			}
-			met, err := meeting(u, c)
-			if err != nil {
-				return err
-			}
-			cfg := doctor.Config{TURN: met.TURN, Port: met.Port, NoPorts: !met.PortMapping, Loopback: met.Loopback, TLS: met.TLS, Logger: met.Logger}
-			if byCode(met.Signal) {
-				cfg.Signal = met.Signal
-			}
-			if cfg.STUN, err = stunList(c.StringSlice("stun")); err != nil {
-				return err
-			}
-			if cfg.STUN == nil && !cfg.Loopback {
-				cfg.Fallback = publicSTUN
-			}
-			return examine(ctx, u, cfg, c.Bool("redact"))
-		}),
-	}
-}
-
-// someFlags returns those of flags that have one of the names.
-func someFlags(flags []cli.Flag, names ...string) []cli.Flag {
-	return slices.DeleteFunc(flags, func(f cli.Flag) bool { return !slices.Contains(names, f.Names()[0]) })
+	}, newDoctorOptions, func(ctx context.Context, u *ui, o *doctorOptions) error {
+		if len(o.args) > 0 {
+			return fail.Usagef("for example: adit doctor --signal https://meet.example.org", "doctor takes no arguments, only flags")
+		}
+		met := o.meetingOptions.config(u)
+		cfg := doctor.Config{TURN: met.TURN, STUN: o.servers, Port: met.Port, NoPorts: !met.PortMapping, Loopback: met.Loopback, TLS: met.TLS, Logger: met.Logger}
+		if byCode(met.Signal) {
+			cfg.Signal = met.Signal
+		}
+		if cfg.STUN == nil && !cfg.Loopback {
+			cfg.Fallback = publicSTUN
+		}
+		return examine(ctx, u, cfg, o.redact)
+	})
 }
 
 // examine runs the tests and prints what they found.
@@ -91,7 +99,7 @@ func examine(ctx context.Context, u *ui, cfg doctor.Config, redact bool) error {
 		u.answer("%s", report(r.Lines(), text, columns, paint))
 	}
 	if !r.Possible {
-		return &failure{code: exitNoPath, message: text(r.Verdict), hint: text(r.Advice)}
+		return &fail.Failure{Code: fail.NoPath, Message: text(r.Verdict), Hint: text(r.Advice)}
 	}
 	return nil
 }
@@ -113,7 +121,7 @@ func report(lines []doctor.Line, text func(string) string, columns int, paint fu
 		if columns == 0 {
 			return s
 		}
-		return wrap(s, indent, columns)
+		return typeset.Wrap(s, indent, columns)
 	}
 	var out strings.Builder
 	for i, l := range lines {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"adit/internal/doctor"
+	"adit/internal/typeset"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -42,7 +43,7 @@ func TestReport(t *testing.T) {
 				t.Errorf("%s at %d columns: got\n%swant\n%s", name, columns, got, want)
 			}
 			for line := range strings.SplitSeq(got, "\n") {
-				if columns > 0 && columnsOf(line) > columns && strings.Contains(strings.TrimSpace(line), " ") {
+				if columns > 0 && typeset.Columns(line) > columns && strings.Contains(strings.TrimSpace(line), " ") {
 					t.Errorf("%s at %d columns: %q is too long", name, columns, line)
 				}
 			}

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"adit/internal/fail"
 	"errors"
 	"strings"
 	"testing"
@@ -47,25 +48,13 @@ func TestUnknownFlags(t *testing.T) {
 		{"--json", "no command given", `"adit --help" lists the commands`},
 	} {
 		_, err := permute(testApp(t), strings.Fields(test.in))
-		var f *failure
-		if !errors.As(err, &f) || f.code != exitUsage {
+		var f *fail.Failure
+		if !errors.As(err, &f) || f.Code != fail.Usage {
 			t.Errorf("%q: %v, want a usage failure", test.in, err)
 			continue
 		}
-		if f.message != test.message || test.hint != "" && f.hint != test.hint {
-			t.Errorf("%q: %q, %q; want %q, %q", test.in, f.message, f.hint, test.message, test.hint)
-		}
-	}
-}
-
-func TestNearest(t *testing.T) {
-	known := []string{"signal", "stun", "port", "timeout", "json"}
-	for in, want := range map[string]string{
-		"singal": "signal", "signall": "signal", "prot": "port", "xyz": "", "timeuot": "timeout", "": "",
-		strings.Repeat("signal", 100): "",
-	} {
-		if got := nearest(in, known); got != want {
-			t.Errorf("%.20q: %q, want %q", in, got, want)
+		if f.Message != test.message || test.hint != "" && f.Hint != test.hint {
+			t.Errorf("%q: %q, %q; want %q, %q", test.in, f.Message, f.Hint, test.message, test.hint)
 		}
 	}
 }
@@ -77,22 +66,20 @@ func TestSignalFlag(t *testing.T) {
 		"https://":         "use paste, the http(s) URL of a rendezvous, or exec:CMD",
 		"ftp://x":          "use paste, the http(s) URL of a rendezvous, or exec:CMD",
 		"meet.example.org": "did you mean --signal https://meet.example.org?",
+		"10.77.0.1:8080":   "did you mean --signal http://10.77.0.1:8080?",
 		"pste":             "did you mean paste?",
 	} {
-		var f *failure
-		err := checkSignal(in)
-		switch {
-		case hint == "" && err != nil:
-			t.Errorf("%q: %v", in, err)
-		case hint != "" && (!errors.As(err, &f) || f.hint != hint || f.code != exitUsage):
-			t.Errorf("%q: %v, %+v; want the hint %q", in, err, f, hint)
+		if problem, got := signalProblem(in); got != hint || (problem == "") != (hint == "") {
+			t.Errorf("%q: %q, %q; want the hint %q", in, problem, got, hint)
 		}
 	}
 }
 
 func TestStunFlag(t *testing.T) {
 	for _, test := range []struct{ in, want string }{
-		{"a:1 b", "a:1 b:3478"},
+		{"a:1 b.example", "a:1 b.example:3478"},
+		{"localhost", "localhost:3478"},
+		{"foo", "error"}, // most likely a slip
 		{"stun:a.example:5", "a.example:5"},
 		{"[2001:db8::1]:7", "[2001:db8::1]:7"},
 		{"2001:db8::1", "[2001:db8::1]:3478"},
@@ -101,20 +88,20 @@ func TestStunFlag(t *testing.T) {
 		{"turn:a@b:1", "error"},
 		{"none a:1", "error"},
 	} {
-		got, err := stunList(strings.Fields(test.in))
+		got, problem, _ := stunList(strings.Fields(test.in))
 		s := strings.Join(got, " ")
-		if err != nil {
+		if problem != "" {
 			s = "error"
 		}
 		if s != test.want {
 			t.Errorf("%q: %q, want %q", test.in, s, test.want)
 		}
 	}
-	if got, err := stunList(nil); got != nil || err != nil {
-		t.Errorf("nothing: %v, %v; want nil", got, err)
+	if got, problem, _ := stunList(nil); got != nil || problem != "" {
+		t.Errorf("nothing: %v, %v; want nil", got, problem)
 	}
-	if got, err := stunList([]string{"none"}); got == nil || len(got) != 0 || err != nil {
-		t.Errorf("none: %v, %v; want an empty list", got, err)
+	if got, problem, _ := stunList([]string{"none"}); got == nil || len(got) != 0 || problem != "" {
+		t.Errorf("none: %v, %v; want an empty list", got, problem)
 	}
 }
 

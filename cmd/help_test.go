@@ -4,33 +4,30 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
-
-	"github.com/urfave/cli/v2"
 )
 
-// TestHelpFits: what "adit help" prints fits a terminal of 80 columns, and ends in no loose end.
+// TestHelpFits: help fits terminals of several widths, and ends in no loose end. A word or an address alone may be longer.
 func TestHelpFits(t *testing.T) {
 	u, _, _ := screen(func(*ui) {})
-	app := newApp(u)
-	texts := map[string]string{}
-	var b strings.Builder
-	cli.HelpPrinter(&b, appHelp, app)
-	texts["adit"] = b.String()
-	for _, c := range app.Commands {
-		texts[c.Name] = c.CustomHelpTemplate
-	}
-	for name, text := range texts {
-		for line := range strings.Lines(text) {
-			line = strings.TrimSuffix(line, "\n")
-			if n := utf8.RuneCountInString(line); n > helpColumns {
-				t.Errorf("%s: a line of %d columns: %s", name, n, line)
-			}
-			if line != strings.TrimRight(line, " ") {
-				t.Errorf("%s: spaces at the end of %q", name, line)
-			}
+	p := describe(newApp(u))
+	for _, columns := range []int{40, 80, 200} {
+		texts := map[string]string{"adit": p.Help(columns)}
+		for i, c := range p.Commands {
+			texts[c.Name] = p.HelpOf(&p.Commands[i], columns)
 		}
-		if !strings.HasSuffix(text, "\n") || strings.HasSuffix(text, "\n\n") || strings.Contains(text, "\n\n\n") {
-			t.Errorf("%s: empty lines are not where they belong:\n%s", name, text)
+		for name, text := range texts {
+			for line := range strings.Lines(text) {
+				line = strings.TrimSuffix(line, "\n")
+				if n := utf8.RuneCountInString(line); n > columns && strings.Contains(strings.TrimSpace(line), " ") {
+					t.Errorf("%s at %d: a line of %d columns: %s", name, columns, n, line)
+				}
+				if line != strings.TrimRight(line, " ") {
+					t.Errorf("%s: spaces at the end of %q", name, line)
+				}
+			}
+			if !strings.HasSuffix(text, "\n") || strings.HasSuffix(text, "\n\n") || strings.Contains(text, "\n\n\n") {
+				t.Errorf("%s: empty lines are not where they belong:\n%s", name, text)
+			}
 		}
 	}
 }

@@ -8,13 +8,33 @@ import (
 	"os"
 	"strings"
 
+	"adit/internal/fail"
 	"adit/internal/identity"
+	"adit/internal/suggest"
 
 	"github.com/urfave/cli/v2"
 )
 
+// keyOptions are those of "adit key". They say what to do once, so that no variable and no file has them.
+type keyOptions struct {
+	given
+	outputOptions
+	rotate, yes bool
+}
+
+func newKeyOptions() *keyOptions { return new(keyOptions) }
+
+func (o *keyOptions) list() []option {
+	return append([]option{
+		{name: "rotate", to: &o.rotate, usage: "replace the key pair by a new one"},
+		{name: "yes", short: "y", to: &o.yes, usage: "do not ask"},
+	}, o.outputOptions.list()...)
+}
+
+func (o *keyOptions) check(bad *complaints) { o.outputOptions.check(bad) }
+
 func keyCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:  "key",
 		Usage: "show this machine's public key, or replace the key pair",
 		Description: `Print the public key by which peers know this machine; the key pair is made on first use. The
@@ -22,28 +42,23 @@ fingerprint, its first 16 letters, is for comparing by eye or over the phone.
 
   adit key           then, on the other machine: adit peers add NAME KEY
   adit key --rotate  a new pair; peers refuse it until they have the new key`,
-		Flags: append([]cli.Flag{
-			&cli.BoolFlag{Name: "rotate", Usage: "replace the key pair by a new one"},
-			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
-		}, commonFlags(outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usagef("for example: adit key", "key takes no arguments, only flags")
-			}
-			dir, err := identity.StateDir()
-			if err != nil {
-				return err
-			}
-			if c.Bool("rotate") {
-				return rotate(ctx, u, dir, c.Bool("yes"))
-			}
-			k, err := identity.LoadOrCreate(dir)
-			if err != nil {
-				return err
-			}
-			return u.showKey(shownKey{Key: k.Public(), Path: identity.KeyFile(dir)})
-		}),
-	}
+	}, newKeyOptions, func(ctx context.Context, u *ui, o *keyOptions) error {
+		if len(o.args) > 0 {
+			return fail.Usagef("for example: adit key", "key takes no arguments, only flags")
+		}
+		dir, err := identity.StateDir()
+		if err != nil {
+			return err
+		}
+		if o.rotate {
+			return rotate(ctx, u, dir, o.yes)
+		}
+		k, err := identity.LoadOrCreate(dir)
+		if err != nil {
+			return err
+		}
+		return u.showKey(shownKey{Key: k.Public(), Path: identity.KeyFile(dir)})
+	})
 }
 
 // A shownKey is what "adit key --json" prints.
@@ -74,7 +89,7 @@ func rotate(ctx context.Context, u *ui, dir string, yes bool) error {
 	const hint = "say adit key --rotate --yes if that is what you want"
 	if !yes {
 		if u.json || !isTerminal(os.Stdin) {
-			return usagef(hint, "peers will refuse this machine until they have the new key, and there is no terminal to ask at")
+			return fail.Usagef(hint, "peers will refuse this machine until they have the new key, and there is no terminal to ask at")
 		}
 		u.prompt("Peers will refuse this machine until they have the new key. Rotate? [y/N] ")
 		answer, err := readLine(ctx, os.Stdin)
@@ -82,7 +97,7 @@ func rotate(ctx context.Context, u *ui, dir string, yes bool) error {
 			return err
 		}
 		if a := strings.ToLower(answer); a != "y" && a != "yes" {
-			return usagef(hint, "the key stays as it is")
+			return fail.Usagef(hint, "the key stays as it is")
 		}
 	}
 	old, now, err := identity.Rotate(dir)
@@ -116,7 +131,7 @@ func readLine(ctx context.Context, f *os.File) (string, error) {
 	select {
 	case l := <-got:
 		if l.text == "" && l.err != nil {
-			return "", usagef("say yes or no", "no answer was given")
+			return "", fail.Usagef("say yes or no", "no answer was given")
 		}
 		return l.text, nil
 	case <-ctx.Done():
@@ -125,31 +140,31 @@ func readLine(ctx context.Context, f *os.File) (string, error) {
 }
 
 // failureOfIdentity gives the errors of keys and peers their exit codes; nil for any other.
-func failureOfIdentity(err error) *failure {
+func failureOfIdentity(err error) *fail.Failure {
 	var file *identity.FileError
 	var changed *identity.KeyChangedError
-	f := &failure{code: exitUsage, message: err.Error()}
+	f := &fail.Failure{Code: fail.Usage, Message: err.Error()}
 	switch {
 	case errors.As(err, &changed):
-		f.code = exitAuth
-		f.hint = "ask its owner; if it was rotated: adit peers add " + changed.Name + " KEY --replace"
+		f.Code = fail.Auth
+		f.Hint = "ask its owner; if it was rotated: adit peers add " + changed.Name + " KEY --replace"
 	case errors.As(err, &file):
-		f.message, f.hint = file.Error(), "config.example.toml shows every key"
-		if n := nearest(file.Unknown, file.Known); n != "" {
-			f.hint = "did you mean " + n + "?"
+		f.Message, f.Hint = file.Error(), "config.example.toml shows every key"
+		if n := suggest.Nearest(file.Unknown, file.Known); n != "" {
+			f.Hint = "did you mean " + n + "?"
 		}
 	case errors.Is(err, identity.ErrPermissions):
-		f.hint = "change its permissions, and think of who may have read or written it"
+		f.Hint = "change its permissions, and think of who may have read or written it"
 	case errors.Is(err, identity.ErrKeyFile):
-		f.hint = "restore it from a copy, or make a new one: adit key --rotate"
+		f.Hint = "restore it from a copy, or make a new one: adit key --rotate"
 	case errors.Is(err, identity.ErrBusy):
-		f.code, f.hint = exitOther, "try again; if nothing runs, see who holds the lock file"
+		f.Code, f.Hint = fail.Other, "try again; if nothing runs, see who holds the lock file"
 	case errors.Is(err, identity.ErrKeyText):
-		f.hint = `take what "adit key" prints on the other machine`
+		f.Hint = `take what "adit key" prints on the other machine`
 	case errors.Is(err, identity.ErrUnknown):
-		f.hint = `"adit peers list" shows the names`
+		f.Hint = `"adit peers list" shows the names`
 	case errors.Is(err, identity.ErrName):
-		f.hint = "for example: home, work-laptop"
+		f.Hint = "for example: home, work-laptop"
 	case errors.Is(err, identity.ErrTaken), errors.Is(err, identity.ErrForm):
 	default:
 		return nil

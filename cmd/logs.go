@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"adit/internal/event"
+	"adit/internal/fail"
 )
 
 // How a command that nobody watches writes what happens.
@@ -19,22 +20,19 @@ const (
 
 // useLog makes u write slog records to standard error instead of lines for a person. format is what
 // --log says; without it that is text under a service manager, whose journal has the times, and the
-// lines for a person otherwise.
-func (u *ui) useLog(format string) error {
+// lines for a person otherwise; any other format is no choice, which has been checked.
+func (u *ui) useLog(format string) {
 	journal := underJournal()
 	switch format {
 	case "":
 		if !journal && !underManager() && !u.managed {
-			return nil
+			return
 		}
 		u.log = slog.New(newLogHandler(u.err, logText, u.logLevel(), false, journal))
 	case logText, logJSON:
 		u.log = slog.New(newLogHandler(u.err, format, u.logLevel(), !(journal && format == logText), journal && format == logText))
-	default:
-		return usagef("for example --log json", "--log %q is neither text nor json", format)
 	}
 	u.redraw, u.colour = false, false
-	return nil
 }
 
 func (u *ui) logLevel() slog.Level {
@@ -160,16 +158,16 @@ func (u *ui) logEvent(e event.Event) {
 }
 
 // logFailure writes what ended the command.
-func (u *ui) logFailure(f *failure) {
+func (u *ui) logFailure(f *fail.Failure) {
 	level := slog.LevelError
-	if f.code == exitInterrupted {
+	if f.Code == fail.Interrupted {
 		level = slog.LevelInfo // somebody wanted it
 	}
-	attrs := []slog.Attr{slog.Int("code", f.code)}
-	if f.hint != "" {
-		attrs = append(attrs, slog.String("hint", f.hint))
+	attrs := []slog.Attr{slog.Int("code", f.Code)}
+	if f.Hint != "" {
+		attrs = append(attrs, slog.String("hint", f.Hint))
 	}
-	u.log.LogAttrs(context.Background(), level, f.message, attrs...)
+	u.log.LogAttrs(context.Background(), level, f.Message, attrs...)
 }
 
 // logSay writes a line that a person would have got.

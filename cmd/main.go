@@ -1,7 +1,7 @@
 // Package cmd is adit's command line: flags, configuration, the terminal and exit codes. It knows no
 // protocol.
 //
-// A command is one file. Its flags are settled by settle in this order: command line, ADIT_ variable,
+// A command is one file. Its options are a struct that settle fills in this order: command line, ADIT_ variable,
 // config file, default. Everything that is printed goes through the ui, which is fed with events.
 package cmd
 
@@ -15,12 +15,18 @@ import (
 	"syscall"
 	"time"
 
+	"adit/internal/fail"
+
 	"github.com/urfave/cli/v2"
 )
 
 // hangupAfter is when the terminal is looked at again after a SIGHUP that found it there: what stands between
 // it and adit may pass on the signal before it closes its own.
 const hangupAfter = 500 * time.Millisecond
+
+// secondAfter is how long a request to end counts as the first one again: timeout(1) sends SIGTERM to its child and
+// then to its group, shells and terminals send several signals at once, and none of them means "at once".
+const secondAfter = 500 * time.Millisecond
 
 // Main runs adit with the given arguments, the program's name first, and returns its exit code.
 func Main(args []string) int {
@@ -37,20 +43,28 @@ func Main(args []string) int {
 		err := execute(ctx, u, args[1:])
 		f := failureOf(err)
 		if f == nil {
-			return exitDone
+			return fail.Done
 		}
 		u.done()
 		u.fail(f)
-		return f.code
+		return f.Code
 	})
 }
 
 // execute runs one command line.
 func execute(ctx context.Context, u *ui, args []string) error {
 	app := newApp(u)
+	if len(args) > 0 && args[0] == completeCommand {
+		complete(u, app, args[1:])
+		return nil
+	}
 	args, err := permute(app, args)
 	if err != nil {
 		return err
+	}
+	if n := len(args); args[n-1] == "--help" {
+		help(u, app, strings.Join(args[:n-1], " "))
+		return nil
 	}
 	return app.RunContext(ctx, append([]string{app.Name}, args...))
 }
@@ -66,42 +80,18 @@ func newApp(u *ui) *cli.App {
 		ExitErrHandler:  func(*cli.Context, error) {}, // Main prints and exits
 		Commands:        []*cli.Command{exposeCommand(u), connectCommand(u), pipeCommand(u), pingCommand(u), benchCommand(u), doctorCommand(u), statusCommand(u), stopCommand(u), serveCommand(u), keyCommand(u), peersCommand(u), configCommand(u), demoCommand(u), versionCommand(u)},
 	}
-	app.Commands = append(app.Commands, serviceCommand(u, app), completionCommand(u, app))
-	app.CustomAppHelpTemplate = appHelp
+	app.Commands = append(app.Commands, serviceCommand(u, app), completionCommand(u, app), manCommand(u, app))
 	for _, c := range app.Commands {
 		c.HideHelpCommand = true
-		c.CustomHelpTemplate = helpOf(c)
 		c.OnUsageError = func(c *cli.Context, err error, _ bool) error {
-			return usagef(`"adit `+c.Command.Name+` --help" shows what it takes`, "%v", err)
+			return fail.Usagef(`"adit `+c.Command.Name+` --help" shows what it takes`, "%v", err)
 		}
 	}
 	return app
 }
 
-// action wraps what a command does: flags are settled first, and the ui knows how to print.
-func action(u *ui, do func(ctx context.Context, c *cli.Context) error) cli.ActionFunc {
-	return func(c *cli.Context) error {
-		show := func() {
-			u.mu.Lock()
-			defer u.mu.Unlock()
-			u.json, u.quiet, u.verbose = c.Bool("json"), c.Bool("quiet"), c.Bool("verbose")
-		}
-		show() // an error in the config file is printed in the way asked for, too
-		if err := applyConfig(u, c); err != nil {
-			return err
-		}
-		show()
-		ctx, end, err := attend(u, c)
-		if err != nil {
-			return err
-		}
-		defer end()
-		return do(ctx, c)
-	}
-}
-
 // interruptible returns a context that the first Ctrl-C, or a polite request to end, cancels with
-// errInterrupted. The second ends the process at once. SIGHUP is such a request, though never the second, where the
+// errInterrupted. The second, which comes secondAfter later at the earliest, ends the process at once. SIGHUP is such a request, though never the second, where the
 // terminal that adit is used at is gone; else it asks for another look at everything: at the files here, at the network
 // elsewhere.
 func interruptible(parent context.Context, u *ui) (context.Context, func()) {
@@ -111,7 +101,9 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, syscall.SIGPIPE)
 	ch := make(chan os.Signal, 2) // both Ctrl-C, should they come at once
-	terminalGone := terminalInUse()
+	used := terminalInUse()
+	// A program whose terminal it is says by SIGHUP that adit is not needed any more.
+	terminalGone := func() bool { return u.behind.Load() || used() }
 	var again <-chan time.Time      // nil until a SIGHUP
 	files := make(chan struct{}, 1) // to be read again; one says it all
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
@@ -132,18 +124,19 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 		}
 	})
 	wg.Go(func() {
-		for ending := false; ; {
+		var ending time.Time // when the first request came; zero before
+		for {
 			select {
 			case <-quit:
 				return
 			case <-again:
 				again = nil
-				if terminalGone() {
-					ending = true
+				if terminalGone() && ending.IsZero() {
+					ending = time.Now()
 					cancel(errInterrupted)
 				}
 			case sig := <-ch:
-				switch wishOf(sig, ending, terminalGone) {
+				switch wishOf(sig, ending, time.Now(), terminalGone) {
 				case wishFiles:
 					again = time.After(hangupAfter)
 					select {
@@ -151,11 +144,13 @@ func interruptible(parent context.Context, u *ui) (context.Context, func()) {
 					default:
 					}
 				case wishEnd:
-					ending = true
+					if ending.IsZero() {
+						ending = time.Now()
+					}
 					cancel(errInterrupted)
 				case wishExit:
 					u.done()
-					os.Exit(exitInterrupted)
+					os.Exit(fail.Interrupted)
 				}
 			}
 		}
@@ -178,13 +173,13 @@ const (
 	wishExit              // to end at once
 )
 
-// wishOf tells what a signal asks for, to a process that ends already or not. A terminal that is closed may send
-// SIGHUP twice, by its shell and by the kernel, so that it is never a second request.
-func wishOf(sig os.Signal, ending bool, terminalGone func() bool) wish {
+// wishOf tells what a signal asks for now, of a process that has been ending since a time, or that is not (zero). A
+// terminal that is closed may send SIGHUP twice, by its shell and by the kernel, so that it is never a second request.
+func wishOf(sig os.Signal, ending, now time.Time, terminalGone func() bool) wish {
 	switch {
-	case sig == syscall.SIGHUP && !ending && !terminalGone():
+	case sig == syscall.SIGHUP && ending.IsZero() && !terminalGone():
 		return wishFiles
-	case sig == syscall.SIGHUP || !ending:
+	case sig == syscall.SIGHUP, ending.IsZero(), now.Sub(ending) < secondAfter:
 		return wishEnd
 	}
 	return wishExit

@@ -1,20 +1,25 @@
 package cmd
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"adit/internal/fail"
 	"adit/internal/history"
 	"adit/internal/identity"
 	"adit/internal/peer"
+	"adit/internal/suggest"
 	"adit/internal/turn"
 	"adit/signal"
-
-	"github.com/urfave/cli/v2"
 )
 
 // publicSTUN is asked what address the world sees where neither flags nor a rendezvous name servers.
@@ -28,81 +33,158 @@ var publicSTUN = []string{
 
 const stunPort = "3478" // RFC 8489 section 18.6
 
-// meeting turns the meeting flags of c into a peer's configuration.
-func meeting(u *ui, c *cli.Context) (peer.Config, error) {
-	cfg := peer.Config{
-		Signal:      c.String("signal"),
-		Port:        c.Int("port"),
-		PortMapping: !c.Bool("no-port-mapping"),
-		Loopback:    c.Bool("loopback"),
-		Timeout:     c.Duration("timeout"),
+// meetingOptions say how a command meets a peer.
+type meetingOptions struct {
+	signal, signalToken    string
+	stun                   []string
+	port                   int
+	path                   string
+	turn                   []string
+	turnUser, turnPassword string
+	noPortMapping          bool
+	timeout, resume        time.Duration
+	memory                 string
+	verify                 string
+	loopback               bool
 
-		ResumeTimeout: c.Duration("resume-timeout"),
+	// Set by check.
+	rendezvous []string // the URLs of signal; none if it is something else
+	servers    []string // of stun; nil if nothing is said, empty for "none"
+}
+
+func (o *meetingOptions) list() []option {
+	ice := func(one option) option { return shared(iceTable, one)[0] }
+	top := func(one option) option { return shared("", one)[0] }
+	return []option{
+		top(option{name: "signal", to: &o.signal, usage: "`HOW` the two find each other: paste, the URL of a rendezvous, or exec:CMD", none: "paste", values: []string{"paste", "http://", "https://", "exec:"}}),
+		top(option{name: "signal-token", to: &o.signalToken, usage: "the token for a rendezvous that is not open to everybody; better in the variable or the config file, out of sight", hidden: true}),
+		ice(option{name: "stun", to: &o.stun, usage: "`HOST:PORT` of a STUN server, several times if you like, or none", none: "the rendezvous' own, else public ones", values: []string{"none"}}),
+		ice(option{name: "port", to: &o.port, usage: "fixed UDP port `N`", none: "any"}),
+		ice(option{name: "path", to: &o.path, usage: "`WHICH` paths to use: auto, direct, or relay, which hides this machine's addresses", none: "auto: a relay until there is a direct one", values: pathChoices}),
+		ice(option{name: "turn", to: &o.turn, usage: "`URL` of a relay, turn:HOST:PORT?transport=udp or tcp, turns: for TLS; several times if you like", none: "those of the rendezvous", values: []string{"turn:", "turns:"}}),
+		ice(option{name: "turn-user", to: &o.turnUser, usage: "`NAME` to log in with there"}),
+		ice(option{name: "turn-password", to: &o.turnPassword, usage: "its password; better in the variable or the config file, out of sight"}),
+		ice(option{name: "no-port-mapping", to: &o.noPortMapping, usage: "ask no router for a port (PCP, NAT-PMP, UPnP)"}),
+		top(option{name: "timeout", to: &o.timeout, usage: "give up if there is no path after `D`, say 30s", none: "wait for the peer"}),
+		top(option{name: "resume-timeout", to: &o.resume, usage: "end the session if the peer stays away for `D`", none: "24h for a peer that is met by key, else 10m"}),
+		top(option{name: "verify", to: &o.verify, usage: "with pasted lines, forward once a person has compared the four words: `WHEN`, ask or no", none: "ask on a terminal", values: verifyChoices}),
+		top(option{name: "memory", to: &o.memory, usage: "what all streams together may hold in memory, `SIZE`, say 64MiB", none: "half of the machine's or its control group's, 16 to 160 MiB"}),
+		ice(option{name: "loopback", to: &o.loopback, usage: "both peers are on this machine"}),
+	}
+}
+
+// iceTable holds the common options that say by which ways a path is looked for.
+const iceTable = "ice"
+
+// verifyChoices are whether forwards wait until a person has compared the words.
+var verifyChoices = []string{"ask", "no"}
+
+var pathChoices = []string{"auto", "direct", "relay"}
+
+func (o *meetingOptions) check(bad *complaints) {
+	for i, s := range rendezvousOf(o.signal) {
+		problem, hint := signalProblem(s)
+		if i > 0 && problem == "" && !byCode(s) {
+			problem, hint = "is no URL", "for example --signal https://a.example.org,https://b.example.org"
+		}
+		if problem != "" {
+			bad.about("signal", hint, "%q %s", s, problem)
+		}
+	}
+	if byCode(o.signal) {
+		o.rendezvous = rendezvousOf(o.signal)
+	}
+	if o.port < 0 || o.port > 65535 {
+		bad.about("port", "give a port from 1 to 65535", "%d is no port", o.port)
+	}
+	if o.timeout < 0 {
+		bad.about("timeout", "for example --timeout 30s", "%s is in the past", o.timeout)
+	}
+	if o.resume < 0 {
+		bad.about("resume-timeout", "for example --resume-timeout 1h", "%s is in the past", o.resume)
+	}
+	if o.path != "" && !slices.Contains(pathChoices, o.path) {
+		bad.about("path", "use auto, direct or relay", "%q is no choice", o.path)
+	}
+	if n, ok := parseSize(o.memory); o.memory != "" && (!ok || n < leastMemory) {
+		bad.about("memory", "for example --memory 64MiB", "%q is no size of 1 MiB or more", o.memory)
+	}
+	if o.verify != "" && !slices.Contains(verifyChoices, o.verify) {
+		bad.about("verify", "use ask or no", "%q is no choice", o.verify)
+	}
+	for _, s := range o.turn {
+		if err := turn.CheckURL(s); err != nil {
+			bad.about("turn", "for example --turn turn:relay.example.org:3478?transport=udp", "%v", err)
+		}
+	}
+	var problem, hint string
+	if o.servers, problem, hint = stunList(o.stun); problem != "" {
+		bad.about("stun", hint, "%s", problem)
+	}
+}
+
+func (o *meetingOptions) streamMemory() string { return o.memory }
+
+// config turns the options into a peer's configuration, which reports to u.
+func (o *meetingOptions) config(u *ui) peer.Config {
+	cfg := peer.Config{
+		Signal:      o.signal,
+		Signals:     o.rendezvous,
+		Port:        o.port,
+		PortMapping: !o.noPortMapping,
+		Loopback:    o.loopback,
+		Timeout:     o.timeout,
+		STUN:        o.servers,
+
+		ResumeTimeout: o.resume,
+		Budget:        budget(o.memory),
 
 		Events: u.event,
 		Logger: u.logger(),
 	}
-	var err error
-	if cfg.Budget, err = budget(c.String("memory")); err != nil {
-		return cfg, err
-	}
-	if dir, err := identity.StateDir(); err == nil {
-		cfg.Worked = history.Open(filepath.Join(dir, "paths.json"))
-		cfg.Tombstones = peer.OpenTombstones(filepath.Join(dir, "sessions"))
-	}
-	if byCode(cfg.Signal) {
-		cfg.Signals = rendezvousOf(cfg.Signal)
-		cfg.Signal = cfg.Signals[0] // where codes are
-		for _, s := range cfg.Signals[1:] {
-			if !byCode(s) {
-				return cfg, usagef("for example --signal https://a.example.org,https://b.example.org", "--signal %q is no URL", s)
-			}
-			if err := checkSignal(s); err != nil {
-				return cfg, err
-			}
-		}
-	}
-	if cfg.Signal == "" {
+	u.verify = o.verify
+	switch {
+	case len(o.rendezvous) > 0:
+		cfg.Signal = o.rendezvous[0] // where codes are
+	case cfg.Signal == "":
 		cfg.Signal = "paste"
 	}
-	if err := checkSignal(cfg.Signal); err != nil {
-		return cfg, err
-	}
-	if token := c.String("signal-token"); token != "" && byCode(cfg.Signal) {
-		cfg.Signal = signal.WithToken(cfg.Signal, token)
+	if o.signalToken != "" && len(o.rendezvous) > 0 {
+		cfg.Signals = slices.Clone(o.rendezvous)
 		for i, s := range cfg.Signals {
-			cfg.Signals[i] = signal.WithToken(s, token)
+			cfg.Signals[i] = signal.WithToken(s, o.signalToken)
 		}
+		cfg.Signal = cfg.Signals[0]
 	}
-	if cfg.Port < 0 || cfg.Port > 65535 {
-		return cfg, usagef("give a port from 1 to 65535", "--port %d is no port", cfg.Port)
+	if o.path == "direct" || o.path == "relay" {
+		cfg.Path = peer.PathPolicy(o.path)
 	}
-	if cfg.Timeout < 0 {
-		return cfg, usagef("for example --timeout 30s", "--timeout %s is in the past", cfg.Timeout)
-	}
-	if cfg.ResumeTimeout < 0 {
-		return cfg, usagef("for example --resume-timeout 1h", "--resume-timeout %s is in the past", cfg.ResumeTimeout)
-	}
-	switch p := c.String("path"); p {
-	case "", "auto":
-	case "direct", "relay":
-		cfg.Path = peer.PathPolicy(p)
-	default:
-		return cfg, usagef("use auto, direct or relay", "--path %q is no choice", p)
-	}
-	for _, s := range c.StringSlice("turn") {
-		if err := turn.CheckURL(s); err != nil {
-			return cfg, usagef("for example --turn turn:relay.example.org:3478?transport=udp", "--turn: %v", err)
-		}
-		cfg.TURN = append(cfg.TURN, signal.TURNServer{URL: s, Username: c.String("turn-user"), Password: c.String("turn-password")})
-	}
-	if cfg.STUN, err = stunList(c.StringSlice("stun")); err != nil {
-		return cfg, err
+	for _, s := range o.turn {
+		cfg.TURN = append(cfg.TURN, signal.TURNServer{URL: s, Username: o.turnUser, Password: o.turnPassword})
 	}
 	if cfg.STUN == nil && !byCode(cfg.Signal) && !cfg.Loopback {
 		cfg.STUN = publicSTUN
 	}
-	return cfg, nil
+	if dir, err := identity.StateDir(); err == nil {
+		if err := writable(dir); err != nil {
+			u.say("going on without the state directory: %v", err)
+		}
+		cfg.Worked = history.Open(filepath.Join(dir, "paths.json"))
+		cfg.Tombstones = peer.OpenTombstones(filepath.Join(dir, "sessions"))
+	}
+	return cfg
+}
+
+// writable reports what keeps this process from writing files in a directory, which it makes if need be.
+func writable(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".try-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // byCode reports whether peers meet by a code: with a rendezvous.
@@ -110,41 +192,59 @@ func byCode(signal string) bool {
 	return strings.HasPrefix(signal, "http://") || strings.HasPrefix(signal, "https://")
 }
 
-func checkSignal(s string) error {
-	const hint = "use paste, the http(s) URL of a rendezvous, or exec:CMD"
-	switch {
-	case s == "paste":
-		return nil
-	case strings.HasPrefix(s, "exec:"):
-		if strings.TrimSpace(s[len("exec:"):]) == "" {
-			return usagef("for example --signal 'exec:ssh host cat'", "--signal exec: lacks a command")
+// rendezvousOf returns the values of a --signal that begins with a URL, which may name several with commas between.
+func rendezvousOf(s string) []string {
+	if !byCode(s) {
+		return []string{s}
+	}
+	var urls []string
+	for _, u := range strings.Split(s, ",") {
+		if u = strings.TrimSpace(u); u != "" {
+			urls = append(urls, u)
 		}
-		return nil
-	case byCode(s):
-		u, err := url.Parse(s)
-		if err != nil || u.Host == "" {
-			return usagef(hint, "--signal %q is no URL", s)
-		}
-		return nil
 	}
-	if host, _, _ := strings.Cut(s, "/"); strings.Contains(host, ".") && !strings.Contains(s, "://") {
-		return usagef("did you mean --signal https://"+s+"?", "--signal %q is no URL", s)
-	}
-	if n := nearest(s, []string{"paste"}); n != "" {
-		return usagef("did you mean paste?", "--signal %q is nothing adit knows", s)
-	}
-	return usagef(hint, "--signal %q is nothing adit knows", s)
+	return urls
 }
 
-// stunList checks --stun: nil if there is none, an empty list for "none".
-func stunList(given []string) ([]string, error) {
-	var out []string
+// signalProblem says what is wrong with one way to meet, as the end of a sentence, and what would be right.
+func signalProblem(s string) (problem, hint string) {
+	const choices = "use paste, the http(s) URL of a rendezvous, or exec:CMD"
+	switch {
+	case s == "" || s == "paste":
+		return "", ""
+	case strings.HasPrefix(s, "exec:"):
+		if strings.TrimSpace(s[len("exec:"):]) == "" {
+			return "lacks a command", "for example --signal 'exec:ssh host cat'"
+		}
+		return "", ""
+	case byCode(s):
+		if u, err := url.Parse(s); err != nil || u.Host == "" {
+			return "is no URL", choices
+		}
+		return "", ""
+	}
+	// A code of its own has no scheme: "adit serve" speaks http unless it has a certificate.
+	if host, _, _ := strings.Cut(s, "/"); strings.ContainsAny(host, ".:") && !strings.Contains(s, "://") {
+		scheme := "https"
+		if h, port, err := net.SplitHostPort(host); err == nil && h != "" && port != "443" {
+			scheme = "http"
+		}
+		return "is no URL", "did you mean --signal " + scheme + "://" + s + "?"
+	}
+	if suggest.Nearest(s, []string{"paste"}) != "" {
+		return "is nothing adit knows", "did you mean paste?"
+	}
+	return "is nothing adit knows", choices
+}
+
+// stunList reads --stun: nil if there is none, an empty list for "none".
+func stunList(given []string) (out []string, problem, hint string) {
 	for _, s := range given {
 		if s == "none" {
 			if len(given) > 1 {
-				return nil, usagef("give none alone, or servers only", "--stun none and --stun with a server exclude each other")
+				return nil, "none and a server exclude each other", "give none alone, or servers only"
 			}
-			return []string{}, nil
+			return []string{}, "", ""
 		}
 		s = strings.TrimPrefix(s, "stun:")
 		host, port, err := net.SplitHostPort(s)
@@ -152,26 +252,29 @@ func stunList(given []string) ([]string, error) {
 			host, port = strings.Trim(s, "[]"), stunPort
 		}
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || host == "" || strings.ContainsAny(host, "/@ ") {
-			return nil, usagef("for example --stun stun.example.org:3478", "--stun %q is no HOST:PORT", s)
+			return nil, fmt.Sprintf("%q is no HOST:PORT", s), "for example --stun stun.example.org:3478"
+		}
+		if _, err := netip.ParseAddr(host); err != nil && !strings.Contains(host, ".") && host != "localhost" && port == stunPort {
+			return nil, fmt.Sprintf("%q is no server: it has neither a dot nor a port", s), "for example --stun stun.example.org:3478, or --stun none"
 		}
 		out = append(out, net.JoinHostPort(host, port))
 	}
-	return out, nil
+	return out, "", ""
 }
 
-// invitation is the command that joins from another machine.
-func invitation(c *cli.Context, command, code string) string {
+// invitation is the command that joins from another machine. save says that the other person is to choose a name.
+func (o *meetingOptions) invitation(g *given, command, code string, save bool) string {
 	s := "adit " + command + " " + code
-	if c.Bool("loopback") {
+	if o.loopback {
 		s += " --loopback"
 	}
-	if command == "connect" && c.String("save") != "" {
-		s += " --save NAME" // which is the other person's to choose
+	if save {
+		s += " --save NAME"
 	}
-	if fromConfig(c, "signal") {
+	if g.fromFile("signal") {
 		return s // the other machine has it in its own file, most likely
 	}
-	return s + " --signal " + quoted(signal.PublicURL(c.String("signal")))
+	return s + " --signal " + quoted(signal.PublicURL(o.signal))
 }
 
 // joinCommand is what the other side runs where lines are pasted.
@@ -187,11 +290,11 @@ func joinCommand(cfg peer.Config, command string) string {
 func checkCode(signal, code, other string) error {
 	switch {
 	case strings.HasPrefix(code, tokenPrefix):
-		return usagef("run it without the line, and paste when it asks", "this is a line to paste, not a code")
+		return fail.Usagef("run it without the line, and paste when it asks", "this is a line to paste, not a code")
 	case code == "" && byCode(signal):
-		return usagef(`give the code that "adit `+other+`" prints on the other machine`, "a meeting at a rendezvous needs a code")
+		return fail.Usagef(`give the code that "adit `+other+`" prints on the other machine`, "a meeting at a rendezvous needs a code")
 	case code != "" && !byCode(signal):
-		return usagef("give --signal URL as the other side does, or leave the code out and paste lines", "a code needs a rendezvous, and none is configured")
+		return fail.Usagef("give --signal URL as the other side does, or leave the code out and paste lines", "a code needs a rendezvous, and none is configured")
 	}
 	return nil
 }
@@ -206,7 +309,7 @@ func pasteThrough(u *ui, cfg *peer.Config, data bool) (release func(), err error
 	if data {
 		in, err := openTerminal()
 		if err != nil {
-			return nil, usagef("use --signal with a rendezvous or exec:CMD", "there is no terminal to paste a line at, and standard input carries data")
+			return nil, fail.Usagef("use --signal with a rendezvous or exec:CMD", "there is no terminal to paste a line at, and standard input carries data")
 		}
 		cfg.Paste.In, cfg.Paste.Interactive = in, true
 		cfg.Paste.Out = nowhere{}
@@ -232,9 +335,14 @@ func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
 // pasteError tells a person what was wrong with a line, who may try again.
 func (u *ui) pasteError(err error) {
 	f := failureOf(err)
-	if f.hint == "" || f.code == exitOther {
-		u.say("%s", f.message)
+	if f.Hint == "" || f.Code == fail.Other {
+		u.say("%s", f.Message)
 		return
 	}
-	u.say("%s; %s", f.message, f.hint)
+	u.say("%s; %s", f.Message, f.Hint)
+}
+
+// isCode reports whether several arguments are the parts of one code, as it is dictated: a number and words.
+func isCode(args []string) bool {
+	return len(args) > 1 && args[0] != "" && strings.Trim(args[0], "0123456789") == ""
 }

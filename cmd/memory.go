@@ -12,44 +12,31 @@ import (
 // leastMemory is the least that --memory may say, in bytes: some streams move on that.
 const leastMemory = 1 << 20
 
-// budget returns what the streams of this process may hold, and fits the process to that: text bytes, or for "" what
-// the machine's memory suggests. It is called once.
-func budget(text string) (*reliable.Budget, error) {
+// budget returns what the streams of this process may hold, and fits the process to that: text bytes, which have been
+// checked, or for "" what the machine's memory suggests. It is called once.
+func budget(text string) *reliable.Budget {
 	available := memory.Available()
-	n, err := streamBytes(text, available)
-	if err != nil {
-		return nil, err
+	n := memory.Budget(available)
+	if text != "" {
+		n, _ = parseSize(text)
 	}
 	memory.Bound(n, available)
 	b := reliable.NewBudget(n)
 	b.OnEase(memory.Release)
-	return b, nil
-}
-
-// streamBytes returns the bytes that text, of --memory, says, or for "" what available memory suggests.
-func streamBytes(text string, available int64) (int64, error) {
-	if text == "" {
-		return memory.Budget(available), nil
-	}
-	n, ok := parseSize(text)
-	if !ok || n < leastMemory {
-		return 0, usagef("for example --memory 64MiB", "--memory %q is no size of 1 MiB or more", text)
-	}
-	return n, nil
+	return b
 }
 
 // flowBudget returns what flows of datagrams may take: flows bytes, of --flow-memory, or for "" four fifths of what streams
-// may hold, which is what the other side lets one session have.
-func flowBudget(streams, flows string) (*tunnel.FlowBudget, error) {
-	if flows == "" {
-		n, err := streamBytes(streams, memory.Available())
-		return tunnel.NewFlowBudget(n / 5 * 4), err
+// may hold, which is what the other side lets one session have. Both have been checked.
+func flowBudget(streams, flows string) *tunnel.FlowBudget {
+	if n, ok := parseSize(flows); ok && n > 0 {
+		return tunnel.NewFlowBudget(n)
 	}
-	n, ok := parseSize(flows)
-	if !ok || n == 0 {
-		return nil, usagef("for example --flow-memory 64MiB", "--flow-memory %q is no size", flows)
+	n := memory.Budget(memory.Available())
+	if m, ok := parseSize(streams); ok {
+		n = m
 	}
-	return tunnel.NewFlowBudget(n), nil
+	return tunnel.NewFlowBudget(n / 5 * 4)
 }
 
 // parseSize reads a number of bytes, with the units KiB, MiB and GiB, or K, M and G, which are the same.

@@ -1,6 +1,9 @@
 package cmd
 
-import "testing"
+import (
+	"adit/internal/fail"
+	"testing"
+)
 
 func TestParseSize(t *testing.T) {
 	for s, want := range map[string]int64{"0": 0, "12": 12, "4K": 4 << 10, "64MiB": 64 << 20, "64 MiB": 64 << 20, "2G": 2 << 30} {
@@ -16,14 +19,15 @@ func TestParseSize(t *testing.T) {
 }
 
 func TestFlowBudget(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	for _, x := range [][2]string{{"", ""}, {"16MiB", ""}, {"", "64K"}, {"1M", "4GiB"}} {
-		if b, err := flowBudget(x[0], x[1]); err != nil || b == nil {
-			t.Errorf("%q: %v", x, err)
+		if b := flowBudget(x[0], x[1]); b == nil {
+			t.Errorf("%q: none", x)
 		}
 	}
-	for _, x := range [][2]string{{"1K", ""}, {"", "0"}, {"", "-1"}, {"", "64MB"}, {"", "x"}} {
-		if _, err := flowBudget(x[0], x[1]); err == nil || failureOf(err).code != exitUsage {
-			t.Errorf("%q: %v, want a wrong command line", x, err)
+	for _, args := range [][]string{{"--memory", "1K"}, {"--flow-memory", "0"}, {"--flow-memory", "-1"}, {"--flow-memory", "64MB"}, {"--flow-memory", "x"}} {
+		if _, err := settled(t, args...); err == nil || failureOf(err).Code != fail.Usage {
+			t.Errorf("%q: %v, want a wrong command line", args, err)
 		}
 	}
 }

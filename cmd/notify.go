@@ -10,6 +10,7 @@ import (
 	"adit/internal/control"
 	"adit/internal/event"
 	"adit/internal/sdnotify"
+	"adit/internal/typeset"
 )
 
 const (
@@ -148,7 +149,7 @@ func summary(s control.Status) string {
 		if p.State == "interrupted" {
 			return who + " is silent; waiting for it"
 		}
-		return fmt.Sprintf("%s: %s, %s, %s ↔ %s", who, p.Path.Kind, milliseconds(p.RTT), p.Path.Local, p.Path.Remote)
+		return fmt.Sprintf("%s: %s, %s, %s ↔ %s", who, p.Path.Kind, typeset.Milliseconds(p.RTT), p.Path.Local, p.Path.Remote)
 	}
 	direct, up := 0, 0
 	for _, p := range s.Sessions {

@@ -8,15 +8,49 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"adit/internal/config"
 	"adit/internal/control"
+	"adit/internal/fail"
 	"adit/internal/identity"
-	"adit/tunnel"
+	"adit/internal/suggest"
 
 	"github.com/urfave/cli/v2"
 )
 
+// peersOptions are those of "adit peers". They say what to do once, so that no variable and no file has them.
+type peersOptions struct {
+	given
+	outputOptions
+	signal, allow, remote, dynamic []string
+	noLocal, replace               bool
+	streams                        int
+}
+
+func newPeersOptions() *peersOptions { return new(peersOptions) }
+
+func (o *peersOptions) list() []option {
+	return append([]option{
+		{name: "signal", to: &o.signal, usage: "add: meet it at the rendezvous `URL`, several times if you like", none: "that of the config file"},
+		{name: "allow", to: &o.allow, usage: "add: it may connect to `RULE`, a port, HOST:PORT[-PORT], 10.0.0.0/8:PORT or unix:/path"},
+		{name: "no-local", to: &o.noLocal, usage: "add: it may not connect to anything here (-L, -W, -D)"},
+		{name: "remote", to: &o.remote, usage: "add: it may have this machine listen at `RULE`, [BIND:]PORT[-PORT] (-R)"},
+		{name: "dynamic", to: &o.dynamic, usage: "add: it may reach `RULE` by SOCKS (-D), * for everything"},
+		{name: "streams", to: &o.streams, usage: "add: it may have `N` streams at once", none: "what a session holds"},
+		{name: "replace", to: &o.replace, usage: "add: take the new key of a peer that is known"},
+	}, o.outputOptions.list()...)
+}
+
+func (o *peersOptions) check(bad *complaints) {
+	o.outputOptions.check(bad)
+	if o.streams < 0 {
+		bad.about("streams", "for example --streams 100", "%d is no number of streams", o.streams)
+	}
+}
+
+var peersVerbs = []string{"list", "add", "rename", "remove"}
+
 func peersCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:      "peers",
 		Usage:     "list, add, rename or remove the peers that this machine knows",
 		ArgsUsage: "list | add NAME KEY | rename NAME NAME | remove NAME",
@@ -29,52 +63,42 @@ and may do what its rules say; without rules, what "adit expose" was given.
   adit peers add home KEY --replace   home has rotated its key
   adit peers rename bob robert
   adit peers remove robert`,
-		Flags: append([]cli.Flag{
-			&cli.StringSliceFlag{Name: "signal", Usage: "add: meet it at the rendezvous `URL`, several times if you like", DefaultText: "that of the config file"},
-			&cli.StringSliceFlag{Name: "allow", Usage: "add: it may connect to `RULE`, a port, HOST:PORT[-PORT], 10.0.0.0/8:PORT or unix:/path"},
-			&cli.BoolFlag{Name: "no-local", Usage: "add: it may not connect to anything here (-L, -W, -D)"},
-			&cli.StringSliceFlag{Name: "remote", Usage: "add: it may have this machine listen at `RULE`, [BIND:]PORT[-PORT] (-R)"},
-			&cli.StringSliceFlag{Name: "dynamic", Usage: "add: it may reach `RULE` by SOCKS (-D), * for everything"},
-			&cli.IntFlag{Name: "streams", Usage: "add: it may have `N` streams at once", DefaultText: "what a session holds"},
-			&cli.BoolFlag{Name: "replace", Usage: "add: take the new key of a peer that is known"},
-		}, commonFlags(outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			args := c.Args().Slice()
-			if len(args) == 0 {
-				args = []string{"list"}
+	}, newPeersOptions, func(ctx context.Context, u *ui, o *peersOptions) error {
+		args := o.args
+		if len(args) == 0 {
+			args = []string{"list"}
+		}
+		verbs := map[string]struct {
+			args int
+			help string
+			do   func(path string, args []string) error
+		}{
+			"list":   {0, "adit peers list", func(string, []string) error { return listPeers(u, o.file) }},
+			"add":    {2, "adit peers add NAME KEY", func(path string, a []string) error { return addPeer(ctx, u, o, path, a[0], a[1]) }},
+			"rename": {2, "adit peers rename OLD NEW", func(path string, a []string) error { return identity.Rename(path, a[0], a[1]) }},
+			"remove": {1, "adit peers remove NAME", func(path string, a []string) error { return removePeer(ctx, u, path, a[0]) }},
+		}
+		v, ok := verbs[args[0]]
+		if !ok {
+			hint := "use list, add, rename or remove"
+			if n := suggest.Nearest(args[0], peersVerbs); n != "" {
+				hint = `did you mean "adit peers ` + n + `"?`
 			}
-			verbs := map[string]struct {
-				args int
-				help string
-				do   func(path string, args []string) error
-			}{
-				"list":   {0, "adit peers list", func(string, []string) error { return listPeers(u, c) }},
-				"add":    {2, "adit peers add NAME KEY", func(path string, a []string) error { return addPeer(ctx, u, c, path, a[0], a[1]) }},
-				"rename": {2, "adit peers rename OLD NEW", func(path string, a []string) error { return identity.Rename(path, a[0], a[1]) }},
-				"remove": {1, "adit peers remove NAME", func(path string, a []string) error { return removePeer(ctx, u, path, a[0]) }},
-			}
-			v, ok := verbs[args[0]]
-			if !ok {
-				hint := "use list, add, rename or remove"
-				if n := nearest(args[0], []string{"list", "add", "rename", "remove"}); n != "" {
-					hint = `did you mean "adit peers ` + n + `"?`
-				}
-				return usagef(hint, "peers cannot %q", args[0])
-			}
-			if len(args)-1 != v.args {
-				return usagef("for example: "+v.help, "peers %s takes %d arguments, not %d", args[0], v.args, len(args)-1)
-			}
-			path, err := identity.PeersFile()
-			if err != nil {
-				return err
-			}
-			return v.do(path, args[1:])
-		}),
-	}
+			return fail.Usagef(hint, "peers cannot %q", args[0])
+		}
+		if len(args)-1 != v.args {
+			return fail.Usagef("for example: "+v.help, "peers %s takes %d arguments, not %d", args[0], v.args, len(args)-1)
+		}
+		path, err := identity.PeersFile()
+		if err != nil {
+			return err
+		}
+		return v.do(path, args[1:])
+	})
 }
 
 // addPeer puts a peer into the file of known peers.
-func addPeer(ctx context.Context, u *ui, c *cli.Context, path, name, text string) error {
+func addPeer(ctx context.Context, u *ui, o *peersOptions, path, name, text string) error {
 	if text == "-" {
 		var err error
 		if text, err = readLine(ctx, os.Stdin); err != nil {
@@ -87,33 +111,23 @@ func addPeer(ctx context.Context, u *ui, c *cli.Context, path, name, text string
 	}
 	if dir, err := identity.StateDir(); err == nil {
 		if own, err := identity.Load(dir); err == nil && own.Public() == key {
-			return usagef(`take what "adit key" prints on the other machine`, "this is this machine's own key")
+			return fail.Usagef(`take what "adit key" prints on the other machine`, "this is this machine's own key")
 		}
 	}
-	given := func(flag string) []string {
-		if !c.IsSet(flag) {
-			return nil
-		}
-		return c.StringSlice(flag)
-	}
-	p := identity.Peer{Name: name, Key: key, Signal: given("signal"), Allow: given("allow"), Remote: given("remote"), Dynamic: given("dynamic")}
-	if c.Bool("no-local") {
+	p := identity.Peer{Name: name, Key: key, Signal: o.signal, Allow: o.allow, Remote: o.remote, Dynamic: o.dynamic}
+	if o.noLocal {
 		p.Local = new(bool)
 	}
-	if c.IsSet("streams") {
-		n := c.Int("streams")
-		if n < 0 {
-			return usagef("for example --streams 100", "--streams %d is no number of streams", n)
-		}
-		p.Streams = &n
+	if o.set("streams") {
+		p.Streams = &o.streams
 	}
-	if err := checkPeer(p); err != nil {
-		return usagef("for example: adit peers add "+name+" KEY --allow localhost:22", "%v", err)
+	if err := config.CheckPeer(p); err != nil {
+		return fail.Usagef("for example: adit peers add "+name+" KEY --allow localhost:22", "%v", err)
 	}
-	if c.Bool("replace") {
+	if o.replace {
 		for _, flag := range []string{"signal", "allow", "no-local", "remote", "dynamic", "streams"} {
-			if c.IsSet(flag) {
-				return usagef("leave it out, and edit "+path, "--replace takes another key and leaves all else as it is: --%s does not go with it", flag)
+			if o.set(flag) {
+				return fail.Usagef("leave it out, and edit "+path, "--replace takes another key and leaves all else as it is: --%s does not go with it", flag)
 			}
 		}
 		if err := identity.SetKey(path, name, key); err != nil {
@@ -153,20 +167,6 @@ func removePeer(ctx context.Context, u *ui, path, name string) error {
 	return nil
 }
 
-// checkPeer returns what is wrong with the rules and the rendezvous of a peer.
-func checkPeer(p identity.Peer) error {
-	for _, s := range p.Signal {
-		if !byCode(s) {
-			return fmt.Errorf("%q is not the http(s) URL of a rendezvous", s)
-		}
-		if err := checkSignal(s); err != nil {
-			return fmt.Errorf("%q is not the http(s) URL of a rendezvous", s)
-		}
-	}
-	_, err := policyOf(p, tunnel.Policy{})
-	return err
-}
-
 // A shownPeer is what "adit peers list --json" prints a line of.
 type shownPeer struct {
 	Name        string              `json:"name"`
@@ -192,8 +192,8 @@ func showPeer(p identity.Peer) shownPeer {
 }
 
 // listPeers prints the peers of both files.
-func listPeers(u *ui, c *cli.Context) error {
-	known, err := knownPeers(c)
+func listPeers(u *ui, file config.File) error {
+	known, err := file.Known()
 	if err != nil {
 		return err
 	}

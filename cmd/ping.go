@@ -3,13 +3,16 @@ package cmd
 import (
 	"context"
 	"fmt"
-	"strconv"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"adit/internal/bench"
 	"adit/internal/event"
+	"adit/internal/fail"
 	"adit/internal/peer"
+	"adit/internal/typeset"
 
 	"github.com/urfave/cli/v2"
 )
@@ -21,8 +24,37 @@ const (
 	leastPingInterval = 100 * time.Millisecond
 )
 
+// pingOptions are those of "adit ping".
+type pingOptions struct {
+	given
+	meetingOptions
+	outputOptions
+	count    int
+	interval time.Duration
+}
+
+func newPingOptions() *pingOptions { return &pingOptions{interval: time.Second} }
+
+func (o *pingOptions) list() []option {
+	return slices.Concat(own("ping",
+		option{name: "count", short: "c", to: &o.count, usage: "stop after `N`", none: "go on until Ctrl-C"},
+		option{name: "interval", short: "i", to: &o.interval, usage: "`SECONDS` between two, 0.1 or more"},
+	), o.meetingOptions.list(), o.outputOptions.list())
+}
+
+func (o *pingOptions) check(bad *complaints) {
+	o.meetingOptions.check(bad)
+	o.outputOptions.check(bad)
+	if o.interval < leastPingInterval || o.interval > time.Hour {
+		bad.about("interval", "for example -i 0.2", "%s is no time between 0.1 and 3600 seconds", o.interval)
+	}
+	if _, given := o.sources["count"]; o.count < 0 || given && o.count == 0 {
+		bad.about("count", "for example -c 10", "%d is no number of pings", o.count)
+	}
+}
+
 func pingCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:      "ping",
 		Usage:     "measure the round trip to a peer",
 		ArgsUsage: "[CODE or NAME]",
@@ -33,51 +65,30 @@ Ctrl-C. The other side need not allow it: every session answers. Its session end
   adit ping CODE -c 20 -i 0.2        twenty, five a second
   adit ping CODE -q -c 20            the summary alone
   adit ping home                     a peer that is known by its key`,
-		Flags: append(ownFlags("ping",
-			&cli.IntFlag{Name: "count", Aliases: []string{"c"}, Usage: "stop after `N`", DefaultText: "go on until Ctrl-C"},
-			&cli.StringFlag{Name: "interval", Aliases: []string{"i"}, Usage: "`SECONDS` between two, 0.1 or more", Value: "1"},
-		), commonFlags(meetingFlags, outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			cfg, err := measured(u, c, "ping")
-			if err != nil {
-				return err
-			}
-			interval, err := seconds(c.String("interval"))
-			if err != nil || interval < leastPingInterval || interval > time.Hour {
-				return usagef("for example -i 0.2", "--interval %q is no time between 0.1 and 3600 seconds", c.String("interval"))
-			}
-			if c.Int("count") < 0 || c.IsSet("count") && c.Int("count") == 0 {
-				return usagef("for example -c 10", "--count %d is no number of pings", c.Int("count"))
-			}
-			return ping(ctx, u, cfg, c.Int("count"), interval)
-		}),
-	}
+	}, newPingOptions, func(ctx context.Context, u *ui, o *pingOptions) error {
+		cfg, err := o.meetingOptions.measured(u, &o.given, "ping")
+		if err != nil {
+			return err
+		}
+		return ping(ctx, u, cfg, o.count, o.interval)
+	})
 }
 
 // measured is the configuration of a command that joins an exposer in order to measure.
-func measured(u *ui, c *cli.Context, command string) (peer.Config, error) {
-	cfg, err := meeting(u, c)
-	if err != nil {
-		return cfg, err
+func (o *meetingOptions) measured(u *ui, g *given, command string) (peer.Config, error) {
+	if len(g.args) > 1 && !isCode(g.args) {
+		return peer.Config{}, fail.Usagef("for example: adit "+command+" CODE", "%s takes one code or name, not %d arguments", command, len(g.args))
 	}
-	if c.NArg() > 1 {
-		return cfg, usagef("for example: adit "+command+" CODE", "%s takes one code or name, not %d arguments", command, c.NArg())
-	}
+	cfg := o.config(u)
 	cfg.Role = peer.Connecter
-	if named, err := byName(c, &cfg); named || err != nil {
+	code := strings.Join(g.args, "-")
+	if known, err := byName(peerName(code), "", g.file, &cfg); known || err != nil {
 		return cfg, err
 	}
-	cfg.Code = c.Args().First()
+	cfg.Code = code
 	u.onToken = "Send this line back to the other side:"
+	u.afterOwn = "waiting for the other side to paste this line"
 	return cfg, checkCode(cfg.Signal, cfg.Code, "expose")
-}
-
-// seconds parses a number of seconds, or a duration with its unit.
-func seconds(s string) (time.Duration, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return d, nil
-	}
-	return time.ParseDuration(s + "s")
 }
 
 // A pong is what became of one ping; rtt 0 says that no answer came.
@@ -147,7 +158,7 @@ loop:
 			break loop
 		case why = <-ended:
 			if why == nil && (count > 0 || len(times) == 0) {
-				why = &failure{code: exitGone, message: "the other side ended the session", hint: "see what it says there"}
+				why = &fail.Failure{Code: fail.Gone, Message: "the other side ended the session", Hint: "see what it says there"}
 			}
 			break loop
 		}
@@ -158,7 +169,7 @@ loop:
 	case why != nil && ctx.Err() != nil && len(times) > 0:
 		return nil // Ctrl-C is how it is meant to end
 	case why == nil && len(times) == 0:
-		return &failure{code: exitGone, message: "no answer came", hint: "see whether the other side still runs and has a network"}
+		return &fail.Failure{Code: fail.Gone, Message: "no answer came", Hint: "see whether the other side still runs and has a network"}
 	}
 	return why
 }
@@ -185,7 +196,7 @@ func (u *ui) pong(p pong) {
 		u.answer("seq=%d no answer within %s", p.seq, pingPatience)
 		return
 	}
-	u.answer("seq=%d time=%s ms", p.seq, digits(inMilliseconds(p.rtt)))
+	u.answer("seq=%d time=%s ms", p.seq, typeset.Digits(inMilliseconds(p.rtt)))
 }
 
 // pings prints the summary of those that were answered or lost.
@@ -207,9 +218,9 @@ func (u *ui) pings(sent int, d bench.Distribution) {
 	if sent > 0 {
 		lost = 100 * float64(sent-d.N) / float64(sent)
 	}
-	u.answer("%d sent, %d answered, %s%% lost", sent, d.N, digits(lost))
+	u.answer("%d sent, %d answered, %s%% lost", sent, d.N, typeset.Digits(lost))
 	if r := roundTripsOf(d); r != nil {
-		line := fmt.Sprintf("min %s, avg %s, max %s, p99 %s ms", digits(r.Min), digits(r.Avg), digits(r.Max), digits(r.P99))
+		line := fmt.Sprintf("min %s, avg %s, max %s, p99 %s ms", typeset.Digits(r.Min), typeset.Digits(r.Avg), typeset.Digits(r.Max), typeset.Digits(r.P99))
 		u.answer("%s", u.answerWrapped(line, ""))
 	}
 }
@@ -236,18 +247,3 @@ func roundTripsOf(d bench.Distribution) *roundTrips {
 
 // inMilliseconds is exact to the microsecond.
 func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// digits prints a figure with three digits, or more in front of the point.
-func digits(x float64) string {
-	decimals := 0
-	switch {
-	case x == 0:
-	case x < 1:
-		decimals = 3
-	case x < 9.995:
-		decimals = 2
-	case x < 99.95:
-		decimals = 1
-	}
-	return strconv.FormatFloat(x, 'f', decimals, 64)
-}

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"adit/internal/typeset"
 	"fmt"
 	"time"
 
@@ -47,7 +48,7 @@ func (u *ui) refusalLineLocked(peer, head, tail string) {
 		return
 	}
 	if skipped > 0 && !u.verbose {
-		tail += fmt.Sprintf(" (%s before it not shown)", counted(uint64(skipped), "refusal"))
+		tail += fmt.Sprintf(" (%s before it not shown)", typeset.Counted(uint64(skipped), "refusal"))
 	}
 	u.lineLocked(head, tail)
 }

@@ -1,14 +1,13 @@
 package cmd
 
 import (
-	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 
+	"adit/internal/config"
 	"adit/internal/event"
-
-	"github.com/urfave/cli/v2"
 )
 
 // reloads is what a running command does when it is told to read its files again, by SIGHUP.
@@ -41,31 +40,19 @@ func (u *ui) reload() {
 	for _, do := range u.reloads.list {
 		if err := (*do)(); err != nil {
 			f := failureOf(err)
-			e.State, e.Message, e.Hint = "failed", f.message, f.hint
+			e.State, e.Message, e.Hint = "failed", f.Message, f.Hint
 			break
 		}
 	}
 	u.event(e)
 }
 
-// valuesNow returns the values of a flag: those of the command line or the variable, which a file that is
-// read again does not change, else the file's.
-func valuesNow(c *cli.Context, file configFile, flag string) []string {
-	if c.IsSet(flag) && !fromConfig(c, flag) {
-		if kindOf(flagNamed(c.Command.Flags, flag)) == kindList {
-			return c.StringSlice(flag)
-		}
-		return []string{fmt.Sprint(c.Value(flag))}
-	}
-	return file.settings[keyOf(c.Command.Name, flag)].values
-}
-
 // changedSettings returns the keys of a table that differ between two readings of the file.
-func changedSettings(before, after configFile, table string) []string {
+func changedSettings(before, after config.File, table string) []string {
 	var keys []string
-	for _, f := range []configFile{before, after} {
-		for key := range f.settings {
-			if strings.HasPrefix(key, table+".") && !slices.Contains(keys, key) && !slices.Equal(before.settings[key].values, after.settings[key].values) {
+	for _, f := range []config.File{before, after} {
+		for key := range f.Settings {
+			if strings.HasPrefix(key, table+".") && !slices.Contains(keys, key) && !reflect.DeepEqual(before.Settings[key].Value, after.Settings[key].Value) {
 				keys = append(keys, key)
 			}
 		}

@@ -22,7 +22,7 @@ import (
 //	says NAME out|err PATTERN [VAR]  wait until it has printed that; VAR is set to the first group
 //	! says NAME out|err PATTERN       check that it has not printed that
 //	feed NAME [TEXT]                  write a line to its standard input, or end it
-//	signals NAME INT|TERM|KILL|HUP
+//	signals NAME INT|TERM|KILL|HUP…   one or several at once
 //	awaits CODE NAME                 wait for its end and check the exit code
 //	echo-server VAR                  start a TCP server that sends back what comes; VAR is its port
 //	echo PORT TEXT                   send text there, end, and compare what comes back
@@ -30,6 +30,9 @@ import (
 //	talk NAME TEXT                    send text over it and compare what comes back
 //	figures ADDR TEXT…               fetch metrics, check their form and that they have these at the start of a line
 //	hole VAR                         take a TCP port and answer nothing; VAR is the port
+//	web VAR plain|tls                start a web server that is no rendezvous, without TLS or with; VAR is its port
+//	free VAR                         VAR is a TCP port that is free
+//	settle PROGRAM ARGS…             run a program until it succeeds
 func TestScripts(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the scripts use links, FIFOs and signals")
@@ -59,6 +62,9 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
 			if name == "long" {
 				return testtier.IsLong(), nil
 			}
@@ -67,7 +73,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "start": start, "says": says, "feed": feed,
 			"signals": signals, "awaits": awaits, "echo-server": echoServer, "echo": echo, "hole": hole,
-			"figures": figures, "hold": hold, "talk": talk,
+			"figures": figures, "hold": hold, "talk": talk, "web": webServer, "free": free, "settle": untilDone,
 		},
 	})
 }

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
@@ -122,11 +125,11 @@ func scriptEnv(ts *testscript.TestScript) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if !strings.HasPrefix(name, "ADIT_") && name != "PATH" && name != "HOME" && !strings.HasPrefix(name, "XDG_") {
+		if !strings.HasPrefix(name, "ADIT_") && name != "PATH" && name != "HOME" && name != "TMPDIR" && !strings.HasPrefix(name, "XDG_") {
 			env = append(env, v)
 		}
 	}
-	for _, name := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "SIGNAL"} {
+	for _, name := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "TMPDIR", "SIGNAL", "http_proxy", "https_proxy", "no_proxy"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env
@@ -184,11 +187,13 @@ func feed(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func signals(ts *testscript.TestScript, _ bool, args []string) {
-	s, known := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill, "HUP": syscall.SIGHUP}[args[1]]
-	if !known {
-		ts.Fatalf("no signal %s", args[1])
+	for _, name := range args[1:] {
+		s, known := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill, "HUP": syscall.SIGHUP}[name]
+		if !known {
+			ts.Fatalf("no signal %s", name)
+		}
+		ts.Check(procNamed(ts, args[0]).cmd.Process.Signal(s))
 	}
-	ts.Check(procNamed(ts, args[0]).cmd.Process.Signal(s))
 }
 
 func awaits(ts *testscript.TestScript, _ bool, args []string) {
@@ -290,4 +295,37 @@ func listenTCP(ts *testscript.TestScript) (net.Listener, string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	return l, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// webServer starts a server that answers every request, and not as a rendezvous does.
+func webServer(ts *testscript.TestScript, _ bool, args []string) {
+	s := httptest.NewUnstartedServer(http.FileServer(http.Dir(ts.MkAbs("."))))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if args[1] == "tls" {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], strconv.Itoa(s.Listener.Addr().(*net.TCPAddr).Port))
+}
+
+// free finds a port for a program that cannot choose one.
+func free(ts *testscript.TestScript, _ bool, args []string) {
+	l, port := listenTCP(ts)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], port)
+}
+
+// untilDone runs a program until it succeeds.
+func untilDone(ts *testscript.TestScript, _ bool, args []string) {
+	for limit := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil {
+			return
+		}
+		if time.Now().After(limit) {
+			ts.Fatalf("%s: %v", args[0], err)
+		}
+	}
 }

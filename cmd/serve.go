@@ -15,6 +15,7 @@ import (
 
 	"adit/internal/carry"
 	"adit/internal/event"
+	"adit/internal/fail"
 	"adit/internal/metrics"
 	"adit/internal/relay"
 	"adit/signal/rendezvous"
@@ -25,8 +26,47 @@ import (
 // serveGrace is how long requests at work may take when the server ends.
 const serveGrace = 3 * time.Second
 
+// serveOptions are those of "adit serve".
+type serveOptions struct {
+	given
+	outputOptions
+	attendOptions
+	serveConfig
+	trusted []string
+}
+
+func newServeOptions() *serveOptions {
+	return &serveOptions{serveConfig: serveConfig{http: ":8080", stun: ":3478", carryRate: "20M", turn: defaultTURN(), limits: rendezvous.DefaultLimits()}}
+}
+
+func (o *serveOptions) list() []option {
+	return slices.Concat(own("serve",
+		option{name: "http", to: &o.http, usage: "`ADDR` the rendezvous listens at, or systemd for the socket that it passes", values: []string{"systemd"}},
+		option{name: "stun", to: &o.stun, usage: "`ADDR` the STUN server listens at, or none", values: []string{"none"}},
+		option{name: "external-ip", to: &o.externalIP, usage: "public `IP` of this host, if peers reach it at another than they ask for; IPv4,IPv6 if it has both"},
+		option{name: "tls-cert", to: &o.cert, usage: "serve HTTPS with the certificate chain in `FILE`", path: true},
+		option{name: "tls-key", to: &o.key, usage: "its private key in `FILE`", path: true},
+		option{name: "access", to: &o.access, usage: "serve only those whose tokens or keys are in `FILE`", none: "everybody", path: true},
+		option{name: "access-hook", to: &o.hook, usage: "serve only those whom the HTTP server at `URL` allows", hidden: true},
+		option{name: "drain", to: &o.drain, usage: "at the end refuse new meetings for `D`, so that a load balancer notices", hidden: true},
+		option{name: "trusted-proxy", to: &o.trusted, usage: "believe X-Forwarded-For of reverse proxies in `CIDR`, several times if you like"},
+	), o.turn.list(), own("serve",
+		option{name: "carry", to: &o.carry, usage: "carry the packets of peers that reach nothing but this server, over HTTP: the last resort where UDP, TCP and TLS to a relay are blocked"},
+		option{name: "carry-rate", to: &o.carryRate, usage: "what one side may send that way, in `BITS` a second"},
+	), limitOptions(&o.limits), o.attendOptions.list("serve"), o.outputOptions.list())
+}
+
+func (o *serveOptions) check(bad *complaints) {
+	o.outputOptions.check(bad)
+	var err error
+	if o.proxies, err = prefixes(o.trusted); err != nil {
+		bad.add(failureOf(err))
+	}
+	checkLimits(&o.limits, bad)
+}
+
 func serveCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:  "serve",
 		Usage: "run a rendezvous, a STUN server and a relay for others",
 		Description: `Run what peers meet at, on a host that both can reach: an HTTP rendezvous, which passes on
@@ -37,40 +77,17 @@ sealed messages and can read none, and a STUN server, which tells a peer its pub
   adit serve --http :443 --tls-cert cert.pem --tls-key key.pem
   adit serve --external-ip 203.0.113.7              behind a NAT of its own
   adit serve --http :443 --tls-cert cert.pem --tls-key key.pem --turn`,
-		Flags: append(append(ownFlags("serve",
-			&cli.StringFlag{Name: "http", Usage: "`ADDR` the rendezvous listens at, or systemd for the socket that it passes", Value: ":8080"},
-			&cli.StringFlag{Name: "stun", Usage: "`ADDR` the STUN server listens at, or none", Value: ":3478"},
-			&cli.StringFlag{Name: "external-ip", Usage: "public `IP` of this host, if peers reach it at another than they ask for; IPv4,IPv6 if it has both"},
-			&cli.StringFlag{Name: "tls-cert", Usage: "serve HTTPS with the certificate chain in `FILE`", TakesFile: true},
-			&cli.StringFlag{Name: "tls-key", Usage: "its private key in `FILE`", TakesFile: true},
-			&cli.StringFlag{Name: "access", Usage: "serve only those whose tokens or keys are in `FILE`", DefaultText: "everybody", TakesFile: true},
-			&cli.StringFlag{Name: "access-hook", Usage: "serve only those whom the HTTP server at `URL` allows", Hidden: true},
-			&cli.DurationFlag{Name: "drain", Usage: "at the end refuse new meetings for `D`, so that a load balancer notices", Hidden: true},
-			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "believe X-Forwarded-For of reverse proxies in `CIDR`, several times if you like"},
-		), append(append(turnFlags(), limitFlags()...), ownFlags("serve", attendFlags()...)...)...), commonFlags(outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usagef("for example: adit serve --http :8080 --stun :3478", "serve takes no arguments, only flags")
-			}
-			proxies, err := prefixes(c.StringSlice("trusted-proxy"))
-			if err != nil {
-				return err
-			}
-			turn := turnSettings(c)
-			limits, err := limitsOf(c, relayAllocations(turn))
-			if err != nil {
-				return err
-			}
-			return serve(ctx, u, serveConfig{
-				access: c.String("access"), hook: c.String("access-hook"),
-				limits: limits, drain: c.Duration("drain"),
-				http: c.String("http"), stun: c.String("stun"), externalIP: c.String("external-ip"),
-				carry: c.Bool("carry"), carryRate: c.String("carry-rate"),
-				cert: c.String("tls-cert"), key: c.String("tls-key"), turn: turn, proxies: proxies,
-				again: func() (cert, key string, err error) { return serveAgain(u, c) },
-			})
-		}),
-	}
+	}, newServeOptions, func(ctx context.Context, u *ui, o *serveOptions) error {
+		if len(o.args) > 0 {
+			return fail.Usagef("for example: adit serve --http :8080 --stun :3478", "serve takes no arguments, only flags")
+		}
+		cfg := o.serveConfig
+		if !o.set("limit-connections") && !o.fromFile("limit-connections") {
+			cfg.limits.Connections = connectionsFor(cfg.limits.Connections, relayAllocations(cfg.turn))
+		}
+		cfg.again = func() (cert, key string, err error) { return serveAgain(u, o) }
+		return serve(ctx, u, cfg)
+	})
 }
 
 type serveConfig struct {
@@ -89,22 +106,20 @@ type serveConfig struct {
 
 // serveAgain reads the config file of a running server again, and returns the files of its certificate.
 // What else has changed takes a restart, and is told.
-func serveAgain(u *ui, c *cli.Context) (cert, key string, err error) {
-	file, err := loadConfig(u, c)
+func serveAgain(u *ui, o *serveOptions) (cert, key string, err error) {
+	file, err := load(u, "serve", o)
 	if err != nil {
 		return "", "", err
 	}
-	now := func(flag string) string {
-		if v := valuesNow(c, file, flag); len(v) > 0 {
-			return v[0]
-		}
-		return ""
+	now, err := reread(o, file)
+	if err != nil {
+		return "", "", err
 	}
-	keys := slices.DeleteFunc(changedSettings(configOf(c), file, "serve"), func(k string) bool { return k == "serve.tls_cert" || k == "serve.tls_key" })
+	keys := slices.DeleteFunc(changedSettings(o.file, file, "serve"), func(k string) bool { return k == "serve.tls_cert" || k == "serve.tls_key" })
 	if len(keys) > 0 {
-		u.say("restart adit serve for what has changed in %s: %s", file.path, list(keys))
+		u.say("restart adit serve for what has changed in %s: %s", file.Path, list(keys))
 	}
-	return now("tls-cert"), now("tls-key"), nil
+	return now.cert, now.key, nil
 }
 
 // prefixes parses --trusted-proxy. An address alone is itself.
@@ -116,7 +131,7 @@ func prefixes(given []string) ([]netip.Prefix, error) {
 			p, err = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
 		}
 		if err != nil || p.Addr().Is4In6() { // clients are compared as IPv4
-			return nil, usagef("for example --trusted-proxy 10.0.0.0/8", "--trusted-proxy %q is no network", s)
+			return nil, fail.Usagef("for example --trusted-proxy 10.0.0.0/8", "--trusted-proxy %q is no network", s)
 		}
 		out = append(out, p.Masked())
 	}
@@ -272,7 +287,7 @@ func (c *certificates) load(cert, key string) error {
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return usagef("both files are to be PEM, and belong to each other", "read the certificate: %v", err)
+		return fail.Usagef("both files are to be PEM, and belong to each other", "read the certificate: %v", err)
 	}
 	c.now.Store(&pair)
 	return nil
@@ -285,7 +300,7 @@ func certificate(cert, key string) (*tls.Config, *certificates, error) {
 		return nil, nil, nil
 	}
 	if cert == "" || key == "" {
-		return nil, nil, usagef("give both, or neither for plain HTTP behind a proxy", "--tls-cert and --tls-key belong together")
+		return nil, nil, fail.Usagef("give both, or neither for plain HTTP behind a proxy", "--tls-cert and --tls-key belong together")
 	}
 	from := new(certificates)
 	if err := from.load(cert, key); err != nil {
@@ -303,9 +318,9 @@ func cannotListen(err error, hint string) error {
 	var form *net.AddrError
 	var name *net.DNSError
 	if errors.As(err, &form) || errors.As(err, &name) && strings.HasPrefix(name.Name, "tcp/") { // a port that is no number
-		return usagef("an address is HOST:PORT, or :PORT for all of this machine's", "%v", err)
+		return fail.Usagef("an address is HOST:PORT, or :PORT for all of this machine's", "%v", err)
 	}
-	return &failure{code: exitListen, message: err.Error(), hint: hint}
+	return &fail.Failure{Code: fail.Listen, Message: err.Error(), Hint: hint}
 }
 
 // nextPort is the address of the second STUN server: the same, one port up, as RFC 5780 suggests. Beside a

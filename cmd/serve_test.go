@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"adit/internal/event"
+	"adit/internal/fail"
 )
 
 func TestPrefixes(t *testing.T) {
@@ -27,7 +28,7 @@ func TestPrefixes(t *testing.T) {
 	} {
 		got, err := prefixes([]string{in})
 		if want == "" {
-			if f := failureOf(err); f == nil || f.code != exitUsage {
+			if f := failureOf(err); f == nil || f.Code != fail.Usage {
 				t.Errorf("%q: %v, %v; want a usage failure", in, got, err)
 			}
 			continue
@@ -51,7 +52,7 @@ func TestTrustedProxy(t *testing.T) {
 	})
 	served := make(chan error, 1)
 	go func() {
-		served <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", turn: turnConfig{ports: "1-2", allocations: 1}, proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
+		served <- serve(ctx, u, serveConfig{http: "127.0.0.1:0", stun: "none", turn: turnConfig{ports: "1-2", allocations: 1, allocationsOfOne: 1}, proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
 	}()
 	defer func() {
 		cancel(errInterrupted)
@@ -148,7 +149,7 @@ func TestCertificateIsReplaced(t *testing.T) {
 	if err := os.WriteFile(cert, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := from.load(cert, key); failureOf(err).code != exitUsage || served() != second {
+	if err := from.load(cert, key); failureOf(err).Code != fail.Usage || served() != second {
 		t.Errorf("a damaged file: %v", err)
 	}
 	var none *certificates

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"adit/internal/fail"
 	"fmt"
 	"net/url"
 	"os"
@@ -15,10 +16,10 @@ import (
 func accessOf(cfg serveConfig) (rendezvous.Access, error) {
 	switch {
 	case cfg.access != "" && cfg.hook != "":
-		return nil, usagef("give one of them", "--access and --access-hook are two ways to say who may use the rendezvous")
+		return nil, fail.Usagef("give one of them", "--access and --access-hook are two ways to say who may use the rendezvous")
 	case cfg.hook != "":
 		if u, err := url.Parse(cfg.hook); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, usagef("for example --access-hook http://127.0.0.1:9000/access", "--access-hook is no URL")
+			return nil, fail.Usagef("for example --access-hook http://127.0.0.1:9000/access", "--access-hook is no URL")
 		}
 		return &rendezvous.Hook{URL: cfg.hook, Now: time.Now}, nil
 	case cfg.access == "":
@@ -26,7 +27,7 @@ func accessOf(cfg serveConfig) (rendezvous.Access, error) {
 	}
 	l, err := readAccess(cfg.access)
 	if err != nil {
-		return nil, usagef("write a token or a public key, and a name, in each line", "read --access: %v", err)
+		return nil, fail.Usagef("write a token or a public key, and a name, in each line", "read --access: %v", err)
 	}
 	return l, nil
 }

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"adit/internal/fail"
 	"errors"
 	"fmt"
 	"net"
@@ -26,7 +27,7 @@ func listenHTTP(addr string) (net.Listener, error) {
 	}
 	l, err := passed(os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), firstPassed)
 	if err != nil {
-		return nil, usagef("start adit by a socket unit, as docs/rendezvous.md shows, or give an address", "--http systemd: %v", err)
+		return nil, fail.Usagef("start adit by a socket unit, as docs/rendezvous.md shows, or give an address", "--http systemd: %v", err)
 	}
 	return l, nil
 }

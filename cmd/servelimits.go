@@ -5,11 +5,9 @@ import (
 
 	"adit/internal/relay"
 	"adit/signal/rendezvous"
-
-	"github.com/urfave/cli/v2"
 )
 
-// A limitFlag is a limit of the rendezvous as a hidden flag, and so as a variable and a key of the config file.
+// A limitFlag is a limit of the rendezvous as a hidden option, and so as a variable and a key of the config file.
 type limitFlag struct {
 	name, usage string
 	field       func(*rendezvous.Limits) *int
@@ -45,37 +43,35 @@ var limitTable = []limitFlag{
 	{"limit-addresses", "addresses remembered", func(l *rendezvous.Limits) *int { return &l.Addresses }},
 }
 
-// limitFlags returns the flags of serve that are limits of the rendezvous. They are for the config file, and stand in
+// limitOptions returns the options of serve that are limits of the rendezvous. They are for the config file, and stand in
 // docs/rendezvous.md instead of the help.
-func limitFlags() []cli.Flag {
-	defaults := rendezvous.DefaultLimits()
-	var flags []cli.Flag
+func limitOptions(l *rendezvous.Limits) []option {
+	var list []option
 	for _, f := range limitTable {
-		flags = append(flags, &cli.IntFlag{Name: f.name, Usage: f.usage, Value: *f.field(&defaults), Hidden: true})
+		list = append(list, option{name: f.name, to: f.field(l), usage: f.usage, hidden: true})
 	}
-	flags = append(flags, &cli.DurationFlag{Name: "limit-failed-join-wait", Usage: "the longest wait after a wrong code", Value: defaults.FailedJoinWait, Hidden: true})
-	return ownFlags("serve", flags...)
+	list = append(list, option{name: "limit-failed-join-wait", to: &l.FailedJoinWait, usage: "the longest wait after a wrong code", hidden: true})
+	return own("serve", list...)
 }
 
-// limitsOf reads the limits. Without an own value the connections are as many as the file descriptors allow, with one
-// for each of the relay's allocations and a thousand for everything else.
-func limitsOf(c *cli.Context, allocations int) (rendezvous.Limits, error) {
-	var l rendezvous.Limits
+func checkLimits(l *rendezvous.Limits, bad *complaints) {
 	for _, f := range limitTable {
-		n := c.Int(f.name)
-		if n < 1 || n > math.MaxInt32 {
-			return l, usagef("a number of at least 1", "--%s %d is no limit", f.name, n)
+		if n := *f.field(l); n < 1 || n > math.MaxInt32 {
+			bad.about(f.name, "a number of at least 1", "%d is no limit", n)
 		}
-		*f.field(&l) = n
 	}
-	l.FailedJoinWait = c.Duration("limit-failed-join-wait")
 	if l.FailedJoinWait <= 0 {
-		return l, usagef("for example --limit-failed-join-wait 1m", "--limit-failed-join-wait %v is no time", l.FailedJoinWait)
+		bad.about("limit-failed-join-wait", "for example --limit-failed-join-wait 1m", "%v is no time", l.FailedJoinWait)
 	}
-	if most := descriptors(); most > 0 && !c.IsSet("limit-connections") {
-		l.Connections = min(l.Connections, max(most-allocations-1000, most/2))
+}
+
+// connectionsFor returns how many connections there may be where nothing is said: as many as the file descriptors allow,
+// with one for each of the relay's allocations and a thousand for everything else.
+func connectionsFor(limit, allocations int) int {
+	if most := descriptors(); most > 0 {
+		limit = min(limit, max(most-allocations-1000, most/2))
 	}
-	return l, nil
+	return limit
 }
 
 // relayAllocations is how many file descriptors the relay may use.

@@ -16,38 +16,14 @@ import (
 	"time"
 
 	"adit/internal/event"
+	"adit/internal/fail"
 	"adit/internal/relay"
 	"adit/internal/turn"
 	"adit/signal/rendezvous"
-
-	"github.com/urfave/cli/v2"
 )
 
 // secretBytes bounds the file with the secret: a wrong path must not fill the memory.
 const secretBytes = 4096
-
-// turnFlags returns the flags of serve that are about relays.
-func turnFlags() []cli.Flag {
-	return ownFlags("serve",
-		&cli.BoolFlag{Name: "turn", Usage: "relay for peers that find no path: TURN at the STUN server's port, over UDP and TCP, and over TLS at that of HTTPS"},
-		&cli.StringFlag{Name: "turn-tcp", Usage: "`ADDR` for TURN over TCP, or none", DefaultText: "the STUN server's"},
-		&cli.StringFlag{Name: "turn-tls", Usage: "one more `ADDR` for TURN over TLS", DefaultText: "that of HTTPS alone"},
-		&cli.StringFlag{Name: "turn-ports", Usage: "`RANGE` of UDP ports for relayed addresses", Value: fmt.Sprintf("%d-%d", relay.DefaultMinPort, relay.DefaultMaxPort)},
-		&cli.StringFlag{Name: "turn-rate", Usage: "what a peer may relay each way, in `BITS` a second, say 50M, or none", Value: "300M"},
-		&cli.StringFlag{Name: "turn-total-rate", Usage: "what all may relay together, in `BITS` a second, or none", Value: "1G"},
-		&cli.StringFlag{Name: "turn-address-rate", Usage: "what the peers at one address may relay each way, in `BITS` a second, or none", Value: "600M", Hidden: true},
-		&cli.StringFlag{Name: "turn-volume", Usage: "what a peer may relay in a day, in `BYTES`, say 50G", Value: "none", Hidden: true},
-		&cli.StringFlag{Name: "turn-address-volume", Usage: "what the peers at one address may relay in a day, in `BYTES`", Value: "none", Hidden: true},
-		&cli.StringFlag{Name: "turn-total-volume", Usage: "what all may relay in a day, in `BYTES`", Value: "none", Hidden: true},
-		&cli.IntFlag{Name: "turn-allocations-of-one", Usage: "how many relayed addresses the peers at one address may have, `N`", Value: relay.DefaultPerSource, Hidden: true},
-		&cli.IntFlag{Name: "turn-allocations", Usage: "how many relayed addresses there may be, `N`", Value: relay.DefaultAllocations},
-		&cli.StringSliceFlag{Name: "turn-allow", Usage: "relay to `CIDR` too, a private network say; several times if you like"},
-		&cli.BoolFlag{Name: "carry", Usage: "carry the packets of peers that reach nothing but this server, over HTTP: the last resort where UDP, TCP and TLS to a relay are blocked"},
-		&cli.StringFlag{Name: "carry-rate", Usage: "what one side may send that way, in `BITS` a second", Value: "20M"},
-		&cli.StringSliceFlag{Name: "turn-url", Usage: "hand out another relay's `URL`, say turn:relay.example.org:3478?transport=udp; several times if you like"},
-		&cli.StringFlag{Name: "turn-secret", Usage: "the relays' common secret in `FILE`", DefaultText: "a new one at each start", TakesFile: true},
-	)
-}
 
 type turnConfig struct {
 	on                                     bool
@@ -58,14 +34,31 @@ type turnConfig struct {
 	allow, urls                            []string
 }
 
-func turnSettings(c *cli.Context) turnConfig {
-	return turnConfig{
-		on: c.Bool("turn"), tcp: c.String("turn-tcp"), tls: c.String("turn-tls"), ports: c.String("turn-ports"),
-		rate: c.String("turn-rate"), totalRate: c.String("turn-total-rate"), file: c.String("turn-secret"),
-		addressRate: c.String("turn-address-rate"),
-		volumes:     [3]string{c.String("turn-volume"), c.String("turn-address-volume"), c.String("turn-total-volume")},
-		allocations: c.Int("turn-allocations"), allocationsOfOne: c.Int("turn-allocations-of-one"), allow: c.StringSlice("turn-allow"), urls: c.StringSlice("turn-url"),
-	}
+// defaultTURN is a relay as it is where nothing is said.
+func defaultTURN() turnConfig {
+	return turnConfig{ports: fmt.Sprintf("%d-%d", relay.DefaultMinPort, relay.DefaultMaxPort), rate: "300M", totalRate: "1G", addressRate: "600M",
+		volumes: [3]string{"none", "none", "none"}, allocations: relay.DefaultAllocations, allocationsOfOne: relay.DefaultPerSource}
+}
+
+// list returns the options of serve that are about relays.
+func (t *turnConfig) list() []option {
+	return own("serve",
+		option{name: "turn", to: &t.on, usage: "relay for peers that find no path: TURN at the STUN server's port, over UDP and TCP, and over TLS at that of HTTPS"},
+		option{name: "turn-tcp", to: &t.tcp, usage: "`ADDR` for TURN over TCP, or none", none: "the STUN server's"},
+		option{name: "turn-tls", to: &t.tls, usage: "one more `ADDR` for TURN over TLS", none: "that of HTTPS alone"},
+		option{name: "turn-ports", to: &t.ports, usage: "`RANGE` of UDP ports for relayed addresses"},
+		option{name: "turn-rate", to: &t.rate, usage: "what a peer may relay each way, in `BITS` a second, say 50M, or none"},
+		option{name: "turn-total-rate", to: &t.totalRate, usage: "what all may relay together, in `BITS` a second, or none"},
+		option{name: "turn-address-rate", to: &t.addressRate, usage: "what the peers at one address may relay each way, in `BITS` a second, or none", hidden: true},
+		option{name: "turn-volume", to: &t.volumes[0], usage: "what a peer may relay in a day, in `BYTES`, say 50G", hidden: true},
+		option{name: "turn-address-volume", to: &t.volumes[1], usage: "what the peers at one address may relay in a day, in `BYTES`", hidden: true},
+		option{name: "turn-total-volume", to: &t.volumes[2], usage: "what all may relay in a day, in `BYTES`", hidden: true},
+		option{name: "turn-allocations-of-one", to: &t.allocationsOfOne, usage: "how many relayed addresses the peers at one address may have, `N`", hidden: true},
+		option{name: "turn-allocations", to: &t.allocations, usage: "how many relayed addresses there may be, `N`"},
+		option{name: "turn-allow", to: &t.allow, usage: "relay to `CIDR` too, a private network say; several times if you like"},
+		option{name: "turn-url", to: &t.urls, usage: "hand out another relay's `URL`, say turn:relay.example.org:3478?transport=udp; several times if you like"},
+		option{name: "turn-secret", to: &t.file, usage: "the relays' common secret in `FILE`", none: "a new one at each start", path: true},
+	)
 }
 
 // relays is the TURN server of this process, if any, and what peers are told of it and of others.
@@ -138,7 +131,7 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 	t := cfg.turn
 	for _, s := range t.urls {
 		if err := turn.CheckURL(s); err != nil {
-			return nil, usagef("for example --turn-url turn:relay.example.org:3478?transport=udp", "--turn-url: %v", err)
+			return nil, fail.Usagef("for example --turn-url turn:relay.example.org:3478?transport=udp", "--turn-url: %v", err)
 		}
 		r.urls = append(r.urls, s)
 	}
@@ -146,10 +139,10 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 	case t.file != "":
 		var err error
 		if r.secret, err = readSecret(t.file); err != nil {
-			return nil, usagef("one line, the same as the relay's static-auth-secret", "read --turn-secret: %v", err)
+			return nil, fail.Usagef("one line, the same as the relay's static-auth-secret", "read --turn-secret: %v", err)
 		}
 	case len(t.urls) > 0:
-		return nil, usagef("put what its operator set as static-auth-secret into a file", "--turn-url needs --turn-secret")
+		return nil, fail.Usagef("put what its operator set as static-auth-secret into a file", "--turn-url needs --turn-secret")
 	default:
 		r.secret = make([]byte, 32)
 		rand.Read(r.secret)
@@ -177,30 +170,30 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 		}
 	}
 	if t.allocationsOfOne < 1 {
-		return nil, usagef("a number of at least 1", "--turn-allocations-of-one %d leaves no room", t.allocationsOfOne)
+		return nil, fail.Usagef("a number of at least 1", "--turn-allocations-of-one %d leaves no room", t.allocationsOfOne)
 	}
 	if t.allocations < 1 {
-		return nil, usagef("a number of at least 1", "--turn-allocations %d leaves no room", t.allocations)
+		return nil, fail.Usagef("a number of at least 1", "--turn-allocations %d leaves no room", t.allocations)
 	}
 	var allow []netip.Prefix
 	for _, s := range t.allow {
 		p, err := relay.ParsePrefix(s)
 		if err != nil {
-			return nil, usagef("for example --turn-allow 10.0.0.0/8", "--turn-allow: %v", err)
+			return nil, fail.Usagef("for example --turn-allow 10.0.0.0/8", "--turn-allow: %v", err)
 		}
 		allow = append(allow, p)
 	}
 	if !t.on {
 		if t.tcp != "" || t.tls != "" || len(t.allow) > 0 {
-			return nil, usagef("give --turn as well", "there is no relay to configure")
+			return nil, fail.Usagef("give --turn as well", "there is no relay to configure")
 		}
 		return r, nil
 	}
 	if cfg.stun == "none" {
-		return nil, usagef("leave out --stun none", "--turn shares the port of the STUN server")
+		return nil, fail.Usagef("leave out --stun none", "--turn shares the port of the STUN server")
 	}
 	if t.tls != "" && secure == nil {
-		return nil, usagef("give --tls-cert and --tls-key", "--turn-tls needs a certificate")
+		return nil, fail.Usagef("give --tls-cert and --tls-key", "--turn-tls needs a certificate")
 	}
 	r.turn, err = relay.NewTURN(relay.TURNConfig{
 		Secret: r.secret, Addrs: external, MinPort: low, MaxPort: high, Allow: allow,
@@ -208,7 +201,7 @@ func startRelay(cfg serveConfig, external []netip.Addr, secure *tls.Config, u *u
 		Volume: volumes[0], SourceVolume: volumes[1], TotalVolume: volumes[2], Logger: u.logger(),
 	})
 	if err != nil {
-		return nil, usagef("", "%v", err)
+		return nil, fail.Usagef("", "%v", err)
 	}
 	r.follow(t.urls)
 	return r, nil
@@ -291,10 +284,10 @@ func externalIPs(s string) ([]netip.Addr, error) {
 		}
 		ip, err := netip.ParseAddr(f)
 		if err != nil {
-			return nil, usagef("for example --external-ip 203.0.113.7", "--external-ip %q is no IP address", f)
+			return nil, fail.Usagef("for example --external-ip 203.0.113.7", "--external-ip %q is no IP address", f)
 		}
 		if ip = ip.Unmap(); len(out) > 1 || len(out) == 1 && out[0].Is4() == ip.Is4() {
-			return nil, usagef("for example --external-ip 203.0.113.7,2001:db8::7", "--external-ip %q has more than one address of a family", s)
+			return nil, fail.Usagef("for example --external-ip 203.0.113.7,2001:db8::7", "--external-ip %q has more than one address of a family", s)
 		}
 		out = append(out, ip)
 	}
@@ -306,7 +299,7 @@ func portRange(s string) (low, high uint16, err error) {
 	l, err1 := strconv.ParseUint(strings.TrimSpace(a), 10, 16)
 	h, err2 := strconv.ParseUint(strings.TrimSpace(b), 10, 16)
 	if !ok || err1 != nil || err2 != nil || l == 0 || l > h {
-		return 0, 0, usagef("for example --turn-ports 49152-65535", "--turn-ports %q is no range of ports", s)
+		return 0, 0, fail.Usagef("for example --turn-ports 49152-65535", "--turn-ports %q is no range of ports", s)
 	}
 	return uint16(l), uint16(h), nil
 }
@@ -328,7 +321,7 @@ func bitRate(flag, s string) (int, error) {
 	}
 	n, err := strconv.ParseUint(number, 10, 31)
 	if err != nil || n == 0 || n > uint64(1e12)/uint64(unit) {
-		return 0, usagef("for example "+flag+" 50M", "%s %q is no rate", flag, s)
+		return 0, fail.Usagef("for example "+flag+" 50M", "%s %q is no rate", flag, s)
 	}
 	return max(1, int(min(n*uint64(unit)/8, 1<<31-1))), nil
 }
@@ -351,7 +344,7 @@ func volume(flag, s string) (int, error) {
 	}
 	n, err := strconv.ParseUint(number, 10, 31)
 	if err != nil || n == 0 || n > 1e15/unit {
-		return 0, usagef("for example "+flag+" 50G", "%s %q is no volume", flag, s)
+		return 0, fail.Usagef("for example "+flag+" 50G", "%s %q is no volume", flag, s)
 	}
 	return int(min(n*unit, math.MaxInt)), nil
 }

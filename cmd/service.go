@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"adit/internal/fail"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -35,8 +37,39 @@ func serviceManager(u *ui, user bool, name string) (manager, error) {
 	return systemManager(u, user, name)
 }
 
+// serviceOptions are those of "adit service".
+type serviceOptions struct {
+	given
+	outputOptions
+	user, system, print bool
+	name                string
+}
+
+func newServiceOptions() *serviceOptions { return &serviceOptions{name: "adit"} }
+
+func (o *serviceOptions) list() []option {
+	return slices.Concat(own("service",
+		option{name: "user", to: &o.user, usage: "a service of this user, which runs while the user is logged in, or lingers"},
+		option{name: "system", to: &o.system, usage: "a service of the system; only root can install it"},
+		option{name: "name", to: &o.name, usage: "`NAME` to tell several apart: the unit is adit-NAME.service, the job adit.NAME"},
+		option{name: "print", to: &o.print, usage: "print what would be installed and change nothing"},
+	), o.outputOptions.list())
+}
+
+func (o *serviceOptions) check(bad *complaints) {
+	o.outputOptions.check(bad)
+	if o.user && o.system {
+		bad.add(fail.Usagef("leave one of the two out", "--user and --system exclude each other"))
+	}
+	if !serviceName.MatchString(o.name) {
+		bad.about("name", "for example --name home", "%q is no name for a service: letters, digits, - and _", o.name)
+	}
+}
+
+var serviceVerbs = []string{"install", "uninstall", "status"}
+
 func serviceCommand(u *ui, app *cli.App) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:      "service",
 		Usage:     "have the system run adit: install, uninstall, status",
 		ArgsUsage: "install|uninstall|status [-- COMMAND…]",
@@ -49,54 +82,38 @@ is the command line of adit: expose, connect or serve. The unit of systemd is ha
   adit service install --name rendezvous -- serve --http :8080 --stun :3478
   adit service status
   adit service uninstall --name rendezvous`,
-		Flags: append(ownFlags("service",
-			&cli.BoolFlag{Name: "user", Usage: "a service of this user, which runs while the user is logged in, or lingers"},
-			&cli.BoolFlag{Name: "system", Usage: "a service of the system; only root can install it"},
-			&cli.StringFlag{Name: "name", Usage: "`NAME` to tell several apart: the unit is adit-NAME.service, the job adit.NAME", Value: "adit"},
-			&cli.BoolFlag{Name: "print", Usage: "print what would be installed and change nothing"},
-		), commonFlags(outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			user, name := c.Bool("user"), c.String("name")
-			switch {
-			case c.Bool("user") && c.Bool("system"):
-				return usagef("leave one of the two out", "--user and --system exclude each other")
-			case !c.Bool("system") && os.Geteuid() > 0: // -1 on Windows
-				user = true
-			}
-			if !serviceName.MatchString(name) {
-				return usagef("for example --name home", "--name %q is no name for a service: letters, digits, - and _", name)
-			}
-			m, err := serviceManager(u, user, name)
+	}, newServiceOptions, func(ctx context.Context, u *ui, o *serviceOptions) error {
+		user := o.user || !o.system && os.Geteuid() > 0 // -1 on Windows
+		m, err := serviceManager(u, user, o.name)
+		if err != nil {
+			return err
+		}
+		verb := o.arg(0)
+		if len(o.args) > 1 && verb != "install" {
+			return fail.Usagef(`for example: adit service `+verb, "service %s takes no command line", verb)
+		}
+		switch verb {
+		case "install":
+			words, err := serviceLine(app, o.args[1:])
 			if err != nil {
 				return err
 			}
-			verb, rest := c.Args().First(), c.Args().Tail()
-			if len(rest) > 0 && verb != "install" {
-				return usagef(`for example: adit service `+verb, "service %s takes no command line", verb)
-			}
-			switch verb {
-			case "install":
-				words, err := serviceLine(app, rest)
-				if err != nil {
-					return err
-				}
-				if c.Bool("print") {
-					text, err := m.text(words)
-					if err != nil {
-						return err
-					}
-					u.answer("%s", strings.TrimSuffix(text, "\n"))
-					return nil
-				}
+			if !o.print {
 				return m.install(ctx, words)
-			case "uninstall":
-				return m.uninstall(ctx)
-			case "status":
-				return m.status(ctx)
 			}
-			return usagef("for example: adit service install -- expose 22", "service wants install, uninstall or status")
-		}),
-	}
+			text, err := m.text(words)
+			if err != nil {
+				return err
+			}
+			u.answer("%s", strings.TrimSuffix(text, "\n"))
+			return nil
+		case "uninstall":
+			return m.uninstall(ctx)
+		case "status":
+			return m.status(ctx)
+		}
+		return fail.Usagef("for example: adit service install -- expose 22", "service wants install, uninstall or status")
+	})
 }
 
 var serviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
@@ -106,10 +123,10 @@ const serviceExample = "for example: adit service install -- expose 22 --listen"
 // serviceLine checks the command line of a service and returns its words.
 func serviceLine(app *cli.App, args []string) ([]string, error) {
 	if len(args) == 0 {
-		return nil, usagef(serviceExample, "service install wants the command line of adit after --")
+		return nil, fail.Usagef(serviceExample, "service install wants the command line of adit after --")
 	}
 	if !slices.Contains([]string{"expose", "connect", "serve"}, args[0]) {
-		return nil, usagef(serviceExample, "a service runs expose, connect or serve, not %q", args[0])
+		return nil, fail.Usagef(serviceExample, "a service runs expose, connect or serve, not %q", args[0])
 	}
 	if _, err := permute(app, args); err != nil {
 		return nil, err
@@ -126,7 +143,7 @@ func runTool(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return &failure{code: exitOther, message: fmt.Sprintf("%s %s: %v", name, strings.Join(args, " "), err), hint: name + " says above what is wrong"}
+		return &fail.Failure{Code: fail.Other, Message: fmt.Sprintf("%s %s: %v", name, strings.Join(args, " "), err), Hint: name + " says above what is wrong"}
 	}
 	return nil
 }
@@ -136,5 +153,5 @@ func cannotInstall(err error, user bool) error {
 	if errors.Is(err, fs.ErrPermission) && !user {
 		hint = "run it as root, or with --user"
 	}
-	return &failure{code: exitOther, message: err.Error(), hint: hint}
+	return &fail.Failure{Code: fail.Other, Message: err.Error(), Hint: hint}
 }

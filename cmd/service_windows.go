@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"adit/internal/fail"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ type scm struct {
 
 func systemManager(u *ui, user bool, name string) (manager, error) {
 	if user {
-		return nil, usagef("leave --user out", "Windows has no services of a user")
+		return nil, fail.Usagef("leave --user out", "Windows has no services of a user")
 	}
 	if name != "adit" {
 		name = "adit-" + name
@@ -53,12 +54,12 @@ func (m scm) text(words []string) (string, error) {
 }
 
 func cannotManage(what string, err error) error {
-	f := &failure{code: exitOther, message: fmt.Sprintf("%s: %v", what, err), hint: "see the services of this machine: services.msc"}
+	f := &fail.Failure{Code: fail.Other, Message: fmt.Sprintf("%s: %v", what, err), Hint: "see the services of this machine: services.msc"}
 	switch {
 	case errors.Is(err, windows.ERROR_ACCESS_DENIED):
-		f.hint = "run it as administrator"
+		f.Hint = "run it as administrator"
 	case errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST):
-		f.hint = "--name says which one is meant"
+		f.Hint = "--name says which one is meant"
 	}
 	return f
 }
@@ -177,8 +178,8 @@ func managed(u *ui, args []string, run func(context.Context, []string) int) int 
 	}
 	s := &service{u: u, run: func(ctx context.Context) int { return run(ctx, slices.Delete(slices.Clone(args), 1, n+1)) }}
 	if err := svc.Run("adit", s); err != nil { // the name does not matter in a process of its own
-		u.fail(&failure{code: exitOther, message: fmt.Sprintf("run as a service: %v", err), hint: `only the service manager can do that: "adit service install" has it do so`})
-		return exitOther
+		u.fail(&fail.Failure{Code: fail.Other, Message: fmt.Sprintf("run as a service: %v", err), Hint: `only the service manager can do that: "adit service install" has it do so`})
+		return fail.Other
 	}
 	return s.code
 }

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"adit/internal/fail"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -41,7 +42,7 @@ func (m launchd) places() (plist, log, account, home string, err error) {
 	if m.user {
 		home, err = os.UserHomeDir()
 		if err != nil {
-			return "", "", "", "", &failure{code: exitOther, message: err.Error(), hint: "set HOME"}
+			return "", "", "", "", &fail.Failure{Code: fail.Other, Message: err.Error(), Hint: "set HOME"}
 		}
 		return filepath.Join(home, "Library", "LaunchAgents", m.label()+".plist"), filepath.Join(home, "Library", "Logs", m.label()+".log"), "", home, nil
 	}
@@ -133,7 +134,7 @@ func (m launchd) uninstall(ctx context.Context) error {
 		return err
 	}
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return &failure{code: exitOther, message: "there is no " + path, hint: "--name, --user and --system say which one is meant"}
+		return &fail.Failure{Code: fail.Other, Message: "there is no " + path, Hint: "--name, --user and --system say which one is meant"}
 	}
 	if err := os.Remove(path); err != nil {
 		return cannotInstall(err, m.user)

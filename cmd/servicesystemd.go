@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"adit/internal/fail"
 	"context"
 	_ "embed"
 	"errors"
@@ -50,7 +51,7 @@ func (m systemd) dir() (string, error) {
 	}
 	config, err := os.UserConfigDir()
 	if err != nil {
-		return "", &failure{code: exitOther, message: err.Error(), hint: "set HOME"}
+		return "", &fail.Failure{Code: fail.Other, Message: err.Error(), Hint: "set HOME"}
 	}
 	return filepath.Join(config, "systemd", "user"), nil
 }
@@ -78,7 +79,7 @@ func (m systemd) described(words []string) (unit, error) {
 	quoted := make([]string, len(words))
 	for i, w := range words {
 		if strings.ContainsAny(w, "\n\x00") {
-			return n, usagef(serviceExample, "an argument of a service cannot have a line break")
+			return n, fail.Usagef(serviceExample, "an argument of a service cannot have a line break")
 		}
 		quoted[i] = unitQuoted(w)
 	}
@@ -99,7 +100,7 @@ func (m systemd) install(ctx context.Context, words []string) error {
 	if !m.user {
 		self := words[0]
 		if why := hiddenFromService(self); why != "" {
-			return &failure{code: exitOther, message: fmt.Sprintf("a service of the system cannot run %s: %s", self, why), hint: "install it first: install -m 755 " + self + " /usr/local/bin/adit, and run that"}
+			return &fail.Failure{Code: fail.Other, Message: fmt.Sprintf("a service of the system cannot run %s: %s", self, why), Hint: "install it first: install -m 755 " + self + " /usr/local/bin/adit, and run that"}
 		}
 	}
 	dir, err := m.dir()
@@ -155,7 +156,7 @@ func (m systemd) uninstall(ctx context.Context) error {
 	}
 	path := filepath.Join(dir, m.unit().File())
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return &failure{code: exitOther, message: "there is no " + path, hint: "--name, --user and --system say which one is meant"}
+		return &fail.Failure{Code: fail.Other, Message: "there is no " + path, Hint: "--name, --user and --system say which one is meant"}
 	}
 	if err := m.systemctl(ctx, "disable", "--now", m.unit().File()); err != nil {
 		return err

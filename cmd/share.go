@@ -6,11 +6,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"adit/internal/control"
+	"adit/internal/fail"
 	"adit/tunnel"
-
-	"github.com/urfave/cli/v2"
 )
 
 // sharing is how one process uses the session of another. A connect with -W first asks the others of
@@ -20,30 +20,18 @@ import (
 // aditDomain may follow the name of a peer, so that an ssh configuration can say Host *.adit.
 const aditDomain = ".adit"
 
-// shareFlags are those of connect.
-func shareFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "share", Usage: "lend this session to other processes of yours as `NAME`: adit connect NAME -W HOST:PORT"},
-		&cli.BoolFlag{Name: "no-share", Usage: "neither use another process's session for -W nor lend this one"},
+// names returns the names by which the session of a command line is lent and looked for: those of the peer, or the code.
+func (o *connectOptions) names() []string {
+	if o.noShare {
+		return nil
 	}
-}
-
-// sharedAs returns the names by which the session of a command line is lent and looked for: those of
-// the peer, or the code.
-func sharedAs(c *cli.Context) ([]string, error) {
 	var names []string
-	if c.Bool("no-share") {
-		if c.String("share") != "" {
-			return nil, usagef("leave one of the two out", "--share and --no-share exclude each other")
-		}
-		return nil, nil
-	}
-	for _, s := range []string{c.Args().First(), c.String("share")} {
-		if s = peerName(s); s != "" && !slices.Contains(names, s) {
+	for _, s := range []string{o.peer(), peerName(o.share)} {
+		if s != "" && !slices.Contains(names, s) {
 			names = append(names, s)
 		}
 	}
-	return names, nil
+	return names
 }
 
 // peerName returns the name of a peer without what makes it the name of a host.
@@ -127,7 +115,7 @@ func (r *running) lend(ctx context.Context, c *control.Conn, _, target string) {
 		_ = c.Close()                                        // the same
 		return
 	}
-	_ = tunnel.Join(ctx, l.session, t, c, func(err error) { // an event tells what becomes of it
+	_ = tunnel.Join(ctx, l.session, t, c, func(err error) { // that process tells what becomes of it
 		var refused *tunnel.RefusedError
 		switch {
 		case err == nil:
@@ -152,13 +140,19 @@ func borrow(ctx context.Context, u *ui, names []string, target tunnel.Target) (f
 			return ctx.Err() != nil, err
 		}
 		u.logger().Debug("using the session of another process", "peer", name)
+		u.arrived() // what is left to wait for, the lender tells
+		t := &transfer{began: time.Now()}
+		in, out := t.counting(dataInput(u), dataOutput())
 		b := borrowed{st, make(chan struct{})}
-		err = written(tunnel.Stdio(ctx, b, target, dataInput(u), dataOutput()))
+		err = written(tunnel.Stdio(ctx, b, target, in, out))
+		if err == nil && u.verbose {
+			u.say("%s", t.summary(time.Now(), "over the session of another process"))
+		}
 		_ = st.Close() // it has ended in any case
 		var refused *tunnel.RefusedError
 		var local *tunnel.LocalError
 		if err != nil && ctx.Err() == nil && !errors.As(err, &refused) && !errors.As(err, &local) {
-			err = &failure{code: exitGone, message: err.Error(), hint: "see what the adit that has the session says, or leave it aside with --no-share"}
+			err = &fail.Failure{Code: fail.Gone, Message: err.Error(), Hint: "see what the adit that has the session says, or leave it aside with --no-share"}
 		}
 		return true, err
 	}

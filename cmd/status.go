@@ -3,13 +3,18 @@ package cmd
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"adit/internal/control"
+	"adit/internal/fail"
+	"adit/internal/statusview"
+	"adit/internal/typeset"
 
 	"github.com/urfave/cli/v2"
 )
@@ -22,8 +27,25 @@ const (
 	watchEvery = time.Second
 )
 
+// statusOptions are those of "adit status".
+type statusOptions struct {
+	given
+	outputOptions
+	watch bool
+}
+
+func newStatusOptions() *statusOptions { return new(statusOptions) }
+
+func (o *statusOptions) list() []option {
+	return slices.Concat(own("status",
+		option{name: "watch", short: "w", to: &o.watch, usage: "show it again each second, until Ctrl-C"},
+	), o.outputOptions.list())
+}
+
+func (o *statusOptions) check(bad *complaints) { o.outputOptions.check(bad) }
+
 func statusCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:  "status",
 		Usage: "show what the running adit processes of this user do",
 		Description: `Show the processes of this user that expose, connect, pipe or serve: their peers and since when,
@@ -35,49 +57,43 @@ again. Root sees services of the system too.
   adit status --json         as JSON, one object a line and process
 
 "adit stop" ends one of them.`,
-		Flags: append(ownFlags("status",
-			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show it again each second, until Ctrl-C"},
-		), commonFlags(outputFlags)...),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usagef("for example: adit status --watch", "status takes no arguments")
-			}
-			if _, err := control.Dir(); err != nil {
-				return &failure{code: exitOther, message: err.Error(), hint: "see what the processes themselves print"}
-			}
-			if c.Bool("watch") {
-				return watchStatus(ctx, u)
-			}
-			return showStatus(ctx, u)
-		}),
-	}
+	}, newStatusOptions, func(ctx context.Context, u *ui, o *statusOptions) error {
+		if len(o.args) > 0 {
+			return fail.Usagef("for example: adit status --watch", "status takes no arguments")
+		}
+		if _, err := control.Dir(); errors.Is(err, control.ErrUnsupported) {
+			return &fail.Failure{Code: fail.Other, Message: err.Error(), Hint: "see what the processes themselves print"}
+		}
+		if o.watch {
+			return watchStatus(ctx, u)
+		}
+		return showStatus(ctx, u)
+	})
 }
 
 func stopCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:      "stop",
 		Usage:     "end a running adit of this user in good order",
 		ArgsUsage: "PID",
 		Description: `End a running adit as Ctrl-C would, by the number that "adit status" shows: its peers hear of it.
 
   adit stop 4711`,
-		Flags: commonFlags(outputFlags),
-		Action: action(u, func(ctx context.Context, c *cli.Context) error {
-			pid, err := strconv.Atoi(c.Args().First())
-			if c.NArg() != 1 || err != nil {
-				return usagef("for example: adit stop 4711", "stop takes the number of one process")
-			}
-			found, err := control.Stop(ctx, pid)
-			switch {
-			case err != nil:
-				return &failure{code: exitOther, message: err.Error(), hint: fmt.Sprintf("kill %d ends it too", pid)}
-			case !found:
-				return &failure{code: exitOther, message: fmt.Sprintf("no adit of yours with the number %d runs", pid), hint: `"adit status" shows which run`}
-			}
-			u.say("asked %d to end", pid)
-			return nil
-		}),
-	}
+	}, newPlainOptions, func(ctx context.Context, u *ui, o *plainOptions) error {
+		pid, err := strconv.Atoi(o.arg(0))
+		if len(o.args) != 1 || err != nil {
+			return fail.Usagef("for example: adit stop 4711", "stop takes the number of one process")
+		}
+		found, err := control.Stop(ctx, pid)
+		switch {
+		case err != nil:
+			return &fail.Failure{Code: fail.Other, Message: err.Error(), Hint: fmt.Sprintf("kill %d ends it too", pid)}
+		case !found:
+			return &fail.Failure{Code: fail.Other, Message: fmt.Sprintf("no adit of yours with the number %d runs", pid), Hint: `"adit status" shows which run`}
+		}
+		u.say("asked %d to end", pid)
+		return nil
+	})
 }
 
 // A statusReader asks all processes again and again, and measures rates in between.
@@ -88,7 +104,7 @@ func (r *statusReader) read(ctx context.Context, u *ui) []control.Status {
 	all, errs := control.Statuses(ctx)
 	for _, err := range errs {
 		if ctx.Err() == nil {
-			u.say("%s", printable(err.Error()))
+			u.say("%s", typeset.Printable(err.Error()))
 		}
 	}
 	next := make(map[int]control.Status, len(all))
@@ -132,7 +148,7 @@ func showStatus(ctx context.Context, u *ui) error {
 		printStatusJSON(u, all)
 		return nil
 	}
-	u.answer("%s", strings.Join(statusLines(all, outputWidth(u), time.Now()), "\n"))
+	u.answer("%s", strings.Join(statusview.Lines(all, outputWidth(u), time.Now()), "\n"))
 	return nil
 }
 
@@ -168,12 +184,12 @@ func watchStatus(ctx context.Context, u *ui) error {
 			printStatusJSON(u, all)
 		case live:
 			w, h := terminalSize(os.Stdout)
-			fmt.Fprint(u.out, redrawn(fitted(all, w, max(h-1, 1), time.Now())))
+			fmt.Fprint(u.out, statusview.Redrawn(statusview.Fitted(all, w, max(h-1, 1), time.Now())))
 		default:
 			if !first {
 				u.answer("")
 			}
-			u.answer("%s", strings.Join(statusLines(all, 0, time.Now()), "\n"))
+			u.answer("%s", strings.Join(statusview.Lines(all, 0, time.Now()), "\n"))
 		}
 		every := watchEvery
 		if first && sessionsIn(all) > 0 {
@@ -183,11 +199,6 @@ func watchStatus(ctx context.Context, u *ui) error {
 			return nil
 		}
 	}
-}
-
-// redrawn draws a terminal in place, without a flicker.
-func redrawn(lines []string) string {
-	return "\x1b[H" + strings.Join(lines, "\x1b[K\r\n") + "\x1b[K\x1b[J"
 }
 
 // printStatusJSON prints one object a process; none if nothing runs.

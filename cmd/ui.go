@@ -10,10 +10,12 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"adit/internal/event"
+	"adit/internal/fail"
+	"adit/internal/typeset"
 	"adit/tunnel"
 
 	"github.com/mattn/go-isatty"
@@ -41,24 +43,28 @@ type ui struct {
 	log      *slog.Logger             // what happens goes there, not to a person; may be nil
 	observer func(event.Event)        // sees every event first; may be nil
 	run      *running                 // of a command that others may ask about; may be nil
-	flows    *tunnel.FlowBudget       // of all listeners of the process; may be nil
 	reloads  reloads
+	flows    *tunnel.FlowBudget // of datagrams, of all sessions
+
+	behind   atomic.Bool // the terminal is another program's: see standBehind
+	stays    string      // the peer that is dialled again when it has ended the session; "" ends then
+	verify   string      // what --verify says
+	afterOwn string      // what is waited for when this side's line has been shown
 
 	mu       sync.Mutex
-	status   string    // what the status line says
-	shown    bool      // whether it is on the screen
-	vivid    bool      // whether it is there to be looked at
-	started  time.Time // when the path came up
-	path     string
-	streams  int
-	later    *time.Timer // will show streams, if not nil
+	status   []string                 // the parts of the status line, the most important first
+	shown    bool                     // whether it is on the screen
+	vivid    bool                     // whether it is there to be looked at
+	moving   bool                     // whether it is meter that says what it shows
+	meter    func(time.Time) []string // what goes on while the path is up; nil if there is nothing to tell
+	later    *time.Timer              // will show meter again, if not nil
+	patience *time.Timer              // says once for what a program behind another's terminal waits; nil if not
+	doing    string                   // what it would say
 	refusals refusals
 }
 
-const (
-	upSince     = "up since "
-	statusEvery = 100 * time.Millisecond
-)
+// patienceFor is how long a command behind another program's terminal waits before it says for what.
+const patienceFor = 1500 * time.Millisecond
 
 func newUI(out, errOut *os.File) *ui {
 	u := &ui{out: out, err: errOut, width: func() int { return 80 }}
@@ -82,201 +88,6 @@ func isTerminal(f *os.File) bool {
 	return isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd())
 }
 
-// event is the sink of every layer's events.
-func (u *ui) event(e event.Event) {
-	if e.Time.IsZero() {
-		e.Time = time.Now()
-	}
-	if u.observer != nil {
-		u.observer(e)
-	}
-	u.run.event(e)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.json {
-		u.jsonLocked(e)
-		return
-	}
-	if u.log != nil {
-		if e.Name == event.Code && !u.outTTY && !u.dataOut {
-			fmt.Fprintln(u.out, e.Code) // who asked for the value gets it
-		}
-		u.logEvent(e)
-		return
-	}
-	if e.Peer != "" || e.Name == event.Reachable || e.Name == event.Unreachable || e.Name == event.Unanswered || e.Name == event.Calling || e.Name == event.Saved {
-		u.peerLocked(e)
-		return
-	}
-	switch e.Name {
-	case event.Token:
-		if e.State == "again" {
-			u.onToken = "Both sides may have moved. The session goes on when this line is pasted at the other side, and the other side's here:"
-		}
-		u.tokenLocked(e.Token)
-	case event.Code:
-		if e.State == "again" {
-			u.lineLocked(e.Message, "")
-		}
-		u.codeLocked(e.Code)
-	case event.Gathering:
-		u.stateLocked("finding this machine's addresses")
-	case event.Checking:
-		u.stateLocked("trying paths to the peer")
-	case event.Up:
-		u.path = fmt.Sprintf("%s, %s", e.Path, milliseconds(e.RTT))
-		u.started = e.Time
-		u.statusLocked(u.upLocked())
-		u.lineLocked(u.paint(green, "connected"), fmt.Sprintf(" (%s): %s ↔ %s", u.path, e.Local, e.Remote))
-	case event.Relayed:
-		u.lineLocked(e.Message, "; "+e.Hint)
-	case event.Words:
-		u.lineLocked("words: "+u.paint(bold, strings.Join(e.Words, " ")), " – the same on both screens? If not, somebody sits in between: stop.")
-	case event.Listening:
-		u.listeningLocked(e)
-	case event.Stream:
-		u.streamLocked(e)
-	case event.Interrupted:
-		u.stateLocked("interrupted: nothing comes from the peer; waiting for it")
-	case event.Reloaded:
-		if e.State == "ok" {
-			u.lineLocked("the files have been read again", "")
-			break
-		}
-		u.lineLocked("reading the files again: "+e.Message, " ("+e.Hint+")")
-	case event.Closed:
-		u.statusLocked("")
-		u.lineLocked("closed", because(e.Message))
-	}
-}
-
-// peerLocked shows what happens to one of several peers, or at a rendezvous: there is no one status.
-func (u *ui) peerLocked(e event.Event) {
-	switch e.Name {
-	case event.Reachable:
-		u.lineLocked("reachable by key", " at "+e.Addr)
-	case event.Unreachable:
-		u.lineLocked("trying again: ", e.Message)
-	case event.Calling:
-		u.stateLocked("calling the peer")
-	case event.Unanswered:
-		u.lineLocked(e.Message, "")
-	case event.Stream:
-		switch {
-		case e.State == "refused":
-			u.refusalLineLocked(e.Peer, e.Peer+": ", e.State+" "+e.Target+because(e.Message))
-		case u.verbose:
-			u.lineLocked(e.Peer+": ", e.State+" "+e.Target+because(e.Message))
-		}
-	case event.Listening:
-		u.listeningLocked(e)
-	case event.Saved:
-		u.lineLocked("saved as ", fmt.Sprintf("%s: %s", e.Peer, e.Key))
-	case event.Up:
-		u.lineLocked(u.paint(green, e.Peer+" connected"), fmt.Sprintf(" (%s, %s): %s ↔ %s", e.Path, milliseconds(e.RTT), e.Local, e.Remote))
-	case event.Interrupted:
-		u.lineLocked(e.Peer+": interrupted", "")
-	case event.Closed:
-		u.lineLocked(e.Peer+": closed", because(e.Message))
-	}
-}
-
-func (u *ui) listeningLocked(e event.Event) {
-	head, at := "", e.Addr
-	if e.Peer != "" {
-		head = e.Peer + ": "
-	}
-	if e.Side == event.Peer {
-		at += " over there"
-	}
-	u.lineLocked(head+u.paint(bold, at), " → "+e.Target)
-}
-
-func (u *ui) tokenLocked(token string) {
-	u.hideLocked()
-	u.status = "" // addresses have been found
-	switch {
-	case u.dataOut || u.outTTY:
-		u.setApartLocked(u.onToken, token)
-	default: // the paste channel has written the token alone on standard output
-		u.lineLocked(strings.TrimSuffix(u.onToken, ":"), " (it is on standard output)")
-	}
-}
-
-// setApartLocked prints a value between empty lines, so that it can be marked with the mouse. It
-// prints it unbroken: a terminal that wraps it lets it be copied in one piece.
-func (u *ui) setApartLocked(title, value string) {
-	u.hideLocked()
-	fmt.Fprintf(u.err, "%s\n\n%s\n\n", u.wrapped(title, ""), value)
-	u.showLocked()
-}
-
-func (u *ui) codeLocked(code string) {
-	if !u.outTTY && !u.dataOut {
-		fmt.Fprintln(u.out, code)
-	}
-	command := code
-	if u.onCode != nil {
-		command = u.onCode(code)
-	}
-	u.hideLocked()
-	const there = "On the other machine:"
-	apart := " "
-	if u.redraw && len(there)+1+utf8.RuneCountInString(command) > u.width() {
-		apart = "\n" // where it does not fit either it is the terminal that breaks it: it is to be copied
-	}
-	fmt.Fprintf(u.err, "%s%s%s\n", there, apart, u.paint(bold, command))
-	u.showLocked()
-	u.stateLocked("waiting for the other side (the code works once, for ten minutes; Ctrl-C to stop)")
-}
-
-func (u *ui) streamLocked(e event.Event) {
-	switch e.State {
-	case "open":
-		u.streams++
-	case "closed", "reset":
-		u.streams = max(u.streams-1, 0)
-	}
-	switch {
-	case e.State == "refused":
-		u.refusalLineLocked("", "refused ", e.Target+because(e.Message))
-	case u.verbose:
-		u.lineLocked("stream ", fmt.Sprintf("%s: %s%s", e.State, e.Target, because(e.Message)))
-	}
-	if u.redraw && u.path != "" && u.later == nil {
-		u.later = time.AfterFunc(statusEvery, u.statusLater) // thousands a second may come
-	}
-}
-
-// statusLater shows what has changed since it was asked for.
-func (u *ui) statusLater() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.later = nil
-	if strings.HasPrefix(u.status, upSince) { // an interruption is more important
-		u.statusLocked(u.upLocked())
-	}
-}
-
-func because(message string) string {
-	if message == "" {
-		return ""
-	}
-	return ": " + message
-}
-
-func (u *ui) upLocked() string {
-	s := upSince + fmt.Sprintf("%s · %s", u.started.Format("15:04:05"), u.path)
-	switch u.streams {
-	case 0:
-	case 1:
-		s += " · 1 stream"
-	default:
-		s += fmt.Sprintf(" · %d streams", u.streams)
-	}
-	return s
-}
-
 // jsonLocked writes e as one line. The error event is shaped by fail, because its code is a number.
 func (u *ui) jsonLocked(e any) {
 	b, err := json.Marshal(e)
@@ -290,10 +101,23 @@ func (u *ui) jsonLocked(e any) {
 	w.Write(append(b, '\n')) // a reader that went away is no reason to stop
 }
 
-// fail prints what ended the command.
-func (u *ui) fail(f *failure) {
+// print makes u print as options say.
+func (u *ui) print(o *outputOptions) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.json, u.quiet, u.verbose = o.json, o.quiet, o.verbose
+}
+
+// fail prints what ended the command.
+func (u *ui) fail(f *fail.Failure) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, one := range append([]*fail.Failure{f}, f.More...) {
+		u.failLocked(one)
+	}
+}
+
+func (u *ui) failLocked(f *fail.Failure) {
 	if u.json {
 		u.jsonLocked(struct {
 			Name    string    `json:"event"`
@@ -301,18 +125,21 @@ func (u *ui) fail(f *failure) {
 			Code    int       `json:"code"`
 			Message string    `json:"message"`
 			Hint    string    `json:"hint,omitempty"`
-		}{event.Error, time.Now(), f.code, f.message, f.hint})
+		}{event.Error, time.Now(), f.Code, f.Message, f.Hint})
 		return
 	}
 	if u.log != nil {
 		u.logFailure(f)
 		return
 	}
+	if u.behind.Load() && f.Code == fail.Interrupted && !u.verbose {
+		return // by the program whose terminal it is
+	}
 	u.hideLocked()
 	const indent = "      "
-	fmt.Fprintf(u.err, "%s\n", u.wrapped(u.paint(red, "adit:")+" "+f.message, indent))
-	if f.hint != "" {
-		fmt.Fprintf(u.err, "%s\n", u.wrapped(indent+f.hint, indent))
+	fmt.Fprintf(u.err, "%s\n", u.wrapped(u.paint(red, "adit:")+" "+f.Message, indent))
+	if f.Hint != "" {
+		fmt.Fprintf(u.err, "%s\n", u.wrapped(indent+f.Hint, indent))
 	}
 }
 
@@ -337,9 +164,56 @@ func (u *ui) prompt(question string) {
 		return
 	}
 	u.hideLocked()
-	u.status = ""
+	u.status = nil
 	fmt.Fprintf(u.err, "%s:\n", u.wrapped(u.paint(bold, strings.TrimRight(question, ": \n")), ""))
 }
+
+// standBehind says that the terminal belongs to another program, as with ssh's ProxyCommand: from now on errors are
+// printed and nothing else, but for one line that says what is waited for, once, if nothing has come after
+// patienceFor. With -v everything is, in lines. SIGHUP from that program ends the command.
+func (u *ui) standBehind() {
+	u.behind.Store(true)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.hideLocked()
+	u.dataOut, u.redraw, u.status = true, false, nil
+	if u.json || u.quiet || u.verbose || u.log != nil {
+		return
+	}
+	u.patience = time.AfterFunc(patienceFor, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.patience != nil && u.doing != "" {
+			u.patience = nil
+			fmt.Fprintf(u.err, "adit: %s\n", u.doing)
+		}
+	})
+}
+
+// plain takes the status line away for good.
+func (u *ui) plain() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.hideLocked()
+	u.status, u.redraw, u.moving = nil, false, false
+}
+
+// arrived says that what was waited for is there.
+func (u *ui) arrived() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.arrivedLocked()
+}
+
+func (u *ui) arrivedLocked() {
+	if u.patience != nil {
+		u.patience.Stop()
+		u.patience = nil
+	}
+}
+
+// silent reports whether lines for a person are left out.
+func (u *ui) silent() bool { return u.quiet || u.behind.Load() && !u.verbose }
 
 // answer prints a value that was asked for on standard output.
 func (u *ui) answer(format string, args ...any) {
@@ -353,12 +227,18 @@ func (u *ui) answer(format string, args ...any) {
 func (u *ui) done() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.arrivedLocked()
 	u.hideLocked()
-	u.status = ""
+	u.status, u.moving = nil, false
+	if u.later != nil {
+		u.later.Stop()
+		u.later = nil
+	}
 }
 
 // stateLocked shows what goes on now: in the status line, or as a line where there is none.
 func (u *ui) stateLocked(s string) {
+	u.moving = false
 	if u.redraw {
 		u.statusLocked(s + " …")
 		return
@@ -367,7 +247,7 @@ func (u *ui) stateLocked(s string) {
 }
 
 func (u *ui) lineLocked(head, tail string) {
-	if u.quiet {
+	if u.silent() {
 		return
 	}
 	u.hideLocked()
@@ -380,7 +260,7 @@ func (u *ui) answerWrapped(s, indent string) string {
 	if !u.outTTY {
 		return s
 	}
-	return wrap(s, indent, u.width())
+	return typeset.Wrap(s, indent, u.width())
 }
 
 // wrapped breaks a line at spaces where the terminal would break it within words.
@@ -388,15 +268,16 @@ func (u *ui) wrapped(s, indent string) string {
 	if !u.redraw {
 		return s
 	}
-	return wrap(s, indent, u.width())
+	return typeset.Wrap(s, indent, u.width())
 }
 
-func (u *ui) statusLocked(s string) {
+// statusLocked makes parts the status line; none takes it away.
+func (u *ui) statusLocked(parts ...string) {
 	if !u.redraw || u.quiet {
 		return
 	}
 	u.hideLocked()
-	u.status = s
+	u.status = parts
 	u.showLocked()
 }
 
@@ -408,31 +289,18 @@ func (u *ui) hideLocked() {
 }
 
 func (u *ui) showLocked() {
-	if u.status == "" || u.quiet {
+	if len(u.status) == 0 || u.silent() {
 		return
 	}
 	how := faint
 	if u.vivid {
 		how = green
 	}
-	fmt.Fprint(u.err, u.paint(how, fit(u.status, u.width()-1)))
+	fmt.Fprint(u.err, u.paint(how, typeset.FitParts(u.status, u.width()-1)))
 	u.shown = true
 }
 
-// fit cuts s to n columns, so that the status line never wraps: a wrapped one cannot be redrawn.
-func fit(s string, n int) string {
-	r := []rune(s)
-	switch {
-	case len(r) <= n:
-		return s
-	case n <= 0:
-		return ""
-	case n == 1:
-		return "…"
-	}
-	return string(r[:n-1]) + "…"
-}
-
+// A style is how text looks on a terminal.
 type style string
 
 const (
@@ -447,17 +315,6 @@ func (u *ui) paint(c style, s string) string {
 		return s
 	}
 	return string(c) + s + "\x1b[0m"
-}
-
-// milliseconds prints a round trip as precisely as it is worth.
-func milliseconds(ms float64) string {
-	switch {
-	case ms >= 10:
-		return fmt.Sprintf("%.0f ms", ms)
-	case ms >= 1:
-		return fmt.Sprintf("%.1f ms", ms)
-	}
-	return fmt.Sprintf("%.2f ms", ms)
 }
 
 // logger returns the log for the layers below: everything with -v, nothing otherwise.
@@ -481,4 +338,17 @@ func (w logWriter) Write(b []byte) (int, error) {
 	n, err := w.u.err.Write(bytes.TrimLeft(b, "\n"))
 	w.u.showLocked()
 	return n, err
+}
+
+// terminalSize returns the size of a terminal, or what most have.
+func terminalSize(f *os.File) (width, height int) {
+	if w, h, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+		return w, h
+	}
+	return 80, 24
+}
+
+func terminalWidth(f *os.File) int {
+	w, _ := terminalSize(f)
+	return w
 }

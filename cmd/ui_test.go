@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"adit/internal/event"
+	"adit/internal/fail"
 )
 
 // screen is a ui on a pretended terminal or on pipes.
@@ -27,28 +28,29 @@ func TestPlainLines(t *testing.T) {
 		u.onCode = func(c string) string { return "adit connect " + c }
 	})
 	for _, e := range []event.Event{
-		{Name: event.Gathering}, {Name: event.Code, Code: "7341-otter-cobalt-lantern"}, {Name: event.Checking}, up,
+		{Name: event.Gathering}, {Name: event.Code, Code: "7341-orbit-copper-ladder"}, {Name: event.Checking}, up,
 		{Name: event.Words, Words: []string{"a", "b", "c", "d"}},
 		{Name: event.Listening, Addr: "127.0.0.1:2222", Target: "localhost:22"},
 		{Name: event.Stream, State: "open", Target: "localhost:22"},
 		{Name: event.Stream, State: "refused", Target: "db:5432", Message: "not offered"},
-		{Name: event.Interrupted}, {Name: event.Closed},
+		{Name: event.Interrupted}, {Name: event.Closed, Side: event.Peer}, {Name: event.Closed},
 	} {
 		u.event(e)
 	}
-	if got, want := out.String(), "7341-otter-cobalt-lantern\n"; got != want {
+	if got, want := out.String(), "7341-orbit-copper-ladder\n"; got != want {
 		t.Errorf("standard output %q, want %q", got, want)
 	}
 	want := `finding this machine's addresses
-On the other machine: adit connect 7341-otter-cobalt-lantern
-waiting for the other side (the code works once, for ten minutes; Ctrl-C to stop)
+On the other machine: adit connect 7341-orbit-copper-ladder
+The code works once, for ten minutes.
+waiting for the other side
 trying paths to the peer
 connected (direct, 31 ms): host 10.0.0.1:5 ↔ srflx 192.0.2.1:7
 words: a b c d – the same on both screens? If not, somebody sits in between: stop.
 127.0.0.1:2222 → localhost:22
 refused db:5432: not offered
 interrupted: nothing comes from the peer; waiting for it
-closed
+closed: the other side ended the session
 `
 	if got := errOut.String(); got != want {
 		t.Errorf("standard error:\n%s\nwant:\n%s", got, want)
@@ -64,7 +66,7 @@ func TestQuiet(t *testing.T) {
 	if out.Len()+errOut.Len() > 0 {
 		t.Errorf("got %q and %q, want nothing", out, errOut)
 	}
-	u.fail(&failure{code: exitNoPath, message: "no path", hint: "try again"})
+	u.fail(&fail.Failure{Code: fail.NoPath, Message: "no path", Hint: "try again"})
 	if got, want := errOut.String(), "adit: no path\n      try again\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -93,14 +95,6 @@ func TestStatusLine(t *testing.T) {
 	}
 }
 
-func TestFit(t *testing.T) {
-	for n, want := range map[int]string{-1: "", 0: "", 1: "…", 2: "ä…", 3: "äöü", 9: "äöü"} {
-		if got := fit("äöü", n); got != want {
-			t.Errorf("%d columns: %q, want %q", n, got, want)
-		}
-	}
-}
-
 func TestToken(t *testing.T) {
 	token := event.Event{Name: event.Token, Token: "adit1abc"}
 	u, out, errOut := screen(func(u *ui) { u.outTTY = true; u.onToken = "Paste this:" })
@@ -121,7 +115,7 @@ func TestJSON(t *testing.T) {
 	u.event(up)
 	u.say("not for scripts")
 	u.prompt("nor this?")
-	u.fail(&failure{code: exitGone, message: "the peer is gone", hint: "look"})
+	u.fail(&fail.Failure{Code: fail.Gone, Message: "the peer is gone", Hint: "look"})
 	if errOut.Len() > 0 {
 		t.Errorf("standard error %q, want nothing", errOut)
 	}
@@ -172,10 +166,55 @@ func TestFailureOf(t *testing.T) {
 	if f := failureOf(nil); f != nil {
 		t.Errorf("nil: %+v", f)
 	}
-	if f := failureOf(errInterrupted); f.code != exitInterrupted {
+	if f := failureOf(errInterrupted); f.Code != fail.Interrupted {
 		t.Errorf("interrupted: %+v", f)
 	}
-	if f := failureOf(errors.New("x")); f.code != exitOther || f.hint == "" {
+	if f := failureOf(errors.New("x")); f.Code != fail.Other || f.Hint == "" {
 		t.Errorf("other: %+v", f)
+	}
+}
+
+// TestNarrow holds what a terminal of 40 columns shows.
+func TestNarrow(t *testing.T) {
+	u, _, errOut := screen(func(u *ui) {
+		u.redraw, u.outTTY = true, true
+		u.onToken = `On the other machine run "adit connect" and paste this line:`
+		u.onCode = func(c string) string { return "adit connect " + c + " --signal http://meet.example.org" }
+	})
+	u.event(event.Event{Name: event.Token, Token: "adit1" + strings.Repeat("x", 60)})
+	u.prompt("Paste the line that the other side sends back, then press Enter:")
+	u.event(event.Event{Name: event.Code, Code: "7341-orbit-copper-ladder"})
+	u.event(up)
+	u.event(event.Event{Name: event.Words, Words: []string{"otter", "cobalt", "lantern", "fig"}})
+	u.done()
+	u.fail(&fail.Failure{Code: fail.NoPath, Message: "no path: this machine has no address to be reached at", Hint: "connect it to a network, then run the command again"})
+	var lines []string
+	for _, l := range strings.Split(errOut.String(), "\n") {
+		parts := strings.Split(l, "\r\x1b[K") // what stands before it was a status line
+		lines = append(lines, parts[len(parts)-1])
+	}
+	got := strings.Join(lines, "\n")
+	want := `On the other machine run "adit connect"
+and paste this line:
+
+adit1xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+
+Paste the line that the other side sends
+back, then press Enter:
+On the other machine:
+adit connect 7341-orbit-copper-ladder --signal http://meet.example.org
+The code works once, for ten minutes.
+connected (direct, 31 ms): host
+10.0.0.1:5 ↔ srflx 192.0.2.1:7
+words: otter cobalt lantern fig – the
+same on both screens? If not, somebody
+sits in between: stop.
+adit: no path: this machine has no
+      address to be reached at
+      connect it to a network, then run
+      the command again
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

@@ -2,8 +2,11 @@ package cmd
 
 import (
 	"context"
+	"encoding/json"
 	"runtime"
 	"runtime/debug"
+
+	"adit/internal/fail"
 
 	"github.com/urfave/cli/v2"
 )
@@ -12,20 +15,25 @@ import (
 var versionOverride string
 
 func versionCommand(u *ui) *cli.Command {
-	return &cli.Command{
+	return command(u, cli.Command{
 		Name:        "version",
 		Usage:       "print the version",
 		Description: "Print adit's version, the Go it was built with, and the system it is for.",
-		Action: func(c *cli.Context) error {
-			return action(u, func(_ context.Context, c *cli.Context) error {
-				if c.NArg() > 0 {
-					return usagef("for example: adit version", "version takes no arguments")
-				}
-				u.answer("adit %s %s %s/%s", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-				return nil
-			})(c)
-		},
-	}
+	}, newPlainOptions, func(_ context.Context, u *ui, o *plainOptions) error {
+		if len(o.args) > 0 {
+			return fail.Usagef("for example: adit version", "version takes no arguments")
+		}
+		if u.json {
+			b, err := json.Marshal(map[string]string{"version": version(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
+			if err != nil {
+				return err
+			}
+			u.answer("%s", b)
+			return nil
+		}
+		u.answer("adit %s %s %s/%s", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return nil
+	})
 }
 
 // version is what the build knows of itself: a release's number, or the revision it was built from.
@@ -46,4 +54,16 @@ func version() string {
 		}
 	}
 	return "devel"
+}
+
+// builtAt is when what was built was written, in the form of RFC 3339, or "".
+func builtAt() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.time" {
+				return s.Value
+			}
+		}
+	}
+	return ""
 }

@@ -48,6 +48,9 @@ type Client struct {
 	// HTTP makes the requests. Nil is a client of its own: HTTP/1.1 connections that are kept alive,
 	// proxies as the environment says (HTTPS_PROXY, NO_PROXY), and no redirects.
 	HTTP *http.Client
+	// Trouble, if not nil, is told why a request that is made again has failed, and of each such failure. It is
+	// called with nil for a request that succeeded. It must not block, and is called from any goroutine.
+	Trouble func(error)
 
 	own     sync.Once
 	ownHTTP *http.Client
@@ -67,7 +70,7 @@ func (c *Client) Create(ctx context.Context) (*Room, error) {
 		return nil, fmt.Errorf("open a room at %s: %w", c.name(), err)
 	}
 	if !isNameplate(made.Nameplate) {
-		return nil, fmt.Errorf("open a room at %s: its reply is not that of a rendezvous", c.name())
+		return nil, c.notRendezvous(errNoReply)
 	}
 	r, err := c.newRoom(made.Nameplate, made)
 	if err != nil {
@@ -115,6 +118,9 @@ func (c *Client) ICE(ctx context.Context) (ICE, error) {
 	return ice, nil
 }
 
+// errNoReply says that a reply is not what adit serve sends.
+var errNoReply = errors.New("its reply is not that of a rendezvous")
+
 // CloseIdle closes the connections that the client keeps for later, if HTTP is nil. The end of a room
 // does so too; connections that are in use are not disturbed.
 func (c *Client) CloseIdle() {
@@ -142,7 +148,7 @@ func (c *Client) newRoom(nameplate string, made roomReply) (*Room, error) {
 	}
 	first, err := base64.StdEncoding.DecodeString(made.Message)
 	if err != nil || !isSecret(made.ID) || !isSecret(made.Token) || made.Seconds < 0 || made.Seconds > 7*24*3600 {
-		return nil, errors.New("its reply is not that of a rendezvous")
+		return nil, c.notRendezvous(errNoReply)
 	}
 	r := &Room{
 		client:    c,
@@ -271,47 +277,67 @@ func (c *Client) call(ctx context.Context, method, path, token string, into any)
 		status, b, err := c.try(ctx, tryTimeout, method, base+path, token, nil)
 		if err == nil && (status == http.StatusOK || status == http.StatusCreated) {
 			if json.Unmarshal(b, into) != nil {
-				err = errors.New("its reply is not that of a rendezvous")
+				return c.notRendezvous(errNoReply)
 			}
-			return err
+			c.trouble(nil)
+			return nil
 		}
-		again, after, tries := !hopeless(err), time.Duration(0), firstTries
 		if err == nil {
-			err = &replyError{status: status}
+			err = c.notRendezvous(&replyError{status: status})
 		}
+		again, tries := !hopeless(err), firstTries
 		var re *replyError
 		if errors.As(err, &re) {
-			again, after = re.status >= 500 || re.status == http.StatusTooManyRequests && re.retry > 0, re.retry
+			again = again && (re.status >= 500 || re.status == http.StatusTooManyRequests && re.retry > 0)
 			if re.retry > 0 {
 				tries = busyTries
 			}
 		}
-		delay := wait.next(after)
+		delay := wait.next(RetryAfter(err))
 		if !again || ctx.Err() != nil || time.Since(began)+delay > tries {
 			c.CloseIdle()
 			return withCause(ctx, err)
 		}
+		c.trouble(err)
 		if !sleep(ctx, delay) {
 			return withCause(ctx, err)
 		}
 	}
 }
 
+// trouble tells of a failure, or that it is over.
+func (c *Client) trouble(err error) {
+	if c.Trouble != nil {
+		c.Trouble(err)
+	}
+}
+
 // hopeless says whether a request that failed on its way would fail again in the same way.
 func hopeless(err error) bool {
 	var cert *tls.CertificateVerificationError
-	var dns *net.DNSError
-	var proxy *reach.ProxyError
-	return errors.As(err, &proxy) && proxy.Status != 0 && proxy.Status < 500 || errors.As(err, &cert) || errors.As(err, &dns) && dns.IsNotFound
+	var fault *Fault
+	return errors.As(err, &cert) || errors.As(err, &fault) && fault.lasting
 }
 
-// try makes one request. A status of 400 and above, or a redirect, is a *replyError.
+// try makes one request. A status of 400 and above, or a redirect, is a *replyError, inside a *Fault where it is not
+// adit serve that sent it.
 func (c *Client) try(ctx context.Context, limit time.Duration, method, target, token string, body []byte) (int, []byte, error) {
 	return c.tryWith(ctx, limit, method, target, token, body, nil)
 }
 
 // tryWith is try with further header fields.
 func (c *Client) tryWith(ctx context.Context, limit time.Duration, method, target, token string, body []byte, header http.Header) (int, []byte, error) {
+	one, stop := watchDNS(ctx)
+	defer stop()
+	status, b, err := c.once(one, limit, method, target, token, body, header)
+	var fault *Fault
+	if err != nil && ctx.Err() == nil && errors.As(context.Cause(one), &fault) {
+		return status, b, fault
+	}
+	return status, b, c.explain(ctx, err)
+}
+
+func (c *Client) once(ctx context.Context, limit time.Duration, method, target, token string, body []byte, header http.Header) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
@@ -376,6 +402,7 @@ func (c *Client) saidByProxy(req *http.Request, resp *http.Response) error {
 type replyError struct {
 	status int
 	text   string
+	json   bool // it has the form that adit serve gives it
 	retry  time.Duration
 }
 
@@ -384,8 +411,8 @@ func newReplyError(resp *http.Response, b []byte) *replyError {
 	var said struct {
 		Error string `json:"error"`
 	}
-	if json.Unmarshal(b, &said) == nil {
-		e.text = printable(said.Error, maxSaid)
+	if json.Unmarshal(b, &said) == nil && said.Error != "" {
+		e.json, e.text = true, printable(said.Error, maxSaid)
 	}
 	if to := resp.Header.Get("Location"); to != "" && resp.StatusCode < 400 {
 		e.text = "it redirects to " + printable(to, maxSaid) + ": use that URL"
@@ -473,23 +500,23 @@ func (b *backoff) next(atLeast time.Duration) time.Duration {
 // persist tries until it has an answer that is final, and calls failed after each other one. Final is
 // success, and every refusal that waiting does not mend. A name that does not resolve is not final: the
 // network may not be there yet.
-func persist(ctx context.Context, try func() error, failed func()) error {
+func (c *Client) persist(ctx context.Context, try func() error, failed func()) error {
 	var wait backoff
 	for {
 		err := try()
 		if err == nil {
+			c.trouble(nil)
 			return nil
 		}
-		var after time.Duration
 		var re *replyError
-		if errors.As(err, &re) {
-			if re.status < 500 && re.status != http.StatusTooManyRequests && re.status != http.StatusRequestTimeout {
-				return err
-			}
-			after = re.retry
+		if errors.As(err, &re) && re.status < 500 && re.status != http.StatusTooManyRequests && re.status != http.StatusRequestTimeout {
+			return err
 		}
 		failed()
-		if ctx.Err() != nil || !sleep(ctx, wait.next(after)) {
+		if ctx.Err() == nil {
+			c.trouble(err)
+		}
+		if ctx.Err() != nil || !sleep(ctx, wait.next(RetryAfter(err))) {
 			return withCause(ctx, err)
 		}
 	}

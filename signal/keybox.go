@@ -111,7 +111,7 @@ func (k *KeyBox) Claim(ctx context.Context) error {
 	server, kerr := hex.DecodeString(hello.Key)
 	nonce, nerr := hex.DecodeString(hello.Nonce)
 	if kerr != nil || nerr != nil || len(server) != 32 || len(nonce) == 0 || len(nonce) > 64 {
-		return fmt.Errorf("claim the mailbox at %s: its reply is not that of a rendezvous", k.client.name())
+		return k.client.notRendezvous(errNoReply)
 	}
 	proof, err := ProveKey(k.private, [32]byte(server), nonce, k.host)
 	if err != nil {
@@ -122,7 +122,7 @@ func (k *KeyBox) Claim(ctx context.Context) error {
 		return fmt.Errorf("claim the mailbox at %s: %w", k.client.name(), err)
 	}
 	if !isSecret(got.Token) {
-		return fmt.Errorf("claim the mailbox at %s: its reply is not that of a rendezvous", k.client.name())
+		return k.client.notRendezvous(errNoReply)
 	}
 	k.token.Store(&got.Token)
 	k.after = 0
@@ -139,7 +139,7 @@ func (k *KeyBox) ask(ctx context.Context, method, path string, body []byte, into
 		k.client.CloseIdle() // what was open may lead into a network that is gone
 		return withCause(ctx, err)
 	case json.Unmarshal(b, into) != nil:
-		return errors.New("its reply is not that of a rendezvous")
+		return k.client.notRendezvous(errNoReply)
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func (k *KeyBox) Poll(ctx context.Context, challenge [16]byte) ([]KeyOffer, erro
 	}
 	offers, last, ok := parseKeyOffers(b, k.after)
 	if !ok {
-		return nil, fmt.Errorf("wait for offers at %s: its reply is not that of a rendezvous", k.client.name())
+		return nil, k.client.notRendezvous(errNoReply)
 	}
 	k.after = last
 	return offers, nil
@@ -220,7 +220,7 @@ func (k *KeyBox) Accept(ctx context.Context, o KeyOffer, answer Message) (*Room,
 	}
 	var made roomReply
 	if err == nil && json.Unmarshal(b, &made) != nil {
-		err = errors.New("its reply is not that of a rendezvous")
+		err = k.client.notRendezvous(errNoReply)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("accept an offer at %s: %w", k.client.name(), withCause(ctx, err))
@@ -273,7 +273,7 @@ func (k *KeyDoor) Challenge(ctx context.Context, wait time.Duration) (c [16]byte
 	case len(b) == 0:
 		return c, fmt.Errorf("look for the peer at %s: %w", k.client.name(), ErrNobody)
 	case len(b) != len(c):
-		return c, fmt.Errorf("look for the peer at %s: its reply is not that of a rendezvous", k.client.name())
+		return c, k.client.notRendezvous(errNoReply)
 	}
 	return [16]byte(b), nil
 }
@@ -305,7 +305,7 @@ func (k *KeyDoor) Offer(ctx context.Context, m Message) (*Room, error) {
 		k.client.CloseIdle()
 		return nil, fmt.Errorf("offer at %s: %w", k.client.name(), withCause(ctx, err))
 	case json.Unmarshal(b, &made) != nil:
-		return nil, fmt.Errorf("offer at %s: its reply is not that of a rendezvous", k.client.name())
+		return nil, k.client.notRendezvous(errNoReply)
 	}
 	r, err := k.client.newRoom("by key", made)
 	if err != nil {

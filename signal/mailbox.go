@@ -117,7 +117,7 @@ func (m *Mailbox) TURN(ctx context.Context, known []TURNServer) ([]TURNServer, e
 // request tries until it has an answer that is final, or ctx ends. What was open may lead into a network
 // that is gone, so it begins anew each time.
 func (m *Mailbox) request(ctx context.Context, try func() error) error {
-	return persist(ctx, try, m.client.CloseIdle)
+	return m.client.persist(ctx, try, m.client.CloseIdle)
 }
 
 // Close ends the mailbox's idle connections. Calls that wait are ended by their contexts.

@@ -229,8 +229,8 @@ func (p *paste) take(l line) (Message, bool, error) {
 		p.end = p.held
 	default:
 		p.end = &TokenError{ended: true,
-			Problem: "the input ended before a token came",
-			Hint:    "pipe the other side's token into standard input, or run adit in a terminal and paste it there"}
+			Problem: "the input ended before a line came",
+			Hint:    "pipe the other side's line into standard input, or run adit in a terminal and paste it there"}
 	}
 	return Message{}, false, p.end
 }
@@ -264,10 +264,10 @@ func (p *paste) judge(l line) (Message, *TokenError) {
 	case l.long:
 		return Message{}, &TokenError{
 			Problem: fmt.Sprintf("a line of the input is longer than %d KiB", maxLine>>10),
-			Hint:    "paste the token alone"}
+			Hint:    "paste the line alone"}
 	case problem.absent && strings.HasPrefix(l.text, "SSH-"):
 		return Message{}, &TokenError{
-			Problem: "the input is an ssh connection, not a token",
+			Problem: "the input is an ssh connection, not a line",
 			Hint:    "in a ProxyCommand meet by a code at a rendezvous, or by --signal exec:CMD"}
 	case problem.absent && !p.cfg.Interactive:
 		if p.skipped += len(l.text) + 1; p.skipped < maxLine {
@@ -288,7 +288,7 @@ func (p *paste) check(m Message) *TokenError {
 	switch now := p.cfg.Now(); {
 	case own:
 		return &TokenError{
-			Problem: "that is your own token",
+			Problem: "that is your own line",
 			Hint:    "give it to the other side, and paste here what the other side shows in return"}
 	case p.cfg.Expect == KindAnswer && m.Kind == KindOffer:
 		return &TokenError{
@@ -308,7 +308,7 @@ func (p *paste) check(m Message) *TokenError {
 			Hint:    "paste it where that session runs, or start again on both sides"}
 	case !m.Expires.IsZero() && now.After(m.Expires):
 		return &TokenError{
-			Problem: fmt.Sprintf("this token expired %s ago", age(now.Sub(m.Expires))),
+			Problem: fmt.Sprintf("this line expired %s ago", age(now.Sub(m.Expires))),
 			Hint:    "start again on the other side for a new one; if it is new, check the clocks of both machines"}
 	}
 	return nil

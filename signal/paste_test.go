@@ -106,7 +106,7 @@ func TestPasteFromPipe(t *testing.T) {
 		{"unfinished for many lines", a[:40] + strings.Repeat("\n>", maxPendingLines-1) + "\nrest", "cut", "rest"},
 		{"unfinished for many bytes", a[:40] + strings.Repeat("\n"+strings.Repeat(">", 1023), 8) + "\nrest", "cut", "rest"},
 		{"endless line", strings.Repeat("x", 2*maxLine), "longer than 64 KiB", strings.Repeat("x", maxLine)},
-		{"endless lines", strings.Repeat(strings.Repeat("x ", 511)+"\n", 70), "no token", ""},
+		{"endless lines", strings.Repeat(strings.Repeat("x ", 511)+"\n", 70), "no line of adit", ""},
 	} {
 		for _, reader := range []string{"plain", "bufio"} {
 			t.Run(c.name+" "+reader, func(t *testing.T) {
@@ -277,7 +277,7 @@ func TestPasteInteractive(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, answer) {
 			t.Errorf("got %+v, %v, want %+v", got, err, answer)
 		}
-		want := []string{"no token", "your own", "your own", "an offer where", "damaged", "cut", "64 KiB"}
+		want := []string{"no line of adit", "your own", "your own", "an offer where", "damaged", "cut", "64 KiB"}
 		if len(problems) != len(want) {
 			t.Fatalf("told %q, want %q", problems, want)
 		}
@@ -316,7 +316,7 @@ func TestPasteInteractiveEnd(t *testing.T) {
 	a := token(t, sampleMessage(KindAnswer))
 	for _, c := range []struct{ in, want string }{
 		{"", "ended"},
-		{"what?\n", "no token"},
+		{"what?\n", "no line of adit"},
 		{a[:50], "cut"},
 		{a[:50] + "\n", "cut"},
 		{a[:50] + "\n \n", "cut"},

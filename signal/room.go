@@ -198,5 +198,5 @@ func (r *Room) poll(seq int) {
 func (r *Room) request(ctx context.Context, try func(context.Context) error) error {
 	ctx, cancel := context.WithDeadlineCause(ctx, r.expires, fmt.Errorf("its time is over: %w", ErrNoRoom))
 	defer cancel()
-	return persist(ctx, func() error { return try(ctx) }, func() {})
+	return r.client.persist(ctx, func() error { return try(ctx) }, func() {})
 }

@@ -117,14 +117,18 @@ func scanTokens(s string) ([]Message, *TokenError) {
 	switch {
 	case len(found) > 0:
 		return found, nil
+	case last == nil && isCode.MatchString(s):
+		return nil, &TokenError{absent: true,
+			Problem: "this is a code, not a line to paste",
+			Hint:    "end this, and give it as an argument: adit connect CODE --signal URL"}
 	case last == nil:
 		return nil, &TokenError{absent: true,
-			Problem: "there is no token in this text",
+			Problem: "there is no line of adit's in this text",
 			Hint:    "paste the whole line that starts with adit1"}
 	case last.want > 0:
 		if at := terminalLimit(s); at > 0 {
 			last.Problem = fmt.Sprintf("the terminal cut the line at %d characters", at)
-			last.Hint = "paste the token alone or in two lines, or use a file or a pipe"
+			last.Hint = "paste the line alone or in two lines, or use a file or a pipe"
 		}
 	}
 	return nil, last
@@ -134,7 +138,7 @@ func scanTokens(s string) ([]Message, *TokenError) {
 func parseOne(version, letter, rest string) (Message, *TokenError) {
 	if version != tokenVersion {
 		return Message{}, &TokenError{
-			Problem: fmt.Sprintf("this token is of version %s, and this adit reads version %s", version, tokenVersion),
+			Problem: fmt.Sprintf("this line is of version %s, and this adit reads version %s", version, tokenVersion),
 			Hint:    "use the same version of adit on both sides"}
 	}
 	kind := KindOffer
@@ -146,7 +150,7 @@ func parseOne(version, letter, rest string) (Message, *TokenError) {
 		kind = KindHalf
 	default:
 		return Message{}, &TokenError{
-			Problem: fmt.Sprintf("this token is of a kind %q that this adit does not know", letter),
+			Problem: fmt.Sprintf("this line is of a kind %q that this adit does not know", letter),
 			Hint:    "use the same version of adit on both sides"}
 	}
 	prefix := "adit" + version + letter + "."
@@ -163,7 +167,7 @@ func parseOne(version, letter, rest string) (Message, *TokenError) {
 // decode collects the characters of a token from text and reads them.
 func decode(kind Kind, prefix, text string) (Message, *TokenError) {
 	corrupt := &TokenError{
-		Problem: "this token is damaged: a character is wrong, missing or too many",
+		Problem: "this line is damaged: a character is wrong, missing or too many",
 		Hint:    "copy the whole line again; a chat may have changed it, so try it as code or as a file"}
 	var chars []byte
 	want := tokenHeaderChars
@@ -223,9 +227,9 @@ func cut(have, want int) *TokenError {
 	e := &TokenError{unfinished: true, have: have + tokenPrefixChars, want: want + tokenPrefixChars,
 		Hint: "copy the whole line again, from adit1 to its last character"}
 	if want == tokenHeaderChars {
-		e.Problem = "this token is cut: hardly more than its beginning is here"
+		e.Problem = "this line is cut: hardly more than its beginning is here"
 	} else {
-		e.Problem = fmt.Sprintf("this token is cut: %d of its %d characters are here", e.have, e.want)
+		e.Problem = fmt.Sprintf("this line is cut: %d of its %d characters are here", e.have, e.want)
 	}
 	return e
 }
@@ -271,6 +275,9 @@ func inAlphabet(r rune) bool {
 func isNoise(r rune) bool {
 	return unicode.IsSpace(r) || strings.ContainsRune("\"'`*>|\\“”‘’„«»‹›", r)
 }
+
+// isCode is the form of a code: a number and three words.
+var isCode = regexp.MustCompile(`^\s*[0-9]{4,10}(-[a-z]+){3}\s*$`)
 
 // terminalLimit returns the length at which a terminal in canonical mode cut a line of s, or 0. What
 // the kernel keeps of a line includes the newline on some systems and not on others.

@@ -175,7 +175,7 @@ func TestTokenThroughChat(t *testing.T) {
 }
 
 func TestTokenAbsent(t *testing.T) {
-	for _, s := range []string{"", "\n", "hello", "adit1", "adit connect", "7341-otter-cobalt-lantern", "adito.AAAA"} {
+	for _, s := range []string{"", "\n", "hello", "adit1", "adit connect", "7341-orbit-copper-ladder", "adito.AAAA"} {
 		if e := problem(t, s); !e.absent {
 			t.Errorf("%q: %v, want that there is none", s, e)
 		}

@@ -166,7 +166,7 @@ func Dial(ctx context.Context, peer, target string) (*Stream, error) {
 			}
 			r, err := c.ask(ctx, request{Request: requestDial, Peer: peer, Target: target})
 			if err == nil && r.Match != nil && *r.Match {
-				return &Stream{UnixConn: c.c, client: c, data: framed{c: c.c, r: c.r}}, nil
+				return &Stream{Conn: c.c, client: c, data: framed{c: c.c, r: c.r}}, nil
 			}
 			_ = c.Close() // it has no such session, or hangs
 			if ctx.Err() != nil {
@@ -180,9 +180,9 @@ func Dial(ctx context.Context, peer, target string) (*Stream, error) {
 // A Stream is a stream that another process has opened for this one. Each direction ends alone; the end
 // of the other process is an error.
 type Stream struct {
-	*net.UnixConn
-	client *Client
-	data   framed
+	net.Conn // see Conn
+	client   *Client
+	data     framed
 }
 
 // Wait returns when the peer has accepted the stream, or a *Refusal. It must come before Read. Closing

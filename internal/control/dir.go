@@ -5,7 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+
+	"adit/internal/identity"
 )
 
 // suffix is how the name of a socket ends.
@@ -34,11 +37,20 @@ func stateDir() (string, error) {
 	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
 		return filepath.Join(d, "adit", "run"), nil
 	}
-	home, err := os.UserHomeDir()
+	home, err := identity.Home()
 	if err != nil {
 		return "", fmt.Errorf("find a place for the control socket: %w", err)
 	}
 	return filepath.Join(home, ".local", "state", "adit", "run"), nil
+}
+
+// SpareDir returns where a process of this user has its socket if it cannot be in Dir, as in a home that is read-only: a
+// directory of this user's in that for temporary files. Nobody else can use what is in it, or Listen fails.
+func SpareDir() (string, error) {
+	if runtime.GOOS == "windows" {
+		return "", ErrUnsupported
+	}
+	return filepath.Join(os.TempDir(), "adit-"+strconv.Itoa(os.Geteuid())), nil
 }
 
 // dirs returns where processes of this user may have their sockets, and for root those of services too.
@@ -50,6 +62,9 @@ func dirs() []string {
 	}
 	// A login shell and a job of cron do not see the same environment.
 	if d, err := stateDir(); err == nil && runtime.GOOS != "windows" {
+		all = append(all, d)
+	}
+	if d, err := SpareDir(); err == nil {
 		all = append(all, d)
 	}
 	services, _ := filepath.Glob(systemDir + "/*") // the pattern is good

@@ -165,7 +165,7 @@ func (s *Server) serve(c *net.UnixConn) {
 		case requestDial:
 			match := s.h.Match != nil && s.h.Match(req.Peer)
 			if err = s.answer(c, reply{Match: &match}); err == nil && match {
-				s.h.Dial(s.ctx, &Conn{UnixConn: c, data: framed{c: c, r: r}, decided: make(chan struct{})}, req.Peer, req.Target)
+				s.h.Dial(s.ctx, &Conn{Conn: c, unix: c, data: framed{c: c, r: r}, decided: make(chan struct{})}, req.Peer, req.Target)
 				return
 			}
 		}
@@ -212,10 +212,11 @@ func parseRequest(line []byte) (request, error) {
 // A Conn is the connection of a client that dials. It is decided by Accept or Refuse; until then what
 // is written, and Close, wait, so that the answer comes first.
 type Conn struct {
-	*net.UnixConn
-	data    framed
-	once    sync.Once
-	decided chan struct{} // closed by Accept or Refuse
+	net.Conn // no more of the socket's methods than these: net.Buffers would write to it beside the frames
+	unix     *net.UnixConn
+	data     framed
+	once     sync.Once
+	decided  chan struct{} // closed by Accept or Refuse
 }
 
 // Read reads what the client sends, also before Accept.
@@ -231,7 +232,7 @@ func (c *Conn) Refuse(r *Refusal) error {
 
 func (c *Conn) decide(r reply) (err error) {
 	c.once.Do(func() {
-		err = writeLine(c.UnixConn, r)
+		err = writeLine(c.unix, r)
 		close(c.decided)
 	})
 	return err
@@ -252,5 +253,11 @@ func (c *Conn) CloseWrite() error {
 // Close waits for the decision, which whoever dials brings about.
 func (c *Conn) Close() error {
 	<-c.decided
-	return c.UnixConn.Close()
+	return c.unix.Close()
 }
+
+// CloseRead ends the direction from the client: its writes fail from now on.
+func (c *Conn) CloseRead() error { return c.unix.CloseRead() }
+
+// SyscallConn returns the socket, for looks at its state; what is read and written goes through the Conn.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.unix.SyscallConn() }

@@ -28,12 +28,14 @@ const (
 	Doctor      = "doctor"      // what the network allows
 	Reachable   = "reachable"   // peers that know this machine's key can find it at a rendezvous
 	Unreachable = "unreachable" // a rendezvous cannot be reached, for now
+	Absent      = "absent"      // the peer is not at the rendezvous; it is waited for
+	Unseen      = "unseen"      // no STUN server answered; Message and Hint say what that means
 	Calling     = "calling"     // the peer is there and was offered a session
 	Unanswered  = "unanswered"  // it did not answer
 	Saved       = "saved"       // a peer is known by name and key from now on
 )
 
-// Peer is the Side of what happens over there.
+// Peer is the Side of what the peer does: it listens, or it has ended the session.
 const Peer = "peer"
 
 // An Event is one thing that happened. Only the fields that its Name calls for are set.
@@ -53,7 +55,7 @@ type Event struct {
 	Remote    string  `json:"remote,omitempty"`    // candidate type and address of the peer
 	RTT       float64 `json:"rtt_ms,omitempty"`    // milliseconds
 
-	Side   string `json:"side,omitempty"`   // "peer" if it is the peer that listens
+	Side   string `json:"side,omitempty"`   // "peer" if it is the peer that listens, or that ended the session
 	Addr   string `json:"addr,omitempty"`   // a listener's real address
 	Target string `json:"target,omitempty"` // where its streams go
 	State  string `json:"state,omitempty"`  // of a stream: open, closed, refused, reset

@@ -179,3 +179,23 @@ func slips(a, b string) int {
 	}
 	return last[len(b)]
 }
+
+// CompleteCode returns what a code may be that begins so, up to the end of the word that is being typed: nothing for what
+// is no beginning of a code, nor before its number is there.
+func CompleteCode(begins string) []string {
+	i := strings.LastIndexByte(begins, '-')
+	if i < 0 {
+		return nil
+	}
+	parts := strings.Split(begins[:i], "-")
+	if checkNameplate(parts[0]) != nil || len(parts) > len(Code{}.Words) {
+		return nil
+	}
+	var list []string
+	for _, w := range wordlists.English {
+		if strings.HasPrefix(w, begins[i+1:]) {
+			list = append(list, begins[:i+1]+w)
+		}
+	}
+	return list
+}

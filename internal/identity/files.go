@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 )
 
@@ -41,6 +43,22 @@ func PeersFile() (string, error) {
 	return filepath.Join(dir, "peers.toml"), nil
 }
 
+// ErrNoHome says that this user has no home directory.
+var ErrNoHome = errors.New("this user has no home directory")
+
+// Home returns the user's home directory: $HOME (%USERPROFILE% on Windows), or else what the system's database of
+// users says, for a process that was started without an environment. It fails with ErrNoHome.
+func Home() (string, error) {
+	if home, err := os.UserHomeDir(); err == nil {
+		return home, nil
+	}
+	u, err := user.LookupId(strconv.Itoa(os.Getuid()))
+	if err != nil || !filepath.IsAbs(u.HomeDir) {
+		return "", ErrNoHome
+	}
+	return u.HomeDir, nil
+}
+
 // userDir returns adit's directory below the one that a variable names. The XDG specification has
 // relative ones ignored.
 func userDir(variable, windows string, below ...string) (string, error) {
@@ -52,9 +70,9 @@ func userDir(variable, windows string, below ...string) (string, error) {
 		dir = os.Getenv(windows)
 	}
 	if dir == "" {
-		home, err := os.UserHomeDir()
+		home, err := Home()
 		if err != nil {
-			return "", fmt.Errorf("there is no home directory, and $%s is not set: %w", variable, err)
+			return "", fmt.Errorf("$%s is not set: %w", variable, err)
 		}
 		dir = filepath.Join(append([]string{home}, below...)...)
 	}

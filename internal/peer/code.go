@@ -42,7 +42,7 @@ const (
 func createByCode(parent context.Context, cfg Config) (_ *Session, err error) {
 	ctx, cancel := context.WithTimeoutCause(parent, meetFor, failf(ClassSignal, "run the command again for a new one", nil, "the code has expired: nobody used it for ten minutes"))
 	defer cancel()
-	client := &signal.Client{URL: cfg.Signal}
+	client := cfg.client(cfg.Signal)
 	stun, err := stunServers(ctx, cfg, client)
 	if err != nil {
 		return nil, err
@@ -159,9 +159,9 @@ func openOffer(cfg Config, pake *handshake.PAKE, code handshake.Code, body []byt
 func joinByCode(ctx context.Context, cfg Config) (_ *Session, err error) {
 	code, err := handshake.ParseCode(cfg.Code)
 	if err != nil {
-		return nil, failf(ClassSignal, "a code looks like 7341-otter-cobalt-lantern", err, "%v", err)
+		return nil, failf(ClassSignal, "a code looks like 7341-orbit-copper-ladder", err, "%v", err)
 	}
-	client := &signal.Client{URL: cfg.Signal}
+	client := cfg.client(cfg.Signal)
 
 	// The list of STUN servers and the room are asked for at once: each costs a round trip.
 	var room *signal.Room

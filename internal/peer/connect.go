@@ -85,6 +85,9 @@ func (p path) up() event.Event {
 		Local: p.pair.Local.String(), Remote: p.pair.Remote.String(),
 		RTT: float64(p.rtt.Microseconds()) / 1000,
 	}
+	if !p.pair.Local.Addr.IsValid() {
+		e.Local = "" // there was no way to the peer a moment ago
+	}
 	if p.transport != "" {
 		e.Path = "relay"
 		e.Transport = p.transport

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +25,9 @@ const (
 	// seekFor is how long one request waits for a peer to come.
 	seekFor = 25 * time.Second
 
+	// elsewhereFor is how long the word that a peer is not at one rendezvous waits for another rendezvous to have it.
+	elsewhereFor = 500 * time.Millisecond
+
 	// watchEvery is how often who has dialled looks whether the peer is still there while nothing else says
 	// so, watchFor how long the answer may take.
 	watchEvery = 8 * time.Second
@@ -41,6 +45,12 @@ const (
 // ErrRestarted says that the peer's process is another than the one that was met.
 var ErrRestarted = errors.New("the peer was started again")
 
+// ErrAbsent says that the peer is not at any rendezvous, or that none could be asked.
+var ErrAbsent = errors.New("the peer is not at the rendezvous")
+
+// errSought ends the wait for a peer to be at a rendezvous: see Config.SeekTimeout.
+var errSought = errors.New("the time for looking is over")
+
 // A caller looks for a peer by its key at several rendezvous at once.
 type caller struct {
 	cfg    Config
@@ -51,7 +61,9 @@ type caller struct {
 
 	mu         sync.Mutex
 	end        *endpoint
-	unanswered int // offers that the peer did not take
+	seen       bool              // the peer was at some rendezvous
+	unanswered int               // offers that the peer did not take
+	trouble    map[string]string // by the URL of a rendezvous: why the peer is not met there
 }
 
 // answered is the peer's answer, with the room that it came into.
@@ -74,7 +86,7 @@ func dialByKey(ctx context.Context, cfg Config) (_ *Session, err error) {
 	cfg.Who = who(cfg.Peer)
 	c := &caller{
 		cfg: cfg, static: handshake.KeyPairFrom(cfg.Key), fresh: newFresh(),
-		turn: make(chan struct{}, 1), got: make(chan answered, len(cfg.Signals)),
+		turn: make(chan struct{}, 1), got: make(chan answered, len(cfg.Signals)), trouble: make(map[string]string),
 	}
 	monitor := netmon.Open(cfg.Logger, func(netmon.Event) { c.fresh.changed() })
 	defer monitor.Close()
@@ -83,11 +95,19 @@ func dialByKey(ctx context.Context, cfg Config) (_ *Session, err error) {
 	for _, url := range cfg.Signals {
 		wg.Go(func() { c.seek(search, url) })
 	}
+	var sought <-chan time.Time // nil: for as long as ctx
+	if cfg.SeekTimeout > 0 {
+		t := time.NewTimer(cfg.SeekTimeout)
+		defer t.Stop()
+		sought = t.C
+	}
 	var a answered
 	select {
 	case a = <-c.got:
+	case <-sought:
+		a.err = c.timedOut(errSought)
 	case <-ctx.Done():
-		a.err = c.timedOut(ctx)
+		a.err = c.timedOut(context.Cause(ctx))
 	}
 	enough()
 	wg.Wait()
@@ -129,14 +149,64 @@ func dialByKey(ctx context.Context, cfg Config) (_ *Session, err error) {
 	return s, nil
 }
 
-// timedOut says why nobody was met until ctx ended.
-func (c *caller) timedOut(ctx context.Context) error {
+// timedOut says why nobody was met until cause ended the search.
+func (c *caller) timedOut(cause error) error {
+	if !errors.Is(cause, errSought) && !errors.Is(cause, errTimeout) {
+		return cause
+	}
+	class := ClassTimeout
+	if c.cfg.SeekTimeout > 0 {
+		class = ClassSignal
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cause := context.Cause(ctx); errors.Is(cause, errTimeout) && c.unanswered > 0 {
-		return failf(ClassTimeout, `see whether "adit peers list" over there names this machine's key, which "adit key" shows`, cause, "the peer is there and did not answer: it may not know this machine")
+	if c.unanswered > 0 {
+		return failf(class, `see whether "adit peers list" over there names this machine's key, which "adit key" shows`, cause, "%s is there and did not answer: it may not know this machine", c.cfg.peer())
 	}
-	return context.Cause(ctx)
+	if c.seen {
+		return failf(class, "try again, or allow more time with --timeout", cause, "%s is at the rendezvous and did not answer in time", c.cfg.peer())
+	}
+	if len(c.trouble) == 0 {
+		return failf(class, "check --signal and the network, or allow more time with --timeout", errors.Join(cause, ErrAbsent), "no rendezvous answered in time")
+	}
+	var all []string
+	for _, url := range c.cfg.Signals {
+		if why := c.trouble[url]; why != "" {
+			all = append(all, why)
+		}
+	}
+	return failf(class, `run "adit expose TARGET --listen" there with the same --signal, or allow more time with --timeout`, errors.Join(cause, ErrAbsent), "%s", strings.Join(all, "; "))
+}
+
+// peer names the peer in a sentence.
+func (c *Config) peer() string {
+	if c.PeerName != "" {
+		return c.PeerName
+	}
+	return "the peer"
+}
+
+// absent says that the peer is not at a rendezvous, unless it is found at another within elsewhereFor.
+func (c *caller) absent(ctx context.Context, url string) {
+	message := fmt.Sprintf("%s is not listening at %s", c.cfg.peer(), url)
+	c.note(url, message)
+	if len(c.cfg.Signals) > 1 && !sleep(ctx, elsewhereFor) {
+		return
+	}
+	c.mu.Lock()
+	seen := c.seen
+	c.mu.Unlock()
+	if !seen {
+		c.cfg.Events.Emit(event.Event{Name: event.Absent, Addr: url, Message: message})
+	}
+}
+
+// note keeps why the peer is not met at a rendezvous; "" for one where it is.
+func (c *caller) note(url, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trouble[url] = why
+	c.seen = c.seen || why == ""
 }
 
 // seek looks for the peer at one rendezvous until it has an answer or ctx ends.
@@ -150,11 +220,15 @@ func (c *caller) seek(ctx context.Context, url string) {
 	}
 	defer door.Close()
 	var wait backoff
-	told := false
-	for ctx.Err() == nil {
+	told := false // that the rendezvous cannot be reached
+	for missed := false; ctx.Err() == nil; {
 		began := time.Now()
 		one, done := c.fresh.with(ctx)
-		a, err := c.try(one, client, door)
+		patience := seekFor
+		if !missed {
+			patience = 0 // the first question is whether the peer is there now
+		}
+		a, err := c.try(one, client, door, patience)
 		done()
 		var fatal *Error
 		switch {
@@ -167,38 +241,59 @@ func (c *caller) seek(ctx context.Context, url string) {
 		case errors.As(err, &fatal):
 			c.got <- answered{err: fatal}
 			return
-		case errors.Is(err, signal.ErrNobody):
+		case errors.Is(err, errNotThere):
 			told = false
+			if !missed {
+				missed = true
+				c.absent(ctx, url)
+				continue
+			}
 			if time.Since(began) > seekFor/2 {
 				wait = backoff{} // it was a wait, and is worth another
 			}
+		case errors.Is(err, signal.ErrNobody):
+			told, missed = false, false
+			if time.Since(began) > seekFor/2 {
+				wait = backoff{}
+			}
 		default:
 			c.cfg.Logger.Debug("rendezvous not reached", "url", signal.PublicURL(url), "err", err) // again and again; an event tells the first
+			c.note(url, unreachable(url, err).Message)
 			if !told {
-				c.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: signal.PublicURL(url), Message: err.Error()})
+				c.cfg.Events.Emit(unreachable(url, err))
 			}
 			told = true
 		}
-		if !sleep(ctx, wait.next()) {
+		if !sleep(ctx, max(wait.next(), signal.RetryAfter(err))) {
 			return
 		}
 	}
 }
 
-// try waits for the peer to be there, makes an offer and waits for the answer. An *Error is final.
-func (c *caller) try(ctx context.Context, client *signal.Client, door *signal.KeyDoor) (a answered, err error) {
+// errNotThere says that nobody holds the peer's key at a rendezvous.
+var errNotThere = fmt.Errorf("the peer is not there: %w", signal.ErrNobody)
+
+// try waits for patience for the peer to be there, makes an offer and waits for the answer. An *Error is final.
+func (c *caller) try(ctx context.Context, client *signal.Client, door *signal.KeyDoor, patience time.Duration) (a answered, err error) {
 	stun := make(chan []string, 1)
 	failed := make(chan error, 1)
-	go func() { // at once: each costs a round trip
+	ctx, over := context.WithCancel(ctx)
+	defer over()
+	go func() { // at once: each costs a round trip; ends with this try
 		s, err := stunServers(ctx, c.cfg, client)
 		failed <- err
 		stun <- s
 	}()
-	a.challenge, err = door.Challenge(ctx, seekFor)
-	stunErr, servers := <-failed, <-stun
+	a.challenge, err = door.Challenge(ctx, patience)
+	if errors.Is(err, signal.ErrNobody) {
+		err = errNotThere
+	} else if err == nil {
+		c.note(client.URL, "")
+	}
 	if err != nil {
 		return a, err
 	}
+	stunErr, servers := <-failed, <-stun
 	if stunErr != nil {
 		var e *Error
 		if errors.As(stunErr, &e) {

@@ -47,7 +47,7 @@ func failf(class Class, hint string, cause error, format string, args ...any) *E
 // classify gives err, met while dialling, its class. What already has one keeps it.
 func classify(ctx context.Context, err error) error {
 	var told *Error
-	if errors.As(err, &told) && told.Class == ClassTimeout {
+	if errors.As(err, &told) && (told.Class == ClassTimeout || errors.Is(err, errSought) || errors.Is(err, errTimeout)) {
 		return told
 	}
 	if ctx.Err() != nil {

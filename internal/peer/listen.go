@@ -198,10 +198,10 @@ func (l *Listener) attend(url string, box *signal.KeyBox, replaced chan<- struct
 		}
 		l.cfg.Logger.Debug("rendezvous not reached", "url", signal.PublicURL(url), "err", err) // again and again; an event tells the first
 		if there || wait.tries == 0 {
-			l.cfg.Events.Emit(event.Event{Name: event.Unreachable, Addr: signal.PublicURL(url), Message: err.Error()})
+			l.cfg.Events.Emit(unreachable(url, err))
 		}
 		there = false
-		if !sleep(l.ctx, wait.next()) {
+		if !sleep(l.ctx, max(wait.next(), signal.RetryAfter(err))) {
 			return
 		}
 	}

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -64,6 +65,7 @@ func offerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoint
 	if err := end.settleAll(ctx, relayed); err != nil {
 		return nil, err
 	}
+	end.tellUnseen()
 	noise, err := handshake.NewInitiator(handshake.Config{Mode: handshake.ModePaste})
 	if err != nil {
 		return nil, err
@@ -125,6 +127,7 @@ func answerLine(ctx context.Context, cfg Config, ch signal.Channel, end *endpoin
 	if err := end.settleAll(ctx, relayed); err != nil {
 		return nil, err
 	}
+	end.tellUnseen()
 	answer, keys, err := noise.Answer(marshal(end.description(nil)))
 	if err != nil {
 		return nil, err
@@ -201,11 +204,14 @@ func receive(ctx context.Context, ch signal.Channel, k signal.Kind) (signal.Mess
 // signalError gives an error of a channel its class and, where the cause is known, its advice.
 func signalError(ctx context.Context, err error) error {
 	var token *signal.TokenError
+	var fault *signal.Fault
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.As(err, &fault):
+		return failf(ClassSignal, fault.Hint, err, "%s", fault.Problem)
 	case errors.As(err, &token):
 		return failf(ClassSignal, token.Hint, err, "%s", token.Problem)
 	case errors.Is(err, signal.ErrTooLong):
@@ -215,7 +221,8 @@ func signalError(ctx context.Context, err error) error {
 	case errors.Is(err, signal.ErrRoomTaken):
 		return failf(ClassAuth, "ask the other side for a new code; if it was not you who used this one, somebody guessed", err, "this code has been used")
 	case errors.Is(err, signal.ErrBusy):
-		return failf(ClassSignal, "wait a minute and try again", err, "the rendezvous is busy or thinks this address asks too often")
+		wait := max(signal.RetryAfter(err), time.Second)
+		return failf(ClassSignal, fmt.Sprintf("wait %v and try again", wait), err, "the rendezvous refuses this address for now: %v", err)
 	case errors.Is(err, signal.ErrAccess):
 		return failf(ClassSignal, "ask its operator for a token, and set signal_token in the config file", err, "the rendezvous is not open to everybody")
 	case errors.Is(err, signal.ErrPeerGone):

@@ -79,6 +79,7 @@ type Config struct {
 	TLS         *tls.Config         // for relays; nil trusts the system's roots
 	Loopback    bool                // use loopback candidates too: both peers on one machine
 	Timeout     time.Duration       // for the whole meeting; 0 waits for a person, and checkFor for checks
+	SeekTimeout time.Duration       // by key: for the peer to answer at a rendezvous; 0 is for ever
 	// ResumeTimeout is how long a session outlives its peer's silence; 0 is 24 hours for a peer that is met by
 	// its key, and 10 minutes otherwise.
 	ResumeTimeout time.Duration
@@ -262,7 +263,11 @@ func start(end *endpoint, p path, remote signal.Description, cfg Config, client 
 			}
 		case <-ctx.Done():
 		}
-		cfg.Events.Emit(event.Event{Name: event.Closed, Message: s.lastWord()})
+		closed := event.Event{Name: event.Closed, Message: s.lastWord()}
+		if errors.Is(s.link.Err(), link.ErrPeerClosed) && s.gone() == nil {
+			closed.Side = event.Peer
+		}
+		cfg.Events.Emit(closed)
 	})
 	end.wg.Go(func() {
 		select {

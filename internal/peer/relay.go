@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -317,6 +318,17 @@ func (e *endpoint) probeRelays(ctx context.Context) <-chan relayResult {
 	return works
 }
 
+// sourceTo returns the address that packets to an address have as their source, with the given port. Connecting a UDP
+// socket sends nothing.
+func sourceTo(to netip.AddrPort, port int) netip.AddrPort {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	defer c.Close()
+	return netip.AddrPortFrom(c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), uint16(port))
+}
+
 // relayPair describes a path through a relay as ICE describes the direct ones.
 func (e *endpoint) relayPair(to netip.AddrPort) (pair punch.Pair, transport string) {
 	e.mu.Lock()
@@ -339,6 +351,9 @@ func (e *endpoint) relayPair(to netip.AddrPort) (pair punch.Pair, transport stri
 			if c.Type == punch.HostCandidate {
 				pair.Local = c
 			}
+		}
+		if !pair.Local.Addr.IsValid() { // in a network that was entered just now, of which nothing is known yet
+			pair.Local.Addr = sourceTo(to, e.host.Port())
 		}
 	}
 	pair.Remote.Type = punch.PeerReflexive

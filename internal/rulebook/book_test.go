@@ -1,6 +1,9 @@
-package cmd
+package rulebook
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,8 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"adit/internal/config"
 	"adit/internal/identity"
-	"adit/internal/peer"
 	"adit/tunnel"
 )
 
@@ -19,8 +22,8 @@ const (
 	keyTwo = "adit1bxxtbsb3o4yeisjgxuz4em4x5hlw6lgkangsbivi73v6jarg3miq"
 )
 
-// book returns a rulebook whose command line offers port 22, the directory of its files, and what it says.
-func book(t *testing.T, config, peers string) (*rulebook, string, *strings.Builder) {
+// book returns a Book whose command line offers port 22, the directory of its files, and what it says.
+func book(t *testing.T, settings, peers string) (*Book, string, *strings.Builder) {
 	t.Helper()
 	root := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", root)
@@ -28,15 +31,20 @@ func book(t *testing.T, config, peers string) (*rulebook, string, *strings.Build
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	put(t, dir, "config.toml", config)
+	put(t, dir, "config.toml", settings)
 	put(t, dir, "peers.toml", peers)
-	c, err := settled(t)
+	load := func() (config.File, error) { return config.Load("", nil) }
+	file, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, _, said := screen(func(*ui) {})
-	r, err := newRulebook(u, c, func(configFile) (tunnel.Policy, error) {
-		return tunnel.Policy{Targets: []tunnel.Rule{tunnel.RuleOf(tunnel.Target{Host: "localhost", Port: 22})}}, nil
+	said := new(strings.Builder)
+	r, err := Open(Config{
+		File: file, Load: load, Logger: slog.New(slog.DiscardHandler),
+		Say: func(format string, args ...any) { fmt.Fprintf(said, format+"\n", args...) },
+		Base: func(config.File) (tunnel.Policy, error) {
+			return tunnel.Policy{Targets: []tunnel.Rule{tunnel.RuleOf(tunnel.Target{Host: "localhost", Port: 22})}}, nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -64,10 +72,10 @@ func allows(g *tunnel.Gate, target string) bool { return g.Allows(tunnel.Local, 
 
 func TestRulebook(t *testing.T) {
 	r, dir, _ := book(t, "[peers.bob]\nallow = [\"80\"]\n", peerTable("home", keyOne, "")+peerTable("bob", keyTwo, "allow = [\"443\"]\nstreams = 3"))
-	code, endCode := r.gate("", identity.PublicKey{}, nil)
-	home, endHome := r.gate("home", identity.PublicKey{}, nil)
-	bob, endBob := r.gate("bob", identity.PublicKey{}, nil)
-	stranger, endStranger := r.gate("carol", identity.PublicKey{}, nil)
+	code, endCode := r.Gate("", identity.PublicKey{}, nil)
+	home, endHome := r.Gate("home", identity.PublicKey{}, nil)
+	bob, endBob := r.Gate("bob", identity.PublicKey{}, nil)
+	stranger, endStranger := r.Gate("carol", identity.PublicKey{}, nil)
 	defer endCode()
 	defer endHome()
 	defer endStranger()
@@ -88,35 +96,32 @@ func TestRulebook(t *testing.T) {
 	if n := bob.Policy().MaxStreams; n != 3 {
 		t.Errorf("bob may have %d streams, want those of the other file", n)
 	}
-	if got := strings.Join(r.offers("bob"), " "); got != "localhost:80" {
+	if got := strings.Join(r.Offers("bob"), " "); got != "localhost:80" {
 		t.Errorf("bob is offered %q", got)
 	}
 
 	// What is wrong changes nothing.
 	put(t, dir, "config.toml", "[peers.bob]\nallow = [\"x\"]\n")
-	if err := r.reload(nil); err == nil || !allows(bob, "localhost:80") {
+	if err := r.Reload(nil); err == nil || !allows(bob, "localhost:80") {
 		t.Errorf("a wrong rule: %v, and 80 is allowed: %v", err, allows(bob, "localhost:80"))
 	}
+	var conflict *identity.KeyChangedError
 	put(t, dir, "config.toml", "[peers.bob]\nkey = \""+keyOne+"\"\n")
-	if err := r.reload(nil); err == nil || failureOf(err).code != exitAuth || !allows(bob, "localhost:80") {
+	if err := r.Reload(nil); err == nil || !errors.As(err, &conflict) || !allows(bob, "localhost:80") {
 		t.Errorf("another key: %v", err)
 	}
 
-	// Nor is there half of it, where the rules are right and the forwards are not.
-	put(t, dir, "config.toml", "[connect]\nlocal = [\"x:y:z\"]\n[peers.bob]\nallow = []\n")
-	f, err := openForwards(t.Context(), r.u, forwarding{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.close()
-	if err := r.replan(f, func(file configFile) (forwarding, error) { return planOf(r.c, file, "") }); err == nil || !allows(bob, "localhost:80") {
-		t.Errorf("a wrong forward: %v, and 80 is allowed: %v", err, allows(bob, "localhost:80"))
+	// Nor is there half of it, where the rules are right and what else is checked is not.
+	put(t, dir, "config.toml", "[peers.bob]\nallow = []\n")
+	no := errors.New("no")
+	if err := r.Reload(func(config.File, *identity.Peers) error { return no }); !errors.Is(err, no) || !allows(bob, "localhost:80") {
+		t.Errorf("a check that fails: %v, and 80 is allowed: %v", err, allows(bob, "localhost:80"))
 	}
 
 	// What is right is in force for the sessions that are up.
 	endBob()
 	put(t, dir, "config.toml", "[peers.home]\nlocal = false\n[peers.bob]\nallow = []\n")
-	if err := r.reload(nil); err != nil {
+	if err := r.Reload(nil); err != nil {
 		t.Fatal(err)
 	}
 	if allows(home, "localhost:22") || !allows(code, "localhost:22") {
@@ -129,7 +134,7 @@ func TestRulebook(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, dir, "config.toml", "")
-	if err := r.reload(nil); err != nil {
+	if err := r.Reload(nil); err != nil {
 		t.Fatal(err)
 	}
 	if allows(home, "localhost:22") {
@@ -149,7 +154,7 @@ func TestRulebookFollowsTheFile(t *testing.T) {
 		r.looked = time.Now()
 		known := func(want string) {
 			t.Helper()
-			if p, _ := r.byKey(two); p.Name != want {
+			if p, _ := r.ByKey(two); p.Name != want {
 				t.Errorf("the key is known as %q, want %q", p.Name, want)
 			}
 		}
@@ -190,7 +195,7 @@ func TestRulebookForgets(t *testing.T) {
 	}
 	ended := map[string]int{}
 	enter := func(id, name string, key identity.PublicKey) {
-		_, release := r.gate(name, key, func() { ended[id]++ })
+		_, release := r.Gate(name, key, func() { ended[id]++ })
 		t.Cleanup(release)
 	}
 	enter("code", "", identity.PublicKey{})
@@ -198,7 +203,7 @@ func TestRulebookForgets(t *testing.T) {
 	enter("bob", "bob", two)
 	check := func(step string, want map[string]int) {
 		t.Helper()
-		if err := r.reload(nil); err != nil {
+		if err := r.Reload(nil); err != nil {
 			t.Fatal(err)
 		}
 		if !maps.Equal(ended, want) {
@@ -220,61 +225,14 @@ func TestRulebookForgets(t *testing.T) {
 // TestFreeName gives each peer that comes by code a name of its own, after a restart too.
 func TestFreeName(t *testing.T) {
 	r, dir, _ := book(t, "", peerTable("home", keyOne, ""))
-	if got := r.freeName("bob"); got != "bob" {
+	if got := r.FreeName("bob"); got != "bob" {
 		t.Errorf("got %q, want the name as it is", got)
 	}
-	if got := r.freeName("home"); got != "home-2" {
+	if got := r.FreeName("home"); got != "home-2" {
 		t.Errorf("got %q, want the next of a name that is taken", got)
 	}
 	put(t, dir, "peers.toml", peerTable("home", keyOne, "")+peerTable("home-2", keyTwo, ""))
-	if got := r.freeName("home"); got != "home-3" {
+	if got := r.FreeName("home"); got != "home-3" {
 		t.Errorf("got %q, want the one after that which was saved just now", got)
-	}
-}
-
-// TestByName takes a name for one that begins as a pasted line does, if it is known.
-func TestByName(t *testing.T) {
-	t.Setenv("XDG_STATE_HOME", t.TempDir())
-	book(t, "", peerTable("aditya", keyOne, ""))
-	for name, want := range map[string]string{"aditya": "aditya", "adit1abc": ""} {
-		c, err := settled(t, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg := peer.Config{Signals: []string{"https://meet.example.org"}}
-		if named, err := byName(c, &cfg); err != nil || named != (want != "") || cfg.PeerName != want {
-			t.Errorf("%s: %v, %v, %q", name, named, err, cfg.PeerName)
-		}
-	}
-}
-
-func TestForwardsFor(t *testing.T) {
-	file, err := parseConfig("[[forward]]\npeer = \"a\"\nlocal = \"1\"\n[[forward]]\npeer = \"b\"\nlocal = \"2\"\n[[forward]]\npeer = \"a\"\nlocal = [\"3\"]\nremote = \"4:localhost:4\"\ndynamic = \"5\"\n", configKeys(testApp(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	local, remote, dynamic := file.forwardsFor("a")
-	if l, r, d := strings.Join(local, " "), strings.Join(remote, " "), strings.Join(dynamic, " "); l != "1 3" || r != "4:localhost:4" || d != "5" {
-		t.Errorf("got %q, %q, %q", l, r, d)
-	}
-	if local, remote, dynamic := file.forwardsFor("c"); len(local)+len(remote)+len(dynamic) != 0 {
-		t.Error("a peer without forwards has some")
-	}
-}
-
-func TestValuesNow(t *testing.T) {
-	file, err := parseConfig("[connect]\nlocal = [\"7\"]\n", configKeys(testApp(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	for args, want := range map[string]string{"": "7", "--local 8": "8"} {
-		c, err := settled(t, strings.Fields(args)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Join(valuesNow(c, file, "local"), " "); got != want {
-			t.Errorf("%q: %q, want %q", args, got, want)
-		}
 	}
 }

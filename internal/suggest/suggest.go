@@ -1,7 +1,8 @@
-package cmd
+// Package suggest finds what a person most likely meant by a word that is not known.
+package suggest
 
-// nearest returns the one of known that a person most likely meant by name, or "" if none is near.
-func nearest(name string, known []string) string {
+// Nearest returns the one of known that a person most likely meant by name, or "" if none is near.
+func Nearest(name string, known []string) string {
 	best, least := "", len(name)
 	for _, k := range known {
 		if d := distance(name, k); d < least && d <= max(1, len(k)/3) {

@@ -1,4 +1,4 @@
-package cmd
+package statusview
 
 import (
 	"strings"
@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"adit/internal/control"
+	"adit/internal/typeset"
 )
 
 // sample is a process with everything that a status can show.
@@ -29,7 +30,7 @@ func sample(now time.Time) []control.Status {
 
 func TestStatusWide(t *testing.T) {
 	now := time.Now()
-	got := strings.Join(statusLines(sample(now), 0, now), "\n")
+	got := strings.Join(Lines(sample(now), 0, now), "\n")
 	for _, want := range []string{
 		"serve 12 · serving · since " + now.Add(-72*time.Hour).Format("2006-01-02 15:04") + " (3 d 0 h)\n  [::]:8080 → http\n\n",
 		"connect 4711 · up · since " + now.Add(-125*time.Minute).Format("15:04:05") + " (2 h 5 min)\n",
@@ -59,7 +60,7 @@ func TestStatusPrintable(t *testing.T) {
 	}}
 	for detail := oneLine; detail <= everything; detail++ {
 		for _, line := range (&view{detail: detail}).all(all, time.Now()) {
-			if got := printable(line); got != line {
+			if got := typeset.Printable(line); got != line {
 				t.Errorf("line %q, want what can be printed of it", line)
 			}
 		}
@@ -69,8 +70,8 @@ func TestStatusPrintable(t *testing.T) {
 func TestStatusNarrow(t *testing.T) {
 	now := time.Now()
 	for _, width := range []int{40, 60, 80} {
-		wide := strings.Join(statusLines(sample(now), 0, now), "\n")
-		lines := statusLines(sample(now), width, now)
+		wide := strings.Join(Lines(sample(now), 0, now), "\n")
+		lines := Lines(sample(now), width, now)
 		for _, l := range lines {
 			if utf8.RuneCountInString(l) > width {
 				t.Errorf("%d columns: %q has %d", width, l, utf8.RuneCountInString(l))
@@ -80,7 +81,7 @@ func TestStatusNarrow(t *testing.T) {
 			t.Errorf("%d columns: something is missing:\n%s", width, strings.Join(lines, "\n"))
 		}
 	}
-	if got := statusLines(nil, 12, now); len(got) != 3 {
+	if got := Lines(nil, 12, now); len(got) != 3 {
 		t.Errorf("nothing running: %q", got)
 	}
 }
@@ -88,7 +89,7 @@ func TestStatusNarrow(t *testing.T) {
 // TestStatusFitted: a screen that is low shows less of each session, then counts the lines that are left out.
 func TestStatusFitted(t *testing.T) {
 	now := time.Now()
-	full := statusLines(sample(now), 80, now)
+	full := Lines(sample(now), 80, now)
 	for _, test := range []struct {
 		height, lines int
 		want, not     string
@@ -99,7 +100,7 @@ func TestStatusFitted(t *testing.T) {
 		{4, 4, "connect 4711", "home"},
 		{1, 1, "… 7 lines more", "serve"},
 	} {
-		lines := fitted(sample(now), 80, test.height, now)
+		lines := Fitted(sample(now), 80, test.height, now)
 		got := strings.Join(lines, "\n")
 		if len(lines) != test.lines || !strings.Contains(got, test.want) || strings.Contains(got, test.not) {
 			t.Errorf("%d lines high, want %d with %q and without %q:\n%s", test.height, test.lines, test.want, test.not, got)
@@ -108,7 +109,7 @@ func TestStatusFitted(t *testing.T) {
 }
 
 func TestRedrawn(t *testing.T) {
-	if got, want := redrawn([]string{"a", "b"}), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J"; got != want {
+	if got, want := Redrawn([]string{"a", "b"}), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

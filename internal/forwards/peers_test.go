@@ -1,26 +1,15 @@
-package cmd
+package forwards
 
 import (
+	"errors"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
-)
 
-func TestOwnerOf(t *testing.T) {
-	for in, want := range map[string][2]string{
-		"laptop=2222":              {"laptop", "2222"},
-		"laptop=8080:localhost:80": {"laptop", "8080:localhost:80"},
-		"laptop=/run/a=b:80":       {"laptop", "/run/a=b:80"},
-		"2222":                     {"", "2222"},
-		"/run/a=b:80":              {"", "/run/a=b:80"},
-		"=2222":                    {"", "=2222"},
-	} {
-		if name, forward := ownerOf(in); name != want[0] || forward != want[1] {
-			t.Errorf("%q: got %q and %q, want %q", in, name, forward, want)
-		}
-	}
-}
+	"adit/internal/plan"
+	"adit/tunnel"
+)
 
 func TestCarrierOf(t *testing.T) {
 	silent := func(s string) bool { return s[0] == '-' }
@@ -52,13 +41,13 @@ func TestPeerForwardsPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	plan, err := parseForwarding([]string{l.Addr().String() + ":localhost:22"}, nil, nil)
+	asked, err := plan.Parse(plan.Texts{Local: []string{l.Addr().String() + ":localhost:22"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) { // it ends the test where all wait for each other
-		_, err := openPeerForwards(t.Context(), newScreen(), map[string]forwarding{"laptop": plan})
-		if f := failureOf(err); f == nil || f.code != exitListen {
+		_, err := OpenPeers(t.Context(), told(), map[string]plan.Forwarding{"laptop": asked})
+		if !errors.Is(err, tunnel.ErrListen) {
 			t.Errorf("got %v, want that of a port in use", err)
 		}
 	})
@@ -67,14 +56,14 @@ func TestPeerForwardsPortInUse(t *testing.T) {
 // TestPeerForwardsMove leaves a session that has fallen silent for another, without either of them ending.
 func TestPeerForwardsMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, err := openPeerForwards(t.Context(), newScreen(), nil)
+		p, err := OpenPeers(t.Context(), told(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.close()
+		defer p.Close()
 		one, two := newSilent(t), newSilent(t)
 		for _, s := range []*silent{one, two} {
-			_, leave, err := p.enter("laptop", s)
+			_, leave, err := p.Enter("laptop", s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,10 +73,10 @@ func TestPeerForwardsMove(t *testing.T) {
 		check := func(step string, want *silent) {
 			t.Helper()
 			synctest.Wait()
-			f := p.list["laptop"].forwarder
+			f := p.list["laptop"].Forwarder
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if f.begun != carrier(want) {
+			if f.begun != Carrier(want) {
 				t.Errorf("%s: another session carries", step)
 			}
 		}

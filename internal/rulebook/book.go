@@ -1,40 +1,50 @@
-package cmd
+// Package rulebook says who is known to this machine and what each peer may do, while the files that say so change. It
+// reads no flags and prints nothing: both are in its Config.
+package rulebook
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"os"
 	"strconv"
 	"sync"
 	"time"
 
+	"adit/internal/config"
 	"adit/internal/identity"
 	"adit/tunnel"
-
-	"github.com/urfave/cli/v2"
 )
 
 // bookAge is how old what is known of the file of peers may be. Another process may have changed it,
 // "adit peers add" for example.
 const bookAge = time.Second
 
-// A rulebook says who is known and what each peer may do, and keeps the gates of the sessions that are
+// A Config says where the rules come from. All fields are wanted.
+type Config struct {
+	File   config.File                              // as it was read first
+	Load   func() (config.File, error)              // reads the config file again
+	Base   func(config.File) (tunnel.Policy, error) // what the command line names, for peers without rules
+	Say    func(format string, args ...any)         // tells a person
+	Logger *slog.Logger
+}
+
+// A Book says who is known and what each peer may do, and keeps the gates of the sessions that are
 // up to it: when the files are read again they change, and what runs stays, but for the sessions of peers that are
 // known no more. Any goroutine may use it.
-type rulebook struct {
-	u    *ui
-	c    *cli.Context
-	base func(configFile) (tunnel.Policy, error) // what the command line names, for peers without rules
+type Book struct {
+	cfg Config
 
 	mu     sync.Mutex
-	file   configFile
+	file   config.File
 	peers  *identity.Peers
-	others tunnel.Policy // of base
+	others tunnel.Policy // of Base
 	gates  map[*tunnel.Gate]*gated
 	stamp  fileStamp // of the file of peers, when it was read
 	looked time.Time // when it was last looked at
 }
 
-// A gated is a session that has a gate. Guarded by rulebook.mu.
+// A gated is a session that has a gate. Guarded by Book.mu.
 type gated struct {
 	name    string             // "" after a meeting by code: nobody can come to be unknown
 	key     identity.PublicKey // zero where it does not matter which one the named peer has
@@ -55,29 +65,29 @@ func stampOf(path string) fileStamp {
 	return fileStamp{info.Size(), info.ModTime()}
 }
 
-// newRulebook reads the file of peers, for a command that serves them. What base returns holds for
-// peers by code, and for what the rules of a known peer do not say.
-func newRulebook(u *ui, c *cli.Context, base func(configFile) (tunnel.Policy, error)) (*rulebook, error) {
-	r := &rulebook{u: u, c: c, base: base, gates: make(map[*tunnel.Gate]*gated)}
+// Open reads the file of peers, for a command that serves them. What Base returns holds for peers by code, and for what
+// the rules of a known peer do not say.
+func Open(cfg Config) (*Book, error) {
+	r := &Book{cfg: cfg, gates: make(map[*tunnel.Gate]*gated)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, err := r.applyLocked(configOf(c), nil)
+	_, err := r.applyLocked(cfg.File, nil)
 	return r, err
 }
 
 // applyLocked puts what file and the file of peers say in force, or nothing of it, which is also when check, if it is
 // not nil, fails. It returns what is to be called without mu: it ends the sessions of peers that are known no more.
-func (r *rulebook) applyLocked(file configFile, check func(configFile, *identity.Peers) error) (gone []func(), err error) {
+func (r *Book) applyLocked(file config.File, check func(config.File, *identity.Peers) error) (gone []func(), err error) {
 	path, err := identity.PeersFile()
-	if err != nil {
+	if err != nil && !errors.Is(err, identity.ErrNoHome) {
 		return nil, err
 	}
 	stamp := stampOf(path)
-	peers, err := peersWith(file)
+	peers, err := file.Known()
 	if err != nil {
 		return nil, err
 	}
-	others, err := r.base(file)
+	others, err := r.cfg.Base(file)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +108,7 @@ func (r *rulebook) applyLocked(file configFile, check func(configFile, *identity
 
 // checkLocked follows a peer that has another name now, and returns what ends the session of one that is known no
 // more, once.
-func (r *rulebook) checkLocked(s *gated) (end func()) {
+func (r *Book) checkLocked(s *gated) (end func()) {
 	if s.name == "" {
 		return nil
 	}
@@ -125,7 +135,7 @@ func callAll(list []func()) {
 
 // policyLocked returns what a session with the named peer may do. One that is known no more may do
 // nothing.
-func (r *rulebook) policyLocked(name string) tunnel.Policy {
+func (r *Book) policyLocked(name string) tunnel.Policy {
 	if name == "" {
 		return r.others
 	}
@@ -133,17 +143,17 @@ func (r *rulebook) policyLocked(name string) tunnel.Policy {
 	if !known {
 		return tunnel.Policy{}
 	}
-	policy, err := policyOf(p, r.others)
+	policy, err := config.PolicyOf(p, r.others)
 	if err != nil {
-		panic("cmd: " + err.Error()) // the rules were checked when they were read
+		panic("rulebook: " + err.Error()) // the rules were checked when they were read
 	}
 	return policy
 }
 
-// reload reads the config file and the file of peers again, and lets the gates follow. After an error, of check too,
+// Reload reads the config file and the file of peers again, and lets the gates follow. After an error, of check too,
 // everything is as it was. check may be nil; it is called with the lock held.
-func (r *rulebook) reload(check func(configFile, *identity.Peers) error) error {
-	file, err := loadConfig(r.u, r.c)
+func (r *Book) Reload(check func(config.File, *identity.Peers) error) error {
+	file, err := r.cfg.Load()
 	if err != nil {
 		return err
 	}
@@ -154,9 +164,9 @@ func (r *rulebook) reload(check func(configFile, *identity.Peers) error) error {
 	return err
 }
 
-// follow looks at the file of peers from time to time until ctx ends: a peer that another process removes does not
+// Follow looks at the file of peers from time to time until ctx ends: a peer that another process removes does not
 // keep its session.
-func (r *rulebook) follow(ctx context.Context) {
+func (r *Book) Follow(ctx context.Context) {
 	t := time.NewTicker(bookAge)
 	defer t.Stop()
 	for {
@@ -172,40 +182,15 @@ func (r *rulebook) follow(ctx context.Context) {
 	}
 }
 
-// plans returns what "expose --listen" forwards to whom.
-func (r *rulebook) plans() (map[string]forwarding, error) {
+// See calls see with what is in force now, and with the lock held.
+func (r *Book) See(see func(config.File, *identity.Peers) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return plansOf(r.c, r.file, r.peers)
+	return see(r.file, r.peers)
 }
 
-// replan reads the files again, and has f forward what planOf takes from them. Where that makes no sense, rules do not
-// change either.
-func (r *rulebook) replan(f *forwarder, planOf func(configFile) (forwarding, error)) error {
-	var plan forwarding
-	if err := r.reload(func(file configFile, _ *identity.Peers) (err error) {
-		plan, err = planOf(file)
-		return err
-	}); err != nil {
-		return err
-	}
-	return f.change(plan)
-}
-
-// replanAll is replan for forwards to many.
-func (r *rulebook) replanAll(p *peerForwards) error {
-	var plans map[string]forwarding
-	if err := r.reload(func(file configFile, known *identity.Peers) (err error) {
-		plans, err = plansOf(r.c, file, known)
-		return err
-	}); err != nil {
-		return err
-	}
-	return p.change(plans)
-}
-
-// freeName returns name, or the first of name-2, name-3 and so on that nobody has.
-func (r *rulebook) freeName(name string) string {
+// FreeName returns name, or the first of name-2, name-3 and so on that nobody has.
+func (r *Book) FreeName(name string) string {
 	r.mu.Lock()
 	r.looked = time.Time{} // the last one to be saved may be there since
 	gone := r.refreshLocked()
@@ -221,14 +206,14 @@ func (r *rulebook) freeName(name string) string {
 	return free
 }
 
-// gate returns the gate of a session with the named peer, "" after a meeting by code. It follows the
+// Gate returns the gate of a session with the named peer, "" after a meeting by code. It follows the
 // files until release is called, at the session's end. When nobody by that name, or with that key if it is not zero,
 // is known any more, or yet, unknown is called, once, if it is not nil.
-func (r *rulebook) gate(name string, key identity.PublicKey, unknown func()) (g *tunnel.Gate, release func()) {
+func (r *Book) Gate(name string, key identity.PublicKey, unknown func()) (g *tunnel.Gate, release func()) {
 	s := &gated{name: name, key: key, unknown: unknown}
 	r.mu.Lock()
 	end := r.checkLocked(s)
-	g = tunnel.NewGate(name, r.policyLocked(s.name), r.u.logger())
+	g = tunnel.NewGate(name, r.policyLocked(s.name), r.cfg.Logger)
 	r.gates[g] = s
 	r.mu.Unlock()
 	if end != nil {
@@ -241,9 +226,9 @@ func (r *rulebook) gate(name string, key identity.PublicKey, unknown func()) (g 
 	}
 }
 
-// byKey returns the peer with this key. It sees what another process wrote into the file of peers: at once where the key
+// ByKey returns the peer with this key. It sees what another process wrote into the file of peers: at once where the key
 // is not known, for somebody may have added it just now, else within a second. A file that is wrong then changes nothing.
-func (r *rulebook) byKey(k identity.PublicKey) (identity.Peer, bool) {
+func (r *Book) ByKey(k identity.PublicKey) (identity.Peer, bool) {
 	r.mu.Lock()
 	if _, known := r.peers.ByKey(k); !known {
 		r.looked = time.Time{} // a look costs less than the offer of a stranger did until here
@@ -255,8 +240,8 @@ func (r *rulebook) byKey(k identity.PublicKey) (identity.Peer, bool) {
 	return p, ok
 }
 
-// offers returns the targets that a session with the named peer is told of, the default first.
-func (r *rulebook) offers(name string) []string {
+// Offers returns the targets that a session with the named peer is told of, the default first.
+func (r *Book) Offers(name string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.policyLocked(name)
@@ -267,15 +252,15 @@ func (r *rulebook) offers(name string) []string {
 	return out
 }
 
-// words says what peers without rules of their own are offered.
-func (r *rulebook) words() []string {
+// Words says what peers without rules of their own are offered.
+func (r *Book) Words() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return policyWords(&r.others)
+	return words(&r.others)
 }
 
 // refreshLocked reads the file of peers if it has changed. What it returns is to be called as that of applyLocked.
-func (r *rulebook) refreshLocked() (gone []func()) {
+func (r *Book) refreshLocked() (gone []func()) {
 	if time.Since(r.looked) < bookAge {
 		return nil
 	}
@@ -286,7 +271,7 @@ func (r *rulebook) refreshLocked() (gone []func()) {
 	}
 	r.stamp = stampOf(path) // a file that is wrong is told of once
 	if gone, err = r.applyLocked(r.file, nil); err != nil {
-		r.u.say("the known peers stay as they were: %v", err)
+		r.cfg.Say("the known peers stay as they were: %v", err)
 	}
 	return gone
 }

@@ -1,4 +1,4 @@
-package cmd
+package forwards
 
 import (
 	"context"
@@ -8,55 +8,29 @@ import (
 	"strings"
 
 	"adit/internal/event"
+	"adit/internal/fail"
+	"adit/internal/plan"
 	"adit/tunnel"
-
-	"github.com/urfave/cli/v2"
 )
 
-// planOf returns what a connecter forwards: what its command line says, or else the [[forward]] tables of
-// the peer, or else the [connect] table. With -W only the command line counts: a second ssh must not
-// want the ports of the first.
-func planOf(c *cli.Context, file configFile, peer string) (forwarding, error) {
-	flags := []string{"local", "remote", "dynamic"}
-	given := func(flag string) bool { return c.IsSet(flag) && !fromConfig(c, flag) }
-	alone := given("stdio")
-	var texts [3][]string
-	for i, flag := range flags {
-		if given(flag) {
-			alone = true
-			texts[i] = c.StringSlice(flag)
-		}
-	}
-	if !alone {
-		texts[0], texts[1], texts[2] = file.forwardsFor(peer)
-		alone = len(texts[0])+len(texts[1])+len(texts[2]) > 0
-	}
-	if !alone {
-		for i, flag := range flags {
-			texts[i] = file.settings[keyOf(c.Command.Name, flag)].values
-		}
-	}
-	return parseForwarding(texts[0], texts[1], texts[2])
-}
-
-// change makes plan what is forwarded. What stays the same is not touched, and connections that are open
+// Change makes plan what is forwarded. What stays the same is not touched, and connections that are open
 // over what goes go on. After an error the rest of plan is in force, but for what a silent peer was not asked for: the
 // next begin asks for that.
-func (f *forwarder) change(plan forwarding) error {
+func (f *Forwarder) Change(asked plan.Forwarding) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil
 	}
-	return f.changeLocked(plan)
+	return f.changeLocked(asked)
 }
 
-func (f *forwarder) changeLocked(plan forwarding) error {
+func (f *Forwarder) changeLocked(asked plan.Forwarding) error {
 	var want []opened
 	for _, list := range []struct {
 		flag     string
 		forwards []tunnel.Forward
-	}{{"-L", plan.local}, {"-D", plan.dynamic}, {"-R", plan.remote}} {
+	}{{"-L", asked.Local}, {"-D", asked.Dynamic}, {"-R", asked.Remote}} {
 		for _, w := range list.forwards {
 			want = append(want, opened{flag: list.flag, forward: w})
 		}
@@ -65,7 +39,7 @@ func (f *forwarder) changeLocked(plan forwarding) error {
 		return slices.ContainsFunc(list, func(x opened) bool { return x.flag == o.flag && x.forward == o.forward })
 	}
 	// Those that the command chose by itself, for a peer of whom nobody said what to forward, stay.
-	f.plan = plan
+	f.plan = asked
 	var stay []opened
 	for _, o := range f.opened {
 		if o.chosen || has(want, o) {
@@ -73,8 +47,8 @@ func (f *forwarder) changeLocked(plan forwarding) error {
 			continue
 		}
 		// First these: what is new may want their ports.
-		f.u.say("%sforwards no more: %s %s", f.prefix(), o.flag, o.forward)
-		f.u.run.unlisten(o.told)
+		f.told.Say("%sforwards no more: %s %s", f.prefix(), o.flag, o.forward)
+		f.told.Unlisten(o.told)
 		if o.there != nil {
 			_ = o.there.Close() // the session may have ended
 		}
@@ -93,7 +67,7 @@ func (f *forwarder) changeLocked(plan forwarding) error {
 		if err != nil && first == nil {
 			first = err
 		}
-		if errors.Is(err, errNoAnswer) {
+		if errors.Is(err, ErrNoAnswer) {
 			break // nor would it answer to the next, and others wait
 		}
 	}
@@ -101,13 +75,13 @@ func (f *forwarder) changeLocked(plan forwarding) error {
 }
 
 // openLocked puts one forward in force. One of -R waits for the session.
-func (f *forwarder) openLocked(o opened) error {
+func (f *Forwarder) openLocked(o opened) error {
 	var err error
 	switch {
 	case o.flag == "-L":
-		o.here, err = tunnel.Listen(f.ctx, f.session, o.forward, f.streamOptions())
+		o.here, err = tunnel.Listen(f.ctx, f.session, o.forward, f.Options())
 	case o.flag == "-D":
-		o.here, err = tunnel.ListenDynamic(f.ctx, f.session, o.forward, f.streamOptions())
+		o.here, err = tunnel.ListenDynamic(f.ctx, f.session, o.forward, f.Options())
 	case f.begun == nil:
 		return nil
 	default:
@@ -122,9 +96,9 @@ func (f *forwarder) openLocked(o opened) error {
 }
 
 // listenThere has the peer listen. Where the session is silent it waits for remoteWait at most, and then says
-// errNoAnswer; it ends at once with the session or the command.
-func (f *forwarder) listenThere(w tunnel.Forward) (*tunnel.RemoteListener, error) {
-	ctx, cancel := context.WithTimeoutCause(f.ctx, remoteWait, errNoAnswer)
+// ErrNoAnswer; it ends at once with the session or the command.
+func (f *Forwarder) listenThere(w tunnel.Forward) (*tunnel.RemoteListener, error) {
+	ctx, cancel := context.WithTimeoutCause(f.ctx, remoteWait, ErrNoAnswer)
 	defer cancel()
 	defer context.AfterFunc(f.command, cancel)()
 	// Not over f.session, which would wait for the session after this one.
@@ -134,17 +108,17 @@ func (f *forwarder) listenThere(w tunnel.Forward) (*tunnel.RemoteListener, error
 	case err == nil:
 		return l, nil
 	case errors.As(err, &refused) && refused.Code == tunnel.CodeRefused:
-		return nil, &failure{code: exitRefused, message: err.Error(), hint: fmt.Sprintf("have the other side allow it with --allow-remote %s", strings.TrimPrefix(w.Place(), "localhost:"))}
+		return nil, &fail.Failure{Code: fail.Refused, Message: err.Error(), Hint: fmt.Sprintf("have the other side allow it with --allow-remote %s", strings.TrimPrefix(w.Place(), "localhost:"))}
 	case f.command.Err() != nil:
 		return nil, context.Cause(f.command)
-	case errors.Is(context.Cause(ctx), errNoAnswer):
-		return nil, fmt.Errorf("have the peer listen on %s: %w", w.Place(), errNoAnswer)
+	case errors.Is(context.Cause(ctx), ErrNoAnswer):
+		return nil, fmt.Errorf("have the peer listen on %s: %w", w.Place(), ErrNoAnswer)
 	}
-	return nil, streamEnded(f.ctx, f.begun, err)
+	return nil, Ended(f.ctx, f.begun, err)
 }
 
 // tell reports where is listened, and for what, once, when there is a session.
-func (f *forwarder) tell(o *opened) {
+func (f *Forwarder) tell(o *opened) {
 	e := event.Event{Name: event.Listening, Peer: f.peer}
 	switch {
 	case f.begun == nil || o.told.Name != "":
@@ -157,20 +131,60 @@ func (f *forwarder) tell(o *opened) {
 		e.Side, e.Addr, e.Target = event.Peer, o.there.Addr(), o.forward.Target.String()
 	}
 	o.told = e
-	f.u.event(e)
+	f.told.Event(e)
 }
 
 // prefix names the peer where there are several.
-func (f *forwarder) prefix() string {
+func (f *Forwarder) prefix() string {
 	if f.peer == "" {
 		return ""
 	}
 	return f.peer + ": "
 }
 
-// choose forwards what nobody has asked for by itself.
-func (f *forwarder) choose(w tunnel.Forward) error {
+// Choose forwards what nobody has asked for by itself.
+func (f *Forwarder) Choose(w tunnel.Forward) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.openLocked(opened{flag: "-L", forward: w, chosen: true})
+}
+
+// targetName says where a forward leads. The peer's default target gets its name.
+func targetName(t tunnel.Target, targets []string) string {
+	if !t.IsDefault() {
+		return t.String()
+	}
+	for _, s := range targets {
+		if strings.HasSuffix(s, "/udp") == t.UDP || strings.HasPrefix(s, "unix:") && !t.UDP {
+			return s
+		}
+	}
+	return t.String()
+}
+
+// ForwardAll gives every target of the peer a local port: its own where that is free.
+func (f *Forwarder) ForwardAll(targets []string) error {
+	if len(targets) == 0 {
+		return &fail.Failure{Code: fail.Refused, Message: "the other side offers nothing to forward to", Hint: `have it run "adit expose TARGET…"`}
+	}
+	for _, name := range targets {
+		t, err := tunnel.ParseTarget(name)
+		if err != nil {
+			f.told.Say("the other side offers %.100q, which makes no sense here: left out", name)
+			continue
+		}
+		w := tunnel.Forward{Bind: "localhost", Port: t.Port, Target: t}
+		if err = f.Choose(w); err != nil && w.Port != 0 {
+			// In use, or not for ordinary users.
+			w.Port = 0
+			err = f.Choose(w)
+		}
+		if err != nil {
+			return err
+		}
+		if w.Port != t.Port {
+			f.told.Say("local port %d is not to be had; -L chooses another", t.Port)
+		}
+	}
+	return nil
 }
