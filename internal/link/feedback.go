@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"time"
+
+	"adit/internal/congestion"
 )
 
 // feedback is what a receiver tells of the packets that ask for feedback (DATA, FRAGMENT, MESSAGE), and
@@ -39,6 +41,11 @@ const (
 	mostFeedbackBytes = 1024
 	mostRanges        = (mostFeedbackBytes - feedbackBytes + 1) / 2
 )
+
+// report is what congestion control has to know of it.
+func (f *feedback) report() congestion.Report {
+	return congestion.Report{Highest: f.highest, Packets: f.packets, Bytes: f.bytes, Delay: f.delay, Buffer: f.buffer}
+}
 
 // put writes the feedback to b, which has mostFeedbackBytes, and returns its size.
 func (f *feedback) put(b []byte) int {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"adit/internal/congestion"
 	"adit/internal/testtier"
 )
 
@@ -92,11 +93,11 @@ func idleRepairs(t *testing.T, l *Link) {
 	if len(l.sched.flows) > 0 {
 		t.Errorf("%d flows of an idle link", len(l.sched.flows))
 	}
-	for _, rec := range l.cc.sent.ring {
-		if rec.packet != nil {
-			t.Fatal("a record keeps a packet")
+	l.cc.Records(func(rec *congestion.Record[*packet]) {
+		if rec.Load != nil {
+			t.Errorf("the record of packet %d keeps a payload", rec.Counter)
 		}
-	}
+	})
 }
 
 func TestRepair(t *testing.T) {

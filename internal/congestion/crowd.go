@@ -1,4 +1,4 @@
-package link
+package congestion
 
 import (
 	"math"
@@ -40,34 +40,34 @@ type crowd struct {
 }
 
 // onCrowd takes in a round trip's loss, before it becomes part of c.loss.
-func (c *congestion) onCrowd(loss float64, now time.Duration) {
+func (c *Control) onCrowd(loss float64, now time.Duration) {
 	w := &c.crowd
-	if !c.filled || c.recentMin == 0 || !c.standing(c.recentMin) {
+	if !c.start.filled || c.trips.recent == 0 || !c.standing(c.trips.recent) {
 		yield := max(w.yield-1, 0)
-		if !c.filled || w.window > 0 {
+		if !c.start.filled || w.window > 0 {
 			yield = 0 // who fills a queue does not yield, and takes what a small window leaves
 		}
 		*w = crowd{yield: yield}
 		return
 	}
 	if w.rounds++; w.rounds == 1 {
-		w.before = c.inflight()
+		w.before = c.flying
 	}
 	if w.rounds >= yieldRounds {
 		w.yield = yieldFor
 	}
 	w.calm = max(w.calm-1, 0)
-	lossy := loss > 2*c.loss && w.calm == 0
+	lossy := loss > 2*c.loss.share && w.calm == 0
 	switch {
 	case w.window == 0:
-		if w.rounds < crowdRounds || !lossy && !c.standing(c.recentMin-c.floor.value()) {
+		if w.rounds < crowdRounds || !lossy && !c.standing(c.trips.recent-c.trips.floor.value()) {
 			return
 		}
-		w.cut(max(c.inflight(), w.before, leastWindow)/cubicBeta, now)
+		w.cut(max(c.flying, w.before, leastWindow)/cubicBeta, now)
 	case lossy:
 		w.cut(w.window, now)
 	default:
-		t := (now - w.since + c.srtt).Seconds()
+		t := (now - w.since + c.trips.smoothed).Seconds()
 		k := math.Cbrt(w.most * (1 - cubicBeta) / packetBytes / cubicC)
 		cube := w.most + packetBytes*cubicC*math.Pow(t-k, 3)
 		w.friend += packetBytes * cubicFriend
@@ -78,9 +78,9 @@ func (c *congestion) onCrowd(loss float64, now time.Duration) {
 // yieldWindow keeps little more in flight than the path holds without a queue: about as many packets
 // too many for all, so that those who have more yield more (Vegas). Of what arrives in an interval of
 // feedback half is not reported yet, on average, and what jitters is on its way for longer.
-func (c *congestion) yieldWindow() float64 {
-	most := 4 + math.Sqrt(c.rate/packetBytes*yieldTime.Seconds())
-	return c.rate*(c.floor.value()+feedbackInterval(c.minRTT)/2+4*c.noise).Seconds() + most*packetBytes
+func (c *Control) yieldWindow() float64 {
+	most := 4 + math.Sqrt(c.rate.most/packetBytes*yieldTime.Seconds())
+	return c.rate.most*(c.trips.floor.value()+FeedbackInterval(c.trips.min)/2+4*c.trips.noise).Seconds() + most*packetBytes
 }
 
 func (w *crowd) cut(window float64, now time.Duration) {

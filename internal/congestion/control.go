@@ -1,0 +1,399 @@
+package congestion
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// Control follows BBR, version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), with these differences: a round
+// trip with heavy loss takes back the inflight gain and drains once; what the receiver's socket buffer holds is a
+// limit of its own; startup sees the queue that it makes: while the round trip has grown (RFC 9406) it holds its rate,
+// and it ends when that lasts. Loss ends it only if a third is lost; less is made up for by sending more. Where probing
+// finds that all it adds comes through, startup begins again.
+const (
+	startGain   = 2.77
+	startWindow = 1.75 // while it starts, beside what is not reported yet: a queue of one bandwidth-delay product is not overrun
+	startLossy  = 2.25 // the same where packets are lost
+	startMost   = 3.0  // the window of the start in bandwidth-delay products, as far as they are known
+	cruiseGain  = 2.0
+	initialRate = 16 * packetBytes // per round trip, before anything is known
+
+	filterSlots = 12 // more than a cycle
+	minRTTFor   = 10 * time.Second
+	probeRTTFor = 10 * time.Millisecond // in addition to a round trip
+	heavyLoss   = 0.05
+	slightLoss  = 0.02
+	startLoss   = 0.3
+	mostLoss    = 0.3                     // that is made up for while probing
+	lossSample  = 20                      // packets in a round, below which its loss says nothing
+	timerSlack  = 2500 * time.Microsecond // of both ends' timers, at the current rate
+)
+
+type phase uint8
+
+const (
+	phaseStart phase = iota
+	phaseDrain
+	phaseCruise
+	phaseRTT
+)
+
+// cycle is ProbeBW's: one round trip each.
+var cycle = [...]float64{1.25, 0.75, 1, 1, 1, 1, 1, 1}
+
+// A Control estimates the path's bandwidth and base round trip.
+type Control struct {
+	buffer int
+	phase  phase
+	rate   rateFilter
+	trips  trips
+	start  start
+	cycle  struct {
+		at         time.Duration
+		index      int
+		probedFrom float64       // rate when probing began last
+		drainOnce  bool          // after a lossy round
+		drained    bool          // once in this cycle: a path that loses anyway must not end the probing
+		rttUntil   time.Duration // end of phaseRTT
+	}
+	loss struct {
+		share  float64 // smoothed over eight rounds
+		rounds int
+	}
+	gain   float64 // of the inflight window while cruising; heavy loss lowers it to 1
+	bursts bursts
+	crowd  crowd
+	flying float64 // bytes in flight at the last report
+}
+
+// A start is what is known of the path before it is full.
+type start struct {
+	window float64 // as far as what arrives lets it grow; 0 before there is one
+	full   float64 // rate at which it grew last
+	count  int
+	filled bool
+	at     time.Duration // when that was found
+}
+
+// A rateFilter keeps the highest sample of the delivery rate, in bytes a second, of a base round trip each.
+type rateFilter struct {
+	slots [filterSlots]float64
+	slot  int
+	at    time.Duration
+	most  float64 // of all
+}
+
+func (f *rateFilter) add(rate float64, width, now time.Duration) {
+	if now-f.at >= width {
+		f.at = now
+		f.slot = (f.slot + 1) % filterSlots
+		f.slots[f.slot] = 0
+	}
+	f.slots[f.slot] = max(f.slots[f.slot], rate)
+	f.most = 0
+	for _, r := range f.slots {
+		f.most = max(f.most, r)
+	}
+}
+
+// trips are what is known of the round trip.
+type trips struct {
+	min      time.Duration
+	minAt    time.Duration
+	recent   time.Duration // lowest of the current round
+	smoothed time.Duration
+	last     time.Duration
+	floor    floor
+	noise    time.Duration // mean decrease from sample to sample
+}
+
+// Reset implements Controller.
+func (c *Control) Reset(rtt, now time.Duration) {
+	*c = Control{buffer: c.buffer, gain: cruiseGain, bursts: bursts{size: initialBurst}}
+	c.trips = trips{min: rtt, minAt: now, smoothed: rtt}
+	if rtt > 0 {
+		c.trips.floor.add(rtt, now)
+	}
+}
+
+// Report implements Controller.
+func (c *Control) Report(s *Sample) {
+	if s.Buffer > 0 {
+		c.buffer = s.Buffer
+	}
+	c.flying = s.Flew
+	c.grow(s.Delivered)
+	c.flying = s.InFlight
+	if s.RTT == 0 {
+		return
+	}
+	c.RoundTrip(s.RTT, s.Now)
+	if took := s.Took; took > 0 && took >= c.trips.min {
+		if c.standing(c.trips.last) {
+			took += min(4*c.trips.noise, took/8) // jitter shortens some samples, and the highest counts
+		}
+		c.onRate(s.Bytes/took.Seconds(), s.Limited, s.Now)
+	}
+	if s.Round {
+		c.onRound(s)
+	}
+	c.advance(s.Now)
+}
+
+// RoundTrip implements Controller.
+func (c *Control) RoundTrip(rtt, now time.Duration) {
+	t := &c.trips
+	if t.smoothed == 0 {
+		t.smoothed = rtt
+	}
+	t.smoothed += (rtt - t.smoothed) / 8
+	// A queue that grows only raises the round trip: what lowers it is noise.
+	t.noise += (max(t.last-rtt, 0) - t.noise) / 8
+	t.last = rtt
+	if t.recent == 0 || rtt < t.recent {
+		t.recent = rtt
+	}
+	if t.min == 0 || rtt <= t.min {
+		t.min, t.minAt = rtt, now
+	}
+	t.floor.add(rtt, now)
+	c.bursts.sample(c.standing(rtt))
+}
+
+// onRate takes in a sample of the delivery rate. Samples of a sender with nothing to send can only
+// raise the estimate, and age nothing. The filter ages by base round trips, not by measured ones:
+// where the path became slow and its queue is deep, ten of those are too long to wait.
+func (c *Control) onRate(rate float64, limited bool, now time.Duration) {
+	if limited && rate < c.rate.most {
+		return
+	}
+	c.rate.add(rate, max(c.trips.min+FeedbackInterval(c.trips.min), leastRound), now)
+}
+
+// onRound ends a round trip.
+func (c *Control) onRound(s *Sample) {
+	loss := 0.0
+	if s.Sent >= lossSample && s.Arrived < s.Sent {
+		loss = 1 - float64(s.Arrived)/float64(s.Sent)
+	}
+	c.onCrowd(loss, s.Now)
+	c.bursts.round(loss > heavyLoss)
+	if s.Sent >= lossSample {
+		c.loss.rounds = min(c.loss.rounds+1, 8)
+		c.loss.share += (loss - c.loss.share) / float64(c.loss.rounds)
+	}
+	switch {
+	case loss > heavyLoss:
+		c.gain = max(1, c.gain*0.85)
+		c.cycle.drainOnce = c.start.filled
+	case loss < slightLoss:
+		c.gain = min(cruiseGain, c.gain+0.05)
+	}
+	t, rate := &c.trips, c.rate.most
+	if !c.start.filled && !s.Limited {
+		f := &c.start
+		if rate >= f.full*1.25 {
+			f.full, f.count = rate, 0 // loss that does not keep the rate from growing is not ours
+		} else {
+			f.count++
+		}
+		f.filled = f.count > 1 && c.standing(t.recent) || f.count >= 6 || f.count > 0 && s.Sent >= 5*lossSample && loss > startLoss
+		f.at = s.Now
+	}
+	if s.Now-t.minAt > minRTTFor && c.phase != phaseRTT && t.recent > 0 {
+		if t.recent <= t.min+t.min/4+time.Millisecond {
+			t.min, t.minAt = t.recent, s.Now // there is no queue that would hide it
+		} else {
+			c.phase, c.cycle.rttUntil = phaseRTT, s.Now+t.smoothed+max(t.min, probeRTTFor)
+			t.min = t.recent
+		}
+	}
+	t.recent = 0
+}
+
+// advance moves between phases.
+func (c *Control) advance(now time.Duration) {
+	switch c.phase {
+	case phaseStart:
+		if c.start.filled {
+			c.phase = phaseDrain
+		}
+	case phaseDrain:
+		if c.flying <= c.bdp()+c.rate.most*leastSample.Seconds() {
+			c.cruise(now)
+		}
+	case phaseCruise:
+		y := &c.cycle
+		short := y.index == 1 && c.flying <= c.bdp()
+		if now-y.at > max(c.trip(), leastRound) || short {
+			y.index, y.at = (y.index+1)%len(cycle), now
+			switch {
+			case y.index == 0:
+				y.drained = false
+				y.probedFrom = c.rate.most
+			case y.index == 2 && c.rate.most > 1.1*y.probedFrom && y.probedFrom > 0 && c.crowd.yield == 0 && !c.standing(c.trips.last):
+				// What probing added came through, and there is no queue: the path holds far more.
+				c.phase = phaseStart
+				c.start.filled, c.start.full, c.start.count = false, c.rate.most, 0
+			case y.drainOnce && !y.drained && y.index > 1:
+				y.index, y.drained = 1, true
+			}
+			y.drainOnce = false
+		}
+	case phaseRTT:
+		if now >= c.cycle.rttUntil {
+			c.trips.minAt = now
+			if c.start.filled {
+				c.cruise(now)
+			} else {
+				c.phase = phaseStart
+			}
+		}
+	}
+}
+
+func (c *Control) cruise(now time.Duration) {
+	c.phase, c.cycle.at = phaseCruise, now
+	c.cycle.index = 2 + rand.IntN(len(cycle)-2) // two links must not probe in step
+}
+
+// trip is the round trip without a queue, but with what the path's own jitter adds to it. A window for the shortest
+// one alone would hold the rate down, and a lower rate would make the window smaller still. The start knows too little
+// of the path to tell jitter from the queue that it makes; and for timerSlack there is room in any window.
+func (c *Control) trip() time.Duration {
+	t := &c.trips
+	if c.phase != phaseCruise {
+		return t.min
+	}
+	return t.min + max(min(4*t.noise, t.smoothed-t.min)-timerSlack, 0)
+}
+
+func (c *Control) bdp() float64 { return c.rate.most * c.trip().Seconds() }
+
+// grow lets the window of the start grow by a part of what arrived. The rate is known late, by a round
+// trip and what feedback waits for, which would make the start half as fast again. The window grows so
+// that it has doubled when the first sign of a queue arrives: one of a bandwidth-delay product is just
+// full by then.
+func (c *Control) grow(bytes float64) {
+	f, least := &c.start, c.trips.min
+	if c.phase != phaseStart {
+		f.window = 0
+		return
+	}
+	if f.window == 0 {
+		f.window = max(c.flying, initialRate)
+	}
+	if c.standing(c.trips.last) || least == 0 || c.flying+bytes < f.window/2 {
+		return
+	}
+	sign := least + queueSign(least) + FeedbackInterval(least)
+	f.window += bytes * (math.Exp2(least.Seconds()/sign.Seconds()) - 1)
+}
+
+// pace returns the rate to send at, in bytes per second.
+func (c *Control) pace() float64 {
+	rate, t := c.rate.most, &c.trips
+	if rate == 0 {
+		return startGain * initialRate / max(t.smoothed, time.Millisecond).Seconds()
+	}
+	switch c.phase {
+	case phaseStart:
+		if c.standing(t.last) {
+			return rate
+		}
+		// Who had little to send knows little of the path.
+		return startGain * max(rate, initialRate/max(t.min, time.Millisecond).Seconds())
+	case phaseDrain:
+		return rate / startGain
+	case phaseCruise:
+		if c.crowd.window > 0 {
+			return max(1.25*c.crowd.window/t.smoothed.Seconds(), packetBytes)
+		}
+		gain := cycle[c.cycle.index] * 0.99
+		if c.cycle.index == 0 {
+			gain *= c.makeUp() // what is lost on the way must not hide that there is room
+		}
+		return max(rate*gain, packetBytes)
+	}
+	return max(rate*0.99, packetBytes)
+}
+
+// makeUp is how many times as much must be sent for as much to arrive.
+func (c *Control) makeUp() float64 { return 1 / (1 - min(c.loss.share, mostLoss)) }
+
+// standing reports whether a round trip says that there is a queue (RFC 9406 §4.2), beyond the path's
+// own jitter.
+func (c *Control) standing(rtt time.Duration) bool {
+	least := c.trips.floor.value()
+	return rtt > least+queueSign(least)+4*c.trips.noise
+}
+
+// queueSign is by how much a round trip must have grown to be the sign of a queue.
+func queueSign(least time.Duration) time.Duration {
+	return min(max(least/8, 2*time.Millisecond), 16*time.Millisecond)
+}
+
+// State implements Controller.
+func (c *Control) State() State {
+	s := State{
+		Window: c.window(), Steady: c.steadyWindow(), Pace: c.pace(), Rate: c.rate.most, Loss: c.loss.share,
+		MinRTT: c.trips.min, BDP: c.bdp(), Queue: c.standing(c.trips.last),
+	}
+	if c.start.filled {
+		s.Full = c.start.at
+	}
+	s.Burst = c.burst(s.Pace)
+	return s
+}
+
+// window returns how many bytes may be in flight now.
+func (c *Control) window() float64 {
+	w := c.steadyWindow()
+	if c.phase == phaseRTT {
+		w = min(w, max(c.bdp()/2+c.rate.most*leastSample.Seconds(), leastWindow))
+	}
+	return w
+}
+
+// steadyWindow is the window without the moments in which it is made small on purpose.
+func (c *Control) steadyWindow() float64 {
+	buffer := c.buffer
+	if buffer == 0 {
+		buffer = defaultBuffer
+	}
+	// A full packet costs the buffer truesizeBytes; half of it stays free, more after heavy loss.
+	room := float64(buffer/truesizeBytes*packetBytes) / 2 * max(c.gain-1, 0.25)
+	rate, t := c.rate.most, &c.trips
+	if rate == 0 {
+		return min(initialRate, max(room, leastWindow))
+	}
+	gain := c.gain
+	if c.phase == phaseStart {
+		gain = startWindow
+		if c.loss.share > slightLoss && !c.standing(t.last) {
+			gain = startLossy // feedback is lost as well, and news are older
+		}
+		gain = gain*c.makeUp() + FeedbackInterval(t.min).Seconds()/max(t.min, leastRound).Seconds()
+	}
+	if c.crowd.window > 0 {
+		return min(c.crowd.window, c.crowd.window/2+room+leastWindow)
+	}
+	slow := 0.0
+	if c.phase == phaseStart && !c.standing(t.last) {
+		slow = min(c.start.window, startMost*c.bdp())
+		if c.start.full == 0 { // no sample says yet what the path bears
+			slow = max(slow, initialRate)
+		}
+	}
+	// What arrived but was not reported yet must not keep the pacer from its rate, probing included.
+	need := cycle[0]*c.makeUp()*c.bdp() + rate*FeedbackInterval(t.min).Seconds()
+	w := max(max(gain*c.bdp(), need)+rate*timerSlack.Seconds(), slow, leastWindow)
+	if c.phase == phaseCruise && c.cycle.index > 0 && c.crowd.yield > 0 {
+		w = max(min(w, c.yieldWindow()), leastWindow)
+	}
+	// What is lost on the way comes to no buffer.
+	network := rate * c.makeUp() * max(t.min, min(t.smoothed, 2*t.min)).Seconds()
+	reported := float64(FeedbackPackets(buffer) * packetBytes)
+	return min(w, network+reported+max(room, leastWindow))
+}
