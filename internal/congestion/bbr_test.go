@@ -2,7 +2,6 @@ package congestion
 
 import (
 	"math"
-	"math/rand/v2"
 	"time"
 )
 
@@ -10,6 +9,7 @@ import (
 // Its signals come by report instead of by acknowledgement, so that what was in flight when a packet was sent is taken
 // as what was in flight at the report.
 type bbr struct {
+	random     func(n int) int
 	state      int
 	maxBW      [2]float64 // of this and the last probing cycle
 	bwLo       float64
@@ -59,7 +59,7 @@ const (
 const bbrMSS = 1472
 
 func (b *bbr) Reset(rtt, now time.Duration) {
-	*b = bbr{bwLo: math.Inf(1), inflightLo: math.Inf(1), inflightHi: math.Inf(1), minRTT: rtt, minAt: now, rtt: rtt}
+	*b = bbr{random: b.random, bwLo: math.Inf(1), inflightLo: math.Inf(1), inflightHi: math.Inf(1), minRTT: rtt, minAt: now, rtt: rtt}
 	b.probeRTT.min, b.probeRTT.at = rtt, now
 }
 
@@ -91,8 +91,8 @@ func (b *bbr) start(state int, now time.Duration) {
 	b.state, b.cycleAt = state, now
 	switch state {
 	case bbrDown:
-		b.wait = 2*time.Second + rand.N(time.Second)
-		b.rounds = rand.IntN(2)
+		b.wait = 2*time.Second + time.Duration(b.random(1000))*time.Millisecond
+		b.rounds = b.random(2)
 		b.upAcked, b.up, b.upRounds = 0, math.Inf(1), 0
 	case bbrRefill:
 		b.bwLo, b.inflightLo = math.Inf(1), math.Inf(1)

@@ -24,16 +24,19 @@ const (
 // that is reported earns credit for ceilingGain bytes, and each that is sent spends it. The credit that can be saved
 // up is a small part of what was reported of late.
 //
-// Where nearly all that is sent arrives there is nothing to bound but the start: until the next round trip with loss
-// and for ten after none a byte earns more, and what arrived in a round trip may be sent at once.
+// Where nearly all that is sent arrives there is nothing to bound but the start: until the next round trip with loss,
+// and again after three seconds and ten round trips without, a byte earns more, and what arrived in a round trip may
+// be sent at once.
 type ceiling struct {
-	credit float64 // bytes; may be negative
-	gain   float64 // of the present round trip
-	most   float64 // of credit, in the present round trip
-	calm   int     // round trips since one with loss
-	known  float64 // bytes a second that arrived at most, since then
-	at     time.Duration
-	slots  struct {
+	credit  float64       // bytes; may be negative
+	gain    float64       // of the present round trip
+	most    float64       // of credit, in the present round trip
+	calm    int           // round trips since one with loss
+	lossAt  time.Duration // when that ended
+	known   float64       // bytes a second that arrived at most, since then
+	at      time.Duration // of the last trickle
+	stallAt time.Duration
+	slots   struct {
 		came, rate [ceilingSlots]float64 // bytes, bytes a second
 		at         time.Duration
 		now        int
@@ -46,7 +49,7 @@ type ceiling struct {
 }
 
 func (c *ceiling) reset(now time.Duration) {
-	*c = ceiling{credit: clearBurst, gain: clearGain, most: clearBurst, calm: ceilingTrips, at: now}
+	*c = ceiling{credit: clearBurst, gain: clearGain, most: clearBurst, calm: ceilingTrips, lossAt: now - ceilingTime, at: now, stallAt: now - ceilingTime}
 	c.slots.at, c.round.at = now, now
 }
 
@@ -83,20 +86,23 @@ func (c *ceiling) turn(s *Sample, srtt time.Duration) {
 	r.lost += float64(s.Sent) - float64(s.Arrived)
 	if r.sent >= clearLeast {
 		if c.calm++; r.lost > clearLoss*r.sent && rate < growth*most {
-			c.calm, c.known = 0, 0
+			c.calm, c.known, c.lossAt = 0, 0, s.Now
 		}
 		r.sent, r.lost = 0, 0
 	}
 	c.known = max(c.known, rate)
 	c.gain, c.most = ceilingGain, max(ceilingDepth*came, ceilingLeast)
-	if c.calm >= ceilingTrips {
+	if c.calm >= ceilingTrips && s.Now-c.lossAt >= ceilingTime {
 		c.gain, c.most = clearGain, max(c.most, clearBurst, clearGain*r.came, c.known*srtt.Seconds())
 	}
 	r.at, r.came = s.Now, 0
 }
 
-// stalled allows a little where nothing was reported for long.
-func (c *ceiling) stalled() { c.credit = max(c.credit, ceilingLeast) }
+// stalled allows a little where nothing was reported for long: what would have trickled since the last time.
+func (c *ceiling) stalled(now time.Duration) {
+	c.credit = max(c.credit, min(trickle*(now-c.stallAt).Seconds(), ceilingLeast))
+	c.stallAt = now
+}
 
 // open reports whether a packet may leave; if not, it returns when to ask again.
 func (c *ceiling) open(now time.Duration) (bool, time.Duration) {

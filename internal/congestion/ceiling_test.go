@@ -1,6 +1,7 @@
 package congestion
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -37,7 +38,7 @@ func TestCeiling(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for seed := range uint64(3) {
-				o := c.play(func() Controller { return liar{} }, seed)
+				o := c.play(func(*rand.Rand) Controller { return liar{} }, seed)
 				t.Log(o)
 				if c.name == "60 % loss" { // what is sent decays to a trickle
 					if sent := o.share * o.wire; sent > 0.2 {

@@ -43,12 +43,13 @@ type Controller interface {
 
 // A State is what a controller wants, and what it believes.
 type State struct {
-	Window float64 // bytes that may be in flight now
-	Steady float64 // the same without the moments in which it is made small on purpose
-	Pace   float64 // bytes a second
-	Burst  float64 // bytes that may leave at once
-	Rate   float64 // bytes a second that the path carries; 0 is unknown
-	Loss   float64 // share that is lost
+	Window float64       // bytes that may be in flight now
+	Steady float64       // the same without the moments in which it is made small on purpose
+	Pace   float64       // bytes a second
+	Burst  float64       // bytes that may leave at once
+	Turn   time.Duration // worth of bytes that leave together; 0 is a millisecond
+	Rate   float64       // bytes a second that the path carries; 0 is unknown
+	Loss   float64       // share that is lost
 	MinRTT time.Duration
 	BDP    float64       // bytes that the path holds without a queue
 	Full   time.Duration // when the path was found full; 0: not yet
@@ -171,7 +172,7 @@ func (s *Sender[L]) Stall(now time.Duration) {
 	s.forgotten = s.sentBytes
 	s.progress.at = now
 	s.progress.stalls++
-	s.ceiling.stalled()
+	s.ceiling.stalled(now)
 }
 
 // Resume ends the stall: the peer was heard.
@@ -195,7 +196,11 @@ func (s *Sender[L]) Turn(waiting int, now time.Duration) time.Duration {
 	if n, ok := s.control.(interface{ Spent(tokens float64) }); ok {
 		n.Spent(p.tokens)
 	}
-	quantum := min(max(rate*quantumTime.Seconds(), packetBytes), mostQuantum)
+	turn := s.state.Turn
+	if turn == 0 {
+		turn = quantumTime
+	}
+	quantum := min(max(rate*turn.Seconds(), packetBytes), mostQuantum)
 	need := min(float64(waiting), quantum, burst)
 	if p.tokens < need {
 		return now + max(seconds((need-p.tokens)/rate), leastSleep)

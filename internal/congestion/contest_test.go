@@ -3,6 +3,7 @@ package congestion
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 var (
 	contest = flag.String("contest", "", "play the scenes that match this regular expression with all candidates and print a table")
+	seeds   = flag.Uint64("seeds", 1, "play each that often")
 	only    = flag.String("candidate", "", "with only this one of them")
 )
 
@@ -148,15 +150,15 @@ func rows() (list []row) {
 
 func candidates() []struct {
 	name string
-	make func() Controller
+	make func(*rand.Rand) Controller
 } {
 	return []struct {
 		name string
-		make func() Controller
+		make func(*rand.Rand) Controller
 	}{
-		{"adit", func() Controller { return new(Control) }},
-		{"bbr", func() Controller { return new(bbr) }},
-		{"cubic", func() Controller { return new(cubic) }},
+		{"adit", func(r *rand.Rand) Controller { return &Control{Random: r.IntN} }},
+		{"bbr", func(r *rand.Rand) Controller { return &bbr{random: r.IntN} }},
+		{"cubic", func(*rand.Rand) Controller { return new(cubic) }},
 	}
 }
 
@@ -175,10 +177,12 @@ func TestContest(t *testing.T) {
 			if *only != "" && c.name != *only {
 				continue
 			}
-			o := r.play(c.make, 1)
-			wrong := r.judge(o)
-			fails[c.name] += min(len(wrong), 1)
-			fmt.Printf("%-36s %-6s %v %v\n", r.name, c.name, o, wrong)
+			for seed := range *seeds {
+				o := r.play(c.make, seed+1)
+				wrong := r.judge(o)
+				fails[c.name] += min(len(wrong), 1)
+				fmt.Printf("%-36s %-6s %v %v\n", r.name, c.name, o, wrong)
+			}
 		}
 	}
 	fmt.Println("rows that fail:", fails)

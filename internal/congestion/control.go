@@ -20,14 +20,15 @@ const (
 	initialRate = 16 * packetBytes // per round trip, before anything is known
 
 	filterSlots = 12 // more than a cycle
-	minRTTFor   = 10 * time.Second
-	probeRTTFor = 10 * time.Millisecond // in addition to a round trip
 	heavyLoss   = 0.05
 	slightLoss  = 0.02
 	startLoss   = 0.3
 	mostLoss    = 0.3                     // that is made up for while probing
 	lossSample  = 20                      // packets in a round, below which its loss says nothing
 	timerSlack  = 2500 * time.Microsecond // of both ends' timers, at the current rate
+	leastTurn   = 100 * time.Microsecond  // worth of packets that leave together
+
+	narrowWindow = 4 * packetBytes // in flight, as BBR has it
 )
 
 type phase uint8
@@ -36,7 +37,7 @@ const (
 	phaseStart phase = iota
 	phaseDrain
 	phaseCruise
-	phaseRTT
+	phaseLook
 )
 
 // cycle is ProbeBW's: one round trip each.
@@ -44,6 +45,9 @@ var cycle = [...]float64{1.25, 0.75, 1, 1, 1, 1, 1, 1}
 
 // A Control estimates the path's bandwidth and base round trip.
 type Control struct {
+	// Random returns a number below n; nil is one that nobody foresees.
+	Random func(n int) int
+
 	buffer int
 	phase  phase
 	rate   rateFilter
@@ -52,17 +56,20 @@ type Control struct {
 	cycle  struct {
 		at         time.Duration
 		index      int
-		probedFrom float64       // rate when probing began last
-		drainOnce  bool          // after a lossy round
-		drained    bool          // once in this cycle: a path that loses anyway must not end the probing
-		rttUntil   time.Duration // end of phaseRTT
+		probedFrom float64 // rate when probing began last
+		drainOnce  bool    // after a lossy round
+		drained    bool    // once in this cycle: a path that loses anyway must not end the probing
 	}
+	look look
 	loss struct {
 		share  float64 // smoothed over eight rounds
 		rounds int
+		calm   float64 // the same of those without a queue, over 32: what the path loses anyway
+		calms  int
 	}
 	gain   float64 // of the inflight window while cruising; heavy loss lowers it to 1
 	bursts bursts
+	turn   time.Duration // worth of packets that leave together
 	crowd  crowd
 	flying float64 // bytes in flight at the last report
 }
@@ -97,23 +104,11 @@ func (f *rateFilter) add(rate float64, width, now time.Duration) {
 	}
 }
 
-// trips are what is known of the round trip.
-type trips struct {
-	min      time.Duration
-	minAt    time.Duration
-	recent   time.Duration // lowest of the current round
-	smoothed time.Duration
-	last     time.Duration
-	floor    floor
-	noise    time.Duration // mean decrease from sample to sample
-}
-
 // Reset implements Controller.
 func (c *Control) Reset(rtt, now time.Duration) {
-	*c = Control{buffer: c.buffer, gain: cruiseGain, bursts: bursts{size: initialBurst}}
-	c.trips = trips{min: rtt, minAt: now, smoothed: rtt}
+	*c = Control{Random: c.Random, buffer: c.buffer, gain: cruiseGain, bursts: bursts{size: initialBurst}, turn: quantumTime}
 	if rtt > 0 {
-		c.trips.floor.add(rtt, now)
+		c.trips.add(rtt, 0, now)
 	}
 }
 
@@ -128,9 +123,9 @@ func (c *Control) Report(s *Sample) {
 	if s.RTT == 0 {
 		return
 	}
-	c.RoundTrip(s.RTT, s.Now)
-	if took := s.Took; took > 0 && took >= c.trips.min {
-		if c.standing(c.trips.last) {
+	c.onTrip(s.RTT, s.Forward, s.Now)
+	if took := s.Took; took > 0 && took >= c.trips.least() {
+		if c.trips.standing() {
 			took += min(4*c.trips.noise, took/8) // jitter shortens some samples, and the highest counts
 		}
 		c.onRate(s.Bytes/took.Seconds(), s.Limited, s.Now)
@@ -142,23 +137,14 @@ func (c *Control) Report(s *Sample) {
 }
 
 // RoundTrip implements Controller.
-func (c *Control) RoundTrip(rtt, now time.Duration) {
-	t := &c.trips
-	if t.smoothed == 0 {
-		t.smoothed = rtt
+func (c *Control) RoundTrip(rtt, now time.Duration) { c.onTrip(rtt, 0, now) }
+
+func (c *Control) onTrip(rtt, forward, now time.Duration) {
+	c.trips.add(rtt, forward, now)
+	c.bursts.sample(c.trips.standing())
+	if c.phase == phaseLook && now >= c.look.from {
+		c.look.sample(c.trips.queue, rtt, forward)
 	}
-	t.smoothed += (rtt - t.smoothed) / 8
-	// A queue that grows only raises the round trip: what lowers it is noise.
-	t.noise += (max(t.last-rtt, 0) - t.noise) / 8
-	t.last = rtt
-	if t.recent == 0 || rtt < t.recent {
-		t.recent = rtt
-	}
-	if t.min == 0 || rtt <= t.min {
-		t.min, t.minAt = rtt, now
-	}
-	t.floor.add(rtt, now)
-	c.bursts.sample(c.standing(rtt))
 }
 
 // onRate takes in a sample of the delivery rate. Samples of a sender with nothing to send can only
@@ -168,7 +154,7 @@ func (c *Control) onRate(rate float64, limited bool, now time.Duration) {
 	if limited && rate < c.rate.most {
 		return
 	}
-	c.rate.add(rate, max(c.trips.min+FeedbackInterval(c.trips.min), leastRound), now)
+	c.rate.add(rate, max(c.trips.least()+FeedbackInterval(c.trips.least()), leastRound), now)
 }
 
 // onRound ends a round trip.
@@ -177,11 +163,16 @@ func (c *Control) onRound(s *Sample) {
 	if s.Sent >= lossSample && s.Arrived < s.Sent {
 		loss = 1 - float64(s.Arrived)/float64(s.Sent)
 	}
-	c.onCrowd(loss, s.Now)
+	queue := c.trips.endRound()
+	c.onCrowd(s, queue)
 	c.bursts.round(loss > heavyLoss)
 	if s.Sent >= lossSample {
 		c.loss.rounds = min(c.loss.rounds+1, 8)
 		c.loss.share += (loss - c.loss.share) / float64(c.loss.rounds)
+		if !queue {
+			c.loss.calms = min(c.loss.calms+1, 32)
+			c.loss.calm += (loss - c.loss.calm) / float64(c.loss.calms)
+		}
 	}
 	switch {
 	case loss > heavyLoss:
@@ -190,7 +181,8 @@ func (c *Control) onRound(s *Sample) {
 	case loss < slightLoss:
 		c.gain = min(cruiseGain, c.gain+0.05)
 	}
-	t, rate := &c.trips, c.rate.most
+	c.pacing(loss, queue)
+	rate := c.rate.most
 	if !c.start.filled && !s.Limited {
 		f := &c.start
 		if rate >= f.full*1.25 {
@@ -198,18 +190,24 @@ func (c *Control) onRound(s *Sample) {
 		} else {
 			f.count++
 		}
-		f.filled = f.count > 1 && c.standing(t.recent) || f.count >= 6 || f.count > 0 && s.Sent >= 5*lossSample && loss > startLoss
+		f.filled = f.count > 1 && queue || f.count >= 6 || f.count > 0 && s.Sent >= 5*lossSample && loss > startLoss
 		f.at = s.Now
 	}
-	if s.Now-t.minAt > minRTTFor && c.phase != phaseRTT && t.recent > 0 {
-		if t.recent <= t.min+t.min/4+time.Millisecond {
-			t.min, t.minAt = t.recent, s.Now // there is no queue that would hide it
-		} else {
-			c.phase, c.cycle.rttUntil = phaseRTT, s.Now+t.smoothed+max(t.min, probeRTTFor)
-			t.min = t.recent
-		}
+	if c.phase == phaseCruise && (c.crowd.rounds >= lookRounds || c.trips.means >= lookMean) && s.Now >= c.look.next {
+		c.look.begin(&c.trips, c.flying, c.rate.most, s.Now)
+		c.phase = phaseLook
 	}
-	t.recent = 0
+}
+
+// pacing makes packets leave more evenly where they are lost without a queue: it may hold less than what leaves
+// together.
+func (c *Control) pacing(loss float64, queue bool) {
+	switch {
+	case loss > slightLoss && !queue:
+		c.turn = max(c.turn/2, leastTurn)
+	case loss < leastLoss:
+		c.turn = min(c.turn+c.turn/8, quantumTime)
+	}
 }
 
 // advance moves between phases.
@@ -232,7 +230,7 @@ func (c *Control) advance(now time.Duration) {
 			case y.index == 0:
 				y.drained = false
 				y.probedFrom = c.rate.most
-			case y.index == 2 && c.rate.most > 1.1*y.probedFrom && y.probedFrom > 0 && c.crowd.yield == 0 && !c.standing(c.trips.last):
+			case y.index == 2 && c.rate.most > 1.1*y.probedFrom && y.probedFrom > 0 && !c.trips.standing():
 				// What probing added came through, and there is no queue: the path holds far more.
 				c.phase = phaseStart
 				c.start.filled, c.start.full, c.start.count = false, c.rate.most, 0
@@ -241,21 +239,36 @@ func (c *Control) advance(now time.Duration) {
 			}
 			y.drainOnce = false
 		}
-	case phaseRTT:
-		if now >= c.cycle.rttUntil {
-			c.trips.minAt = now
-			if c.start.filled {
-				c.cruise(now)
-			} else {
-				c.phase = phaseStart
-			}
+	case phaseLook:
+		if now < c.look.until {
+			return
 		}
+		l := &c.look
+		found := l.end(&c.trips, c.flying, now)
+		switch found {
+		case unknown:
+			return
+		case longer:
+			c.trips.accept(l, now)
+			c.crowd = crowd{}
+		}
+		if found == others {
+			l.others = min(l.others+1, lookMost)
+		} else {
+			l.others = 0
+		}
+		l.next = now + lookEvery<<l.others
+		c.cruise(now)
 	}
 }
 
 func (c *Control) cruise(now time.Duration) {
 	c.phase, c.cycle.at = phaseCruise, now
-	c.cycle.index = 2 + rand.IntN(len(cycle)-2) // two links must not probe in step
+	random := c.Random
+	if random == nil {
+		random = rand.IntN
+	}
+	c.cycle.index = 2 + random(len(cycle)-2) // two links must not probe in step
 }
 
 // trip is the round trip without a queue, but with what the path's own jitter adds to it. A window for the shortest
@@ -263,10 +276,10 @@ func (c *Control) cruise(now time.Duration) {
 // of the path to tell jitter from the queue that it makes; and for timerSlack there is room in any window.
 func (c *Control) trip() time.Duration {
 	t := &c.trips
-	if c.phase != phaseCruise {
-		return t.min
+	if c.phase == phaseStart || c.phase == phaseDrain {
+		return t.least()
 	}
-	return t.min + max(min(4*t.noise, t.smoothed-t.min)-timerSlack, 0)
+	return t.path + max(min(4*t.noise, t.smoothed-t.path)-timerSlack, 0)
 }
 
 func (c *Control) bdp() float64 { return c.rate.most * c.trip().Seconds() }
@@ -276,7 +289,7 @@ func (c *Control) bdp() float64 { return c.rate.most * c.trip().Seconds() }
 // that it has doubled when the first sign of a queue arrives: one of a bandwidth-delay product is just
 // full by then.
 func (c *Control) grow(bytes float64) {
-	f, least := &c.start, c.trips.min
+	f, least := &c.start, c.trips.least()
 	if c.phase != phaseStart {
 		f.window = 0
 		return
@@ -284,7 +297,7 @@ func (c *Control) grow(bytes float64) {
 	if f.window == 0 {
 		f.window = max(c.flying, initialRate)
 	}
-	if c.standing(c.trips.last) || least == 0 || c.flying+bytes < f.window/2 {
+	if c.trips.standing() || least == 0 || c.flying+bytes < f.window/2 {
 		return
 	}
 	sign := least + queueSign(least) + FeedbackInterval(least)
@@ -299,11 +312,11 @@ func (c *Control) pace() float64 {
 	}
 	switch c.phase {
 	case phaseStart:
-		if c.standing(t.last) {
+		if t.standing() {
 			return rate
 		}
 		// Who had little to send knows little of the path.
-		return startGain * max(rate, initialRate/max(t.min, time.Millisecond).Seconds())
+		return startGain * max(rate, initialRate/max(t.least(), time.Millisecond).Seconds())
 	case phaseDrain:
 		return rate / startGain
 	case phaseCruise:
@@ -314,31 +327,22 @@ func (c *Control) pace() float64 {
 		if c.cycle.index == 0 {
 			gain *= c.makeUp() // what is lost on the way must not hide that there is room
 		}
+		if c.crowd.rounds >= yieldRounds && t.mean > t.least()+t.sign() {
+			gain *= yieldGain
+		}
 		return max(rate*gain, packetBytes)
 	}
-	return max(rate*0.99, packetBytes)
+	return max(c.look.rate/math.Exp2(float64(c.look.steps)), 1)
 }
 
 // makeUp is how many times as much must be sent for as much to arrive.
 func (c *Control) makeUp() float64 { return 1 / (1 - min(c.loss.share, mostLoss)) }
 
-// standing reports whether a round trip says that there is a queue (RFC 9406 §4.2), beyond the path's
-// own jitter.
-func (c *Control) standing(rtt time.Duration) bool {
-	least := c.trips.floor.value()
-	return rtt > least+queueSign(least)+4*c.trips.noise
-}
-
-// queueSign is by how much a round trip must have grown to be the sign of a queue.
-func queueSign(least time.Duration) time.Duration {
-	return min(max(least/8, 2*time.Millisecond), 16*time.Millisecond)
-}
-
 // State implements Controller.
 func (c *Control) State() State {
 	s := State{
 		Window: c.window(), Steady: c.steadyWindow(), Pace: c.pace(), Rate: c.rate.most, Loss: c.loss.share,
-		MinRTT: c.trips.min, BDP: c.bdp(), Queue: c.standing(c.trips.last),
+		MinRTT: c.trips.least(), BDP: c.bdp(), Queue: c.trips.standing(), Turn: c.turn,
 	}
 	if c.start.filled {
 		s.Full = c.start.at
@@ -350,8 +354,8 @@ func (c *Control) State() State {
 // window returns how many bytes may be in flight now.
 func (c *Control) window() float64 {
 	w := c.steadyWindow()
-	if c.phase == phaseRTT {
-		w = min(w, max(c.bdp()/2+c.rate.most*leastSample.Seconds(), leastWindow))
+	if c.phase == phaseLook {
+		w = min(w, c.look.window)
 	}
 	return w
 }
@@ -365,35 +369,39 @@ func (c *Control) steadyWindow() float64 {
 	// A full packet costs the buffer truesizeBytes; half of it stays free, more after heavy loss.
 	room := float64(buffer/truesizeBytes*packetBytes) / 2 * max(c.gain-1, 0.25)
 	rate, t := c.rate.most, &c.trips
+	least := t.least()
 	if rate == 0 {
 		return min(initialRate, max(room, leastWindow))
 	}
 	gain := c.gain
 	if c.phase == phaseStart {
 		gain = startWindow
-		if c.loss.share > slightLoss && !c.standing(t.last) {
+		if c.loss.share > slightLoss && !t.standing() {
 			gain = startLossy // feedback is lost as well, and news are older
 		}
-		gain = gain*c.makeUp() + FeedbackInterval(t.min).Seconds()/max(t.min, leastRound).Seconds()
+		gain = gain*c.makeUp() + FeedbackInterval(least).Seconds()/max(least, leastRound).Seconds()
 	}
 	if c.crowd.window > 0 {
 		return min(c.crowd.window, c.crowd.window/2+room+leastWindow)
 	}
 	slow := 0.0
-	if c.phase == phaseStart && !c.standing(t.last) {
+	if c.phase == phaseStart && !t.standing() {
 		slow = min(c.start.window, startMost*c.bdp())
 		if c.start.full == 0 { // no sample says yet what the path bears
 			slow = max(slow, initialRate)
 		}
 	}
 	// What arrived but was not reported yet must not keep the pacer from its rate, probing included.
-	need := cycle[0]*c.makeUp()*c.bdp() + rate*FeedbackInterval(t.min).Seconds()
-	w := max(max(gain*c.bdp(), need)+rate*timerSlack.Seconds(), slow, leastWindow)
+	need := cycle[0]*c.makeUp()*c.bdp() + rate*FeedbackInterval(least).Seconds()
+	w := max(max(gain*c.bdp(), need)+rate*timerSlack.Seconds(), slow, narrowWindow)
+	if !c.start.filled {
+		w = max(w, leastWindow)
+	}
 	if c.phase == phaseCruise && c.cycle.index > 0 && c.crowd.yield > 0 {
-		w = max(min(w, c.yieldWindow()), leastWindow)
+		w = max(min(w, c.yieldWindow()), narrowWindow)
 	}
 	// What is lost on the way comes to no buffer.
-	network := rate * c.makeUp() * max(t.min, min(t.smoothed, 2*t.min)).Seconds()
+	network := rate * c.makeUp() * max(t.path, min(t.smoothed, 2*t.path)).Seconds()
 	reported := float64(FeedbackPackets(buffer) * packetBytes)
 	return min(w, network+reported+max(room, leastWindow))
 }

@@ -19,12 +19,12 @@ import (
 const (
 	crowdRounds = 12
 	yieldRounds = 8
-	yieldFor    = 256 // rounds without a queue
+	yieldFor    = 64  // rounds without a queue
+	yieldGain   = 0.9 // of the pace, while the queue is longer than the path: a small window may be too large
 	yieldTime   = 40 * time.Millisecond
 	cubicBeta   = 0.85
 	cubicC      = 0.8 // packets / s³, twice RFC 9438's
 	cubicFriend = 3 * (1 - cubicBeta) / (1 + cubicBeta)
-	floorFor    = time.Minute
 )
 
 // A crowd is what is known of others at the bottleneck.
@@ -37,12 +37,14 @@ type crowd struct {
 	since  time.Duration // the last loss
 	friend float64       // what Reno's window would be
 	calm   int           // rounds that do not count after a loss
+	sent   float64       // packets that lossy has not judged yet
+	lost   float64
 }
 
-// onCrowd takes in a round trip's loss, before it becomes part of c.loss.
-func (c *Control) onCrowd(loss float64, now time.Duration) {
+// onCrowd takes in a round trip. queue says that packets waited for all of it.
+func (c *Control) onCrowd(s *Sample, queue bool) {
 	w := &c.crowd
-	if !c.start.filled || c.trips.recent == 0 || !c.standing(c.trips.recent) {
+	if !c.start.filled || !queue {
 		yield := max(w.yield-1, 0)
 		if !c.start.filled || w.window > 0 {
 			yield = 0 // who fills a queue does not yield, and takes what a small window leaves
@@ -57,17 +59,17 @@ func (c *Control) onCrowd(loss float64, now time.Duration) {
 		w.yield = yieldFor
 	}
 	w.calm = max(w.calm-1, 0)
-	lossy := loss > 2*c.loss.share && w.calm == 0
+	lossy := w.lossy(s, c.loss.calm) && w.calm == 0
 	switch {
 	case w.window == 0:
-		if w.rounds < crowdRounds || !lossy && !c.standing(c.trips.recent-c.trips.floor.value()) {
+		if w.rounds < crowdRounds || c.phase != phaseCruise || !lossy && !c.deep() {
 			return
 		}
-		w.cut(max(c.flying, w.before, leastWindow)/cubicBeta, now)
+		w.cut(max(c.flying, w.before, narrowWindow)/cubicBeta, s.Now)
 	case lossy:
-		w.cut(w.window, now)
+		w.cut(w.window, s.Now)
 	default:
-		t := (now - w.since + c.trips.smoothed).Seconds()
+		t := (s.Now - w.since + c.trips.smoothed).Seconds()
 		k := math.Cbrt(w.most * (1 - cubicBeta) / packetBytes / cubicC)
 		cube := w.most + packetBytes*cubicC*math.Pow(t-k, 3)
 		w.friend += packetBytes * cubicFriend
@@ -75,12 +77,36 @@ func (c *Control) onCrowd(loss float64, now time.Duration) {
 	}
 }
 
+// lossy reports whether more is lost than the path loses anyway: one packet where it loses none, otherwise more than
+// chance explains. Where a round trip has few packets, several count together.
+func (w *crowd) lossy(s *Sample, anyway float64) bool {
+	w.sent += float64(s.Sent)
+	w.lost += float64(s.Sent) - float64(s.Arrived)
+	expected := anyway * w.sent
+	lossy := w.lost > 0 && w.lost > expected+2*math.Sqrt(expected)
+	if lossy || w.sent >= lossSample {
+		w.sent, w.lost = 0, 0
+	}
+	return lossy
+}
+
+// deep reports whether the queue is longer than the path's own content and than two senders make it that yield.
+func (c *Control) deep() bool {
+	t := &c.trips
+	return t.queue > max(t.least(), seconds(2*c.spare()/max(c.rate.most, 1)))+t.sign()
+}
+
+// spare is how many bytes a sender that yields keeps in flight beside what the path holds.
+func (c *Control) spare() float64 {
+	return (4 + math.Sqrt(c.rate.most/packetBytes*yieldTime.Seconds())) * packetBytes
+}
+
 // yieldWindow keeps little more in flight than the path holds without a queue: about as many packets
 // too many for all, so that those who have more yield more (Vegas). Of what arrives in an interval of
 // feedback half is not reported yet, on average, and what jitters is on its way for longer.
 func (c *Control) yieldWindow() float64 {
-	most := 4 + math.Sqrt(c.rate.most/packetBytes*yieldTime.Seconds())
-	return c.rate.most*(c.trips.floor.value()+FeedbackInterval(c.trips.min)/2+4*c.trips.noise).Seconds() + most*packetBytes
+	t := &c.trips
+	return c.rate.most*(t.path+FeedbackInterval(t.least())/2+4*t.noise).Seconds() + c.spare()
 }
 
 func (w *crowd) cut(window float64, now time.Duration) {
@@ -89,29 +115,6 @@ func (w *crowd) cut(window float64, now time.Duration) {
 	} else {
 		w.most = window
 	}
-	w.window = max(window*cubicBeta, leastWindow)
-	w.friend, w.since, w.calm = w.window, now, 3
-}
-
-// A floor is the lowest round trip of the last one to two floorFor. It outlives a queue that stands for
-// longer than congestion.minRTT is believed.
-type floor struct {
-	cur, last time.Duration
-	since     time.Duration
-}
-
-func (f *floor) add(rtt, now time.Duration) {
-	if now-f.since > floorFor {
-		f.last, f.cur, f.since = f.cur, 0, now
-	}
-	if f.cur == 0 || rtt < f.cur {
-		f.cur = rtt
-	}
-}
-
-func (f *floor) value() time.Duration {
-	if f.last != 0 && (f.cur == 0 || f.last < f.cur) {
-		return f.last
-	}
-	return f.cur
+	w.window = max(window*cubicBeta, 2*packetBytes)
+	w.friend, w.since, w.calm = w.window, now, 2
 }

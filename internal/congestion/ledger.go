@@ -22,6 +22,7 @@ type Record[L any] struct {
 	bytes       uint64
 	delivered   uint64 // at the sampling point before this one left
 	deliveredAt time.Duration
+	cameAt      time.Duration // the same by the receiver's clock; 0 is unknown
 	firstAt     time.Duration // when the packet was sent whose arrival made the sampling point
 	limited     bool          // the sender had little to send
 }
@@ -32,6 +33,7 @@ type Report struct {
 	Packets uint64        // how many came since the start, each counted once
 	Bytes   uint64        // their size
 	Delay   time.Duration // from the arrival of the highest to the sending of the report
+	At      time.Duration // when the highest came, by the receiver's clock; 0 is unknown
 	Buffer  int           // bytes of the receiver's socket buffer; 0 is unknown
 }
 
@@ -39,6 +41,7 @@ type Report struct {
 type Sample struct {
 	Now       time.Duration
 	RTT       time.Duration // of the highest counter; 0 if the report has no new one
+	Forward   time.Duration // likewise, from sending to arrival, plus what the receiver's clock differs by; 0 is unknown
 	Delivered float64       // bytes that are reported for the first time
 	InFlight  float64       // bytes, this report counted
 	Flew      float64       // bytes in flight before it
@@ -75,6 +78,7 @@ type ledger[L any] struct {
 	snap struct { // the sampling point that packets sent now refer to
 		bytes  uint64
 		at     time.Duration
+		cameAt time.Duration // by the receiver's clock; 0 after a pause
 		sentAt time.Duration
 	}
 	round struct {
@@ -84,11 +88,16 @@ type ledger[L any] struct {
 	}
 }
 
+// pause makes now the sampling point: what lies before is no part of a sample.
+func (d *ledger[L]) pause(now time.Duration) {
+	d.snap.bytes, d.snap.at, d.snap.cameAt, d.snap.sentAt = d.delivered, now, 0, now
+}
+
 // reset begins another path. What is in flight no longer counts.
 func (d *ledger[L]) reset(now time.Duration) {
 	d.forgotten, d.limited = d.sentBytes, d.last
 	d.path.resetAt, d.path.mixedUntil = now, 0
-	d.snap.bytes, d.snap.at, d.snap.sentAt = d.delivered, now, now
+	d.pause(now)
 	d.round.end, d.round.at, d.round.sent, d.round.arrived = d.last, now, d.ackedPackets, d.arrivedPackets
 }
 
@@ -113,7 +122,7 @@ func (d *ledger[L]) inFlight() float64 {
 // sent records a packet. It returns the record that had to make room.
 func (d *ledger[L]) sent(counter uint64, size int, now time.Duration) (old Record[L]) {
 	if d.sentBytes == max(d.ackedBytes, d.forgotten) && now-d.snap.at > pauseAfter {
-		d.snap.bytes, d.snap.at, d.snap.sentAt = d.delivered, now, now // a pause is no part of a sample
+		d.pause(now)
 	}
 	if d.ring == nil {
 		d.ring = make([]Record[L], leastRecords)
@@ -135,7 +144,7 @@ func (d *ledger[L]) sent(counter uint64, size int, now time.Duration) (old Recor
 	old = *slot
 	*slot = Record[L]{
 		Counter: counter, SentAt: now, Size: uint16(size), packets: d.sentPackets, bytes: d.sentBytes,
-		delivered: d.snap.bytes, deliveredAt: d.snap.at, firstAt: d.snap.sentAt, limited: d.limited > d.acked,
+		delivered: d.snap.bytes, deliveredAt: d.snap.at, cameAt: d.snap.cameAt, firstAt: d.snap.sentAt, limited: d.limited > d.acked,
 	}
 	return old
 }
@@ -167,15 +176,22 @@ func (d *ledger[L]) report(f Report, now time.Duration, s *Sample) bool {
 	d.acked = f.Highest
 	if r.SentAt < d.path.resetAt {
 		d.path.mixedUntil = now
-		d.snap.bytes, d.snap.at, d.snap.sentAt = d.delivered, now, now
+		d.pause(now)
 		return true
 	}
 	at := now - min(f.Delay, now-r.SentAt)
 	s.RTT = max(at-r.SentAt, time.Microsecond)
-	if at-d.snap.at >= leastSample {
-		d.snap.bytes, d.snap.at, d.snap.sentAt = d.delivered, at, r.SentAt
+	if f.At > 0 {
+		s.Forward = f.At - r.SentAt
 	}
-	if took := max(at-r.deliveredAt, r.SentAt-r.firstAt); took >= leastSample && r.SentAt >= d.path.mixedUntil {
+	if at-d.snap.at >= leastSample {
+		d.snap.bytes, d.snap.at, d.snap.cameAt, d.snap.sentAt = d.delivered, at, f.At, r.SentAt
+	}
+	took := at - r.deliveredAt
+	if f.At > 0 && r.cameAt > 0 {
+		took = f.At - r.cameAt // what reports take is no part of it
+	}
+	if took = max(took, r.SentAt-r.firstAt); took >= leastSample && r.SentAt >= d.path.mixedUntil {
 		s.Took, s.Bytes = took, float64(d.delivered-min(r.delivered, d.delivered))
 	}
 	if d.acked >= d.round.end && now-d.round.at >= leastRound {

@@ -2,6 +2,7 @@ package congestion
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -86,7 +87,7 @@ func (c *scene) config() simnet.Config {
 }
 
 // play runs a scene with senders that make makes.
-func (c scene) play(make func() Controller, seed uint64) (o outcome) {
+func (c scene) play(make func(*rand.Rand) Controller, seed uint64) (o outcome) {
 	s := newSim(seed)
 	conf := c.config()
 	back := simnet.Config{Delay: c.rtt / 2, Rate: c.down * 1e6 / 8, Queue: max(int(c.down*1e6/8*0.2), 1<<16)}
@@ -95,27 +96,27 @@ func (c scene) play(make func() Controller, seed uint64) (o outcome) {
 		s.at(st.at, func() { up.Change(st.up) })
 	}
 	var ours, others []*flow
-	ours = append(ours, s.add(make(), up, down, 1))
+	ours = append(ours, s.add(make(s.rand), up, down, 1))
 	ours[0].limit = c.limit * 1e6 / 8
 	if conf.Double > 0 {
 		ours[0].seen = map[uint64]bool{}
 	}
 	if c.two > 0 {
-		ours = append(ours, s.add(make(), up, down, c.two))
+		ours = append(ours, s.add(make(s.rand), up, down, c.two))
 	}
 	var other *flow
 	if c.both {
-		other = s.add(make(), down, up, 1)
+		other = s.add(make(s.rand), down, up, 1)
 	}
 	begin := func() time.Duration { return time.Duration(s.rand.Int64N(int64(time.Second))) + 1 }
 	for range c.cubic {
 		others = append(others, s.add(new(cubic), up, down, begin()).tcp())
 	}
 	for range c.bbr {
-		others = append(others, s.add(new(bbr), up, down, begin()).tcp())
+		others = append(others, s.add(&bbr{random: s.rand.IntN}, up, down, begin()).tcp())
 	}
 	for range c.copies {
-		others = append(others, s.add(make(), up, down, begin()))
+		others = append(others, s.add(make(s.rand), up, down, begin()))
 	}
 	var phone *call
 	if c.call > 0 {
@@ -126,6 +127,9 @@ func (c scene) play(make func() Controller, seed uint64) (o outcome) {
 		phone = s.call(up, c.call*1e6/8, size, begin(), c.on, c.off)
 	}
 	warm, during := c.warm, c.during
+	if *trace > 0 {
+		s.trace(ours[0], *trace)
+	}
 	if warm == 0 {
 		warm = max(10*time.Second, 50*c.rtt)
 	}
@@ -188,13 +192,19 @@ func (c scene) play(make func() Controller, seed uint64) (o outcome) {
 	return o
 }
 
-// worst returns the largest multiple of what was reported that was sent within three seconds and ten round trips, what
-// a start-up and eight packets come to left out.
+// worst returns the largest multiple of what was reported that was sent within three seconds and ten round trips. What
+// a round trip held at the highest rate of the time before is left out, for it may be under way to a bottleneck that
+// has become narrow, as are eight packets and the trickle.
 func (f *flow) worst(from, to time.Duration) (most float64) {
-	d := max(ceilingTime, ceilingTrips*f.s.SmoothedRTT()).Round(binTime)
+	trip := f.s.SmoothedRTT()
+	d := max(ceilingTime, ceilingTrips*trip).Round(binTime)
 	for at := from; at+d <= to; at += binTime {
-		sent, told := f.sent.sum(at, at+d), f.reported.sum(at, at+d)
-		if x := (sent - ceilingLeast - trickle*d.Seconds()) / max(told, 1); x > most {
+		rate := 0.0
+		for b := max(at-d, 0); b < at; b += binTime {
+			rate = max(rate, f.reported.sum(b, b+binTime)/binTime.Seconds())
+		}
+		free := ceilingLeast + trickle*d.Seconds() + rate*trip.Seconds()
+		if x := (f.sent.sum(at, at+d) - free) / max(f.reported.sum(at, at+d), 1); x > most {
 			most = x
 		}
 	}

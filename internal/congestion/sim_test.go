@@ -1,6 +1,8 @@
 package congestion
 
 import (
+	"flag"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -8,6 +10,8 @@ import (
 
 	"adit/internal/simnet"
 )
+
+var trace = flag.Duration("watch", 0, "print what the first sender of a scene believes, at this interval")
 
 // A sim runs senders over lines by events, without goroutines: a minute at 20 Mbit/s takes a tenth of a second.
 type sim struct {
@@ -109,6 +113,7 @@ type flow struct {
 	// The receiver.
 	rep     Report
 	at      time.Duration // when the highest came
+	skew    time.Duration // of the receiver's clock
 	pending int
 	due     bool
 	seen    map[uint64]bool // if the line doubles
@@ -122,7 +127,7 @@ const ackBytes = simnet.HeaderBytes + 28 + 40
 
 // add adds a flow that begins at a time. c nil is a Control.
 func (s *sim) add(c Controller, up, down *simnet.Line, begin time.Duration) *flow {
-	f := &flow{sim: s, s: NewSender[int](c), up: up, down: down, size: 1472, every: FeedbackPackets(8 << 20)}
+	f := &flow{sim: s, s: NewSender[int](c), up: up, down: down, size: 1472, skew: time.Hour, every: FeedbackPackets(8 << 20)}
 	s.at(begin, func() {
 		f.s.Reset(0, s.now)
 		f.app.at = s.now
@@ -236,7 +241,7 @@ func (f *flow) tell() {
 	now := f.sim.now
 	f.pending, f.due = 0, false
 	rep := f.rep
-	rep.Delay, rep.Buffer = now-f.at, 8<<20
+	rep.Delay, rep.Buffer, rep.At = now-f.at, 8<<20, f.at+f.skew
 	for _, at := range f.down.Send(now, ackBytes, nil) {
 		f.sim.at(at, func() {
 			before := f.s.delivered
@@ -287,4 +292,28 @@ func quantile(d []time.Duration, q float64) time.Duration {
 	}
 	slices.Sort(d)
 	return d[min(int(float64(len(d))*q), len(d)-1)]
+}
+
+// trace prints what the flow's controller believes, at intervals.
+func (s *sim) trace(f *flow, every time.Duration) {
+	var last traced
+	var tick func()
+	tick = func() {
+		now := traced{f.s.sentBytes, f.s.delivered, f.s.lost(), f.up.Counts().Dropped}
+		mbit := func(a, b uint64) float64 { return float64(a-b) * 8 / 1e6 / every.Seconds() }
+		fmt.Printf("%7.2fs sent %6.2f told %6.2f Mbit/s lost %3d dropped %3d flying %4.0f window %4.0f credit %.0f %v\n", s.now.Seconds(), mbit(now.sent, last.sent),
+			mbit(now.told, last.told), now.lost-last.lost, now.dropped-last.dropped, f.s.inFlight()/1472, f.s.window()/1472, f.s.ceiling.credit/1472, f.s.control)
+		last = now
+		s.at(s.now+every, tick)
+	}
+	s.at(1, tick)
+}
+
+// traced are what a trace shows the change of.
+type traced struct{ sent, told, lost, dropped uint64 }
+
+func (c *Control) String() string {
+	t := &c.trips
+	return fmt.Sprintf("phase %d.%d pace %.2f rate %.2f trip %v/%v queue %v noise %v calm %.3f loss %.3f rounds %d yield %d crowd %.0f turn %v", c.phase, c.cycle.index, c.pace()*8/1e6, c.rate.most*8/1e6,
+		t.smoothed.Round(ms/10), t.path.Round(ms/10), t.queue.Round(ms/10), t.noise.Round(ms/100), c.loss.calm, c.loss.share, c.crowd.rounds, c.crowd.yield, c.crowd.window/1472, c.turn)
 }

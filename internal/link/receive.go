@@ -35,6 +35,7 @@ func (r *report) take(w *replayWindow, now time.Duration) *feedback {
 		return nil
 	}
 	r.pending, r.due, r.told = 0, 0, false
+	r.came = r.at
 	r.delay = max(now-r.at, 0) // run took its time before the packet came
 	r.fill(w)
 	return &r.feedback
