@@ -4,8 +4,8 @@
 // opens, drops replays, and hands payloads to one handler; in the other direction it queues payloads
 // by flow, picks the next fairly, and lets packets go at the rate that the path was seen to carry.
 //
-//	Send(flow, key, p) -> queues -> round robin -> pacer -> seal -> Socket.Send
-//	                    repairs ^                 ^ rate, window
+//	Send(flow, key, p) -> queues, repairs -> round robin -> pacer -> seal -> Socket.Send
+//	                                                        ^ rate, window
 //	Receive(f)    <- open, replay window <- Deliver     | FEEDBACK
 //
 // Whatever is not authenticated changes nothing, is not answered, allocates nothing and is not
@@ -353,7 +353,7 @@ func (l *Link) Stats() Stats {
 		Lost: l.cc.Lost(), Resent: l.repairs.resent, Spurious: l.repairs.spurious, Dropped: l.sched.dropped,
 		Rejected: l.opener.rejected, Replayed: l.opener.replay,
 		Rate: l.cc.State().Rate, RTT: l.cc.SmoothedRTT(), MinRTT: l.cc.State().MinRTT,
-		Window: int(l.cc.Window()), MTU: l.pmtu.size, Queue: l.sched.bytes + l.repairs.bytes,
+		Window: int(l.cc.Window()), MTU: l.pmtu.size, Queue: l.sched.bytes + l.sched.lost,
 	}
 }
 

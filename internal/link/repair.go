@@ -13,7 +13,7 @@ import (
 //	flow's queue -> flying -> reported, released
 //	                 ^  |
 //	                 |  v lost (RACK), probed (PTO), stalled
-//	               lost, again
+//	        flow's lost, again
 //
 // Each sending has a counter of its own, so a report says which of them arrived, and what is sent
 // again needs no other treatment than what is sent first: pacing, window and rate samples see packets.
@@ -85,10 +85,7 @@ type suspect struct {
 
 // repairs are the packets with keys that left. Guarded by Link.mu.
 type repairs struct {
-	flying packetList // in the order of their last sending
-	lost   packetList // lost for the first time, in the order of their sending
-	again  packetList // lost more often, likewise; they go first
-	bytes  int        // in lost and again
+	flying packetList // in the order of their last sending; what is lost waits in its flow
 
 	mark     time.Duration // lateness of a packet at the last feedback: mark less its sentAt
 	offset   time.Duration // when that feedback came, less mark
@@ -144,12 +141,8 @@ func (l *Link) resolveLocked(p *packet) {
 	switch p.state {
 	case stateFlying:
 		r.flying.remove(p)
-	case stateLost:
-		r.lost.remove(p)
-		r.bytes -= p.n
-	case stateAgain:
-		r.again.remove(p)
-		r.bytes -= p.n
+	case stateLost, stateAgain:
+		l.sched.found(p)
 	}
 	l.detachLocked(p, p.at[0])
 	l.detachLocked(p, p.at[1])
@@ -162,11 +155,8 @@ func (l *Link) loseLocked(p *packet, now time.Duration) {
 	r.flying.remove(p)
 	if p.state = stateLost; p.at[0] != 0 {
 		p.state = stateAgain
-		r.again.add(p)
-	} else {
-		r.lost.add(p)
 	}
-	r.bytes += p.n
+	l.sched.lose(p)
 	if r.suspects == nil {
 		r.suspects = make([]suspect, 0, mostSuspects)
 	}
@@ -177,25 +167,6 @@ func (l *Link) loseLocked(p *packet, now time.Duration) {
 		r.suspects[r.oldest] = s
 		r.oldest = (r.oldest + 1) % mostSuspects
 	}
-}
-
-// popRepairLocked takes the packet that should be sent again next, or nil.
-func (l *Link) popRepairLocked() *packet {
-	r := &l.repairs
-	p := r.again.head
-	switch {
-	case p != nil:
-		r.again.remove(p)
-	case r.lost.head != nil:
-		p = r.lost.head
-		r.lost.remove(p)
-	default:
-		return nil
-	}
-	r.bytes -= p.n
-	p.flow.deficit -= p.n // its flow pays
-	r.resent++
-	return p
 }
 
 // reo is how late a packet may be.
@@ -244,7 +215,7 @@ func (l *Link) reportLocked(f *feedback, acked uint64, now time.Duration) bool {
 		r.decayAt = now
 	}
 	l.loseLateLocked(mark, now)
-	return r.bytes > 0 || r.flying.head != nil && r.flying.head.at[1] < f.highest
+	return l.sched.lost > 0 || r.flying.head != nil && r.flying.head.at[1] < f.highest
 }
 
 // suspectsLocked looks for packets among those that were found lost.

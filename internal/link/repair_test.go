@@ -87,8 +87,8 @@ func idleRepairs(t *testing.T, l *Link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := &l.repairs
-	if r.flying.head != nil || r.lost.head != nil || r.again.head != nil || r.bytes != 0 {
-		t.Errorf("an idle link repairs: %d bytes", r.bytes)
+	if r.flying.head != nil || l.sched.lost != 0 {
+		t.Errorf("an idle link repairs: %d bytes", l.sched.lost)
 	}
 	if len(l.sched.flows) > 0 {
 		t.Errorf("%d flows of an idle link", len(l.sched.flows))

@@ -59,7 +59,7 @@ func (l *Link) run() {
 		l.states, l.moved = nil, false
 		if b.n == 0 && err == nil && l.parked == running {
 			l.parked = idle
-			if l.sched.bytes+l.repairs.bytes > 0 {
+			if l.sched.bytes+l.sched.lost > 0 {
 				l.parked = blocked
 			}
 		}
@@ -321,18 +321,17 @@ func (l *Link) fillMessagesLocked(b *batch, to netip.AddrPort, now time.Duration
 	return next
 }
 
-// fillDataLocked sends flow 0, and of what is lost and of the flows, in this order, what pacing and the
-// window allow.
+// fillDataLocked sends flow 0, and of the flows, in turns, what pacing and the window allow.
 func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
-	for !b.full() && l.sched.urgent.head != nil {
-		l.addDataLocked(b, l.sched.popUrgent(), to, now)
+	for !b.full() && !l.sched.urgent.empty() {
+		l.sendLocked(b, l.sched.popUrgent(), to, now)
 	}
 	if l.err != nil {
 		return never
 	}
 	next := l.fillTwinsLocked(b, to, now)
 	next = min(next, l.watchRepairsLocked(b, to, now))
-	waiting := l.sched.bytes + l.repairs.bytes
+	waiting := l.sched.bytes + l.sched.lost
 	if waiting == 0 {
 		l.cc.Idle()
 		return next
@@ -343,14 +342,11 @@ func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) ti
 	l.sched.quantum = int(min(l.cc.State().Pace*turnTime.Seconds(), batchBytes))
 	l.sched.patience = l.cc.Patience(now)
 	for !b.full() && l.cc.Open(now) {
-		p := l.popRepairLocked()
-		if p == nil {
-			p = l.sched.pop(now)
-		}
+		p := l.sched.pop(now)
 		if p == nil {
 			return next
 		}
-		l.addDataLocked(b, p, to, now)
+		l.sendLocked(b, p, to, now)
 	}
 	if b.n > 0 {
 		return now
@@ -375,6 +371,14 @@ func (l *Link) fillTwinsLocked(b *batch, to netip.AddrPort, now time.Duration) t
 		l.addDataLocked(b, p, to, now)
 	}
 	return now
+}
+
+// sendLocked sends what the scheduler gave.
+func (l *Link) sendLocked(b *batch, p *packet, to netip.AddrPort, now time.Duration) {
+	if p.at[1] != 0 {
+		l.repairs.resent++
+	}
+	l.addDataLocked(b, p, to, now)
 }
 
 // addDataLocked sends a packet that is on no list.
