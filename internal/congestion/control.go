@@ -327,7 +327,7 @@ func (c *Control) pace() float64 {
 		if c.cycle.index == 0 {
 			gain *= c.makeUp() // what is lost on the way must not hide that there is room
 		}
-		if c.crowd.rounds >= yieldRounds && t.mean > t.least()+t.sign() {
+		if c.crowd.rounds >= yieldRounds && c.crowd.overflow > 0 {
 			gain *= yieldGain
 		}
 		return max(rate*gain, packetBytes)

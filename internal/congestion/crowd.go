@@ -20,7 +20,7 @@ const (
 	crowdRounds = 12
 	yieldRounds = 8
 	yieldFor    = 64  // rounds without a queue
-	yieldGain   = 0.9 // of the pace, while the queue is longer than the path: a small window may be too large
+	yieldGain   = 0.9 // of the pace, while the queue overflows: a small window may be too large
 	yieldTime   = 40 * time.Millisecond
 	cubicBeta   = 0.85
 	cubicC      = 0.8 // packets / s³, twice RFC 9438's
@@ -29,16 +29,17 @@ const (
 
 // A crowd is what is known of others at the bottleneck.
 type crowd struct {
-	rounds int           // in which the queue never emptied
-	yield  int           // more rounds with an empty queue until the others are taken for gone
-	window float64       // bytes in flight, while others fill the queue; else 0
-	before float64       // in flight when they came
-	most   float64       // window at the last loss
-	since  time.Duration // the last loss
-	friend float64       // what Reno's window would be
-	calm   int           // rounds that do not count after a loss
-	sent   float64       // packets that lossy has not judged yet
-	lost   float64
+	rounds   int           // in which the queue never emptied
+	yield    int           // more rounds with an empty queue until the others are taken for gone
+	window   float64       // bytes in flight, while others fill the queue; else 0
+	before   float64       // in flight when they came
+	most     float64       // window at the last loss
+	since    time.Duration // the last loss
+	friend   float64       // what Reno's window would be
+	calm     int           // rounds that do not count after a loss
+	overflow int           // more rounds for which the queue counts as one that overflows
+	sent     float64       // packets that lossy has not judged yet
+	lost     float64
 }
 
 // onCrowd takes in a round trip. queue says that packets waited for all of it.
@@ -59,7 +60,11 @@ func (c *Control) onCrowd(s *Sample, queue bool) {
 		w.yield = yieldFor
 	}
 	w.calm = max(w.calm-1, 0)
-	lossy := w.lossy(s, c.loss.calm) && w.calm == 0
+	lossy := w.lossy(s, c.loss.calm)
+	if w.overflow--; lossy {
+		w.overflow = yieldRounds
+	}
+	lossy = lossy && w.calm == 0
 	switch {
 	case w.window == 0:
 		if w.rounds < crowdRounds || c.phase != phaseCruise || !lossy && !c.deep() {

@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"adit/internal/simnet"
+	"adit/internal/testtier"
 )
 
 var (
-	randoms = flag.Int("scenes", 200, "play so many random scenes")
+	randoms = flag.Int("scenes", 0, "play so many random scenes; 0 is 60, in the long tier 400")
 	first   = flag.Uint64("scene", 1, "the first of them")
 )
 
@@ -87,8 +88,12 @@ func draw(seed uint64) scene {
 // TestRandomScenes asserts on scenes that nobody chose what must hold on every link.
 func TestRandomScenes(t *testing.T) {
 	n := *randoms
-	if testing.Short() {
-		n = min(n, 60)
+	switch {
+	case n > 0:
+	case testtier.IsLong():
+		n = 400
+	default:
+		n = 60
 	}
 	broken := 0
 	for seed := *first; seed < *first+uint64(n); seed++ {

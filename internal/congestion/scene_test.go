@@ -128,7 +128,11 @@ func (c scene) play(make func(*rand.Rand) Controller, seed uint64) (o outcome) {
 	}
 	warm, during := c.warm, c.during
 	if *trace > 0 {
-		s.trace(ours[0], *trace)
+		if other != nil {
+			s.trace(other, *trace)
+		} else {
+			s.trace(ours[0], *trace)
+		}
 	}
 	if warm == 0 {
 		warm = max(10*time.Second, 50*c.rtt)
