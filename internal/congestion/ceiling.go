@@ -1,6 +1,9 @@
 package congestion
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // What a ceiling allows. Its bound over ceilingTime and ceilingTrips is ceilingGain and ceilingDepth together: 1.5
 // bytes for one that was reported.
@@ -14,8 +17,8 @@ const (
 
 	clearGain  = 3                 // in place of ceilingGain where the path is clear: a start doubles in a round trip, and is told 1¼ later
 	clearBurst = 64 * packetBytes  // in place of ceilingLeast
-	clearLoss  = 1.0 / 6           // of a round trip's packets; with more the path is not clear
-	clearLeast = 20                // packets, below which their loss says nothing
+	clearLoss  = 1.0 / 6           // of a round trip's packets; with more than chance explains the path is not clear
+	clearLeast = 40                // packets, below which their loss says nothing
 	growth     = 1.25              // times as fast as in any round trip of the time: what is lost does not keep the rate from growing
 	trickle    = packetBytes / 0.1 // bytes a second that may always be sent: what finds out that the path is there again
 )
@@ -85,7 +88,8 @@ func (c *ceiling) turn(s *Sample, srtt time.Duration) {
 	r.sent += float64(s.Sent)
 	r.lost += float64(s.Sent) - float64(s.Arrived)
 	if r.sent >= clearLeast {
-		if c.calm++; r.lost > clearLoss*r.sent && rate < growth*most {
+		expected := clearLoss * r.sent
+		if c.calm++; r.lost > expected+2*math.Sqrt(expected) && rate < growth*most {
 			c.calm, c.known, c.lossAt = 0, 0, s.Now
 		}
 		r.sent, r.lost = 0, 0

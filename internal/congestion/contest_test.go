@@ -79,7 +79,7 @@ func rows() (list []row) {
 		for _, part := range []float64{0.1, 0.4, 0.9} {
 			r := row{scene: scene{mbit: mbit, rtt: 30 * ms, queue: 200 * ms, call: part * mbit}, least: 0.75, lost: 0.01}
 			if part*mbit > mbit-0.2 { // a packet in a round trip is too much for what is left
-				r.but = &row{least: 0.75, lost: 0.05, wire: 1.8}
+				r.but = &row{least: 0.75, lost: 0.08, wire: 1.8}
 			}
 			add(r, "call of %.0f %% of %v Mbit/s", 100*part, mbit)
 		}
