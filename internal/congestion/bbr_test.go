@@ -216,7 +216,9 @@ func (b *bbr) Report(s *Sample) {
 				b.inflightLo = b.window()
 			}
 			b.bwLo = max(b.latest, 0.7*b.bwLo)
-			b.inflightLo = max(b.latestData, 0.7*b.inflightLo)
+			// What arrived but is not reported yet is no part of what was delivered.
+			untold := b.latest * (FeedbackInterval(b.minRTT) + 5*time.Millisecond).Seconds()
+			b.inflightLo = max(b.latestData+untold, 0.7*b.inflightLo)
 		}
 		b.latest, b.latestData, b.roundLost, b.lossEvents, b.lost, b.flown = rate, 0, false, 0, 0, 0
 	}
