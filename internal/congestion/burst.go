@@ -46,8 +46,8 @@ func (b *bursts) round(lost bool) {
 // burst is how many bytes may leave at once at a pacing rate.
 func (c *Control) burst(rate float64) float64 {
 	least := max(rate*max(burstTime, min(c.trips.least()/burstShare, burstMost)).Seconds(), leastBurst)
-	if c.turn < quantumTime {
-		least = max(rate*max(4*c.turn, 2*leastSleep).Seconds(), 2*packetBytes)
+	if c.turn.worth < quantumTime {
+		least = max(rate*max(4*c.turn.worth, 2*leastSleep).Seconds(), 2*packetBytes)
 	}
 	if c.start.filled {
 		return least

@@ -26,7 +26,6 @@ const (
 	mostLoss    = 0.3                     // that is made up for while probing
 	lossSample  = 20                      // packets in a round, below which its loss says nothing
 	timerSlack  = 2500 * time.Microsecond // of both ends' timers, at the current rate
-	leastTurn   = 100 * time.Microsecond  // worth of packets that leave together
 
 	narrowWindow = 4 * packetBytes // in flight, as BBR has it
 )
@@ -69,7 +68,7 @@ type Control struct {
 	}
 	gain   float64 // of the inflight window while cruising; heavy loss lowers it to 1
 	bursts bursts
-	turn   time.Duration // worth of packets that leave together
+	turn   turn
 	crowd  crowd
 	flying float64 // bytes in flight at the last report
 }
@@ -106,7 +105,7 @@ func (f *rateFilter) add(rate float64, width, now time.Duration) {
 
 // Reset implements Controller.
 func (c *Control) Reset(rtt, now time.Duration) {
-	*c = Control{Random: c.Random, buffer: c.buffer, gain: cruiseGain, bursts: bursts{size: initialBurst}, turn: quantumTime}
+	*c = Control{Random: c.Random, buffer: c.buffer, gain: cruiseGain, bursts: bursts{size: initialBurst}, turn: turn{worth: quantumTime}}
 	if rtt > 0 {
 		c.trips.add(rtt, 0, now)
 	}
@@ -181,7 +180,7 @@ func (c *Control) onRound(s *Sample) {
 	case loss < slightLoss:
 		c.gain = min(cruiseGain, c.gain+0.05)
 	}
-	c.pacing(loss, queue)
+	c.turn.round(loss, queue)
 	rate := c.rate.most
 	if !c.start.filled && !s.Limited {
 		f := &c.start
@@ -196,17 +195,6 @@ func (c *Control) onRound(s *Sample) {
 	if c.phase == phaseCruise && (c.crowd.rounds >= lookRounds || c.trips.means >= lookMean) && s.Now >= c.look.next {
 		c.look.begin(&c.trips, c.flying, c.rate.most, s.Now)
 		c.phase = phaseLook
-	}
-}
-
-// pacing makes packets leave more evenly where they are lost without a queue: it may hold less than what leaves
-// together.
-func (c *Control) pacing(loss float64, queue bool) {
-	switch {
-	case loss > slightLoss && !queue:
-		c.turn = max(c.turn/2, leastTurn)
-	case loss < leastLoss:
-		c.turn = min(c.turn+c.turn/8, quantumTime)
 	}
 }
 
@@ -342,7 +330,7 @@ func (c *Control) makeUp() float64 { return 1 / (1 - min(c.loss.share, mostLoss)
 func (c *Control) State() State {
 	s := State{
 		Window: c.window(), Steady: c.steadyWindow(), Pace: c.pace(), Rate: c.rate.most, Loss: c.loss.share,
-		MinRTT: c.trips.least(), BDP: c.bdp(), Queue: c.trips.standing(), Turn: c.turn,
+		MinRTT: c.trips.least(), BDP: c.bdp(), Queue: c.trips.standing(), Turn: c.turn.worth,
 	}
 	if c.start.filled {
 		s.Full = c.start.at

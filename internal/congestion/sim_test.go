@@ -315,5 +315,5 @@ type traced struct{ sent, told, lost, dropped uint64 }
 func (c *Control) String() string {
 	t := &c.trips
 	return fmt.Sprintf("phase %d.%d pace %.2f rate %.2f trip %v/%v queue %v noise %v calm %.3f loss %.3f rounds %d yield %d crowd %.0f turn %v", c.phase, c.cycle.index, c.pace()*8/1e6, c.rate.most*8/1e6,
-		t.smoothed.Round(ms/10), t.path.Round(ms/10), t.queue.Round(ms/10), t.noise.Round(ms/100), c.loss.calm, c.loss.share, c.crowd.rounds, c.crowd.yield, c.crowd.window/1472, c.turn)
+		t.smoothed.Round(ms/10), t.path.Round(ms/10), t.queue.Round(ms/10), t.noise.Round(ms/100), c.loss.calm, c.loss.share, c.crowd.rounds, c.crowd.yield, c.crowd.window/1472, c.turn.worth)
 }
