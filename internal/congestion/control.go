@@ -233,19 +233,24 @@ func (c *Control) advance(now time.Duration) {
 		}
 		l := &c.look
 		found := l.end(&c.trips, c.flying, now)
-		switch found {
-		case unknown:
+		if found == unknown {
 			return
-		case longer:
+		}
+		doubt := found == longer && c.crowd.window > 0 && !l.doubt
+		switch {
+		case doubt: // somebody who fills the queue may have filled it meanwhile: look again
+			l.next = now + lookAgain
+		case found == longer:
 			c.trips.accept(l, now)
 			c.crowd = crowd{}
-		}
-		if found == others {
+			fallthrough
+		case found == own:
+			l.others, l.next = 0, now+lookEvery
+		default:
 			l.others = min(l.others+1, lookMost)
-		} else {
-			l.others = 0
+			l.next = now + lookEvery<<l.others
 		}
-		l.next = now + lookEvery<<l.others
+		l.doubt = doubt
 		c.cruise(now)
 	}
 }

@@ -8,6 +8,7 @@ const (
 	lookRounds = 8  // round trips with a queue all the time, before the controller looks what makes it,
 	lookMean   = 16 // or with one on average
 	lookEvery  = 6 * time.Second
+	lookAgain  = 2 * time.Second
 	lookLeast  = 10 * time.Millisecond // in addition to a round trip
 	lookPart   = 6.0                   // a queue becomes shorter by such a part of what left it
 	lookFall   = 20                    // likewise of itself
@@ -91,6 +92,7 @@ func (t *trips) accept(l *look, now time.Duration) {
 // where the others leave room; a path does not. It goes on while the queue becomes shorter.
 type look struct {
 	next         time.Duration // not before
+	doubt        bool          // the last look found the path longer while others filled the queue
 	others       int           // looks that ended with a queue, in a row: the next waits longer
 	first, last  sight         // before the look, and before the present step
 	from, until  time.Duration // when samples of the present step count
