@@ -6,28 +6,23 @@ import (
 	"time"
 )
 
-// Control follows BBR, version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), with these differences: a round
-// trip with heavy loss takes back the inflight gain and drains once; what the receiver's socket buffer holds is a
-// limit of its own; startup sees the queue that it makes: while the round trip has grown (RFC 9406) it holds its rate,
-// and it ends when that lasts. Loss ends it only if a third is lost; less is made up for by sending more. Where probing
-// finds that all it adds comes through, startup begins again.
 const (
-	startGain   = 2.77
-	startWindow = 1.75 // while it starts, beside what is not reported yet: a queue of one bandwidth-delay product is not overrun
-	startLossy  = 2.25 // the same where packets are lost
-	startMost   = 3.0  // the window of the start in bandwidth-delay products, as far as they are known
-	cruiseGain  = 2.0
-	initialRate = 16 * packetBytes // per round trip, before anything is known
+	startGain   = 2.77             // of the pace: BBR's 4 ln 2, the least that doubles the rate in a round trip
+	startWindow = 1.75             // bandwidth-delay products, beside what is not reported yet: a queue of one is not overrun
+	startLossy  = 2.25             // the same where packets are lost: reports are lost as well, and news are older
+	startMost   = 3.0              // the same, of a window that grows by what arrives
+	cruiseGain  = 2.0              // bandwidth-delay products in flight: BBR's
+	initialRate = 16 * packetBytes // bytes in a round trip, before anything is known: RFC 6928 has 10 packets, QUIC 10 to 32
 
-	filterSlots = 12 // more than a cycle
-	heavyLoss   = 0.05
-	slightLoss  = 0.02
-	startLoss   = 0.3
+	filterSlots = 12                      // base round trips for which the highest rate counts: more than a cycle
+	heavyLoss   = 0.05                    // of a round trip's packets, that the sender takes part in
+	slightLoss  = 0.02                    // that a path may have without a queue: BBRv3's threshold
+	startLoss   = 0.3                     // that ends the start, where the rate does not grow
 	mostLoss    = 0.3                     // that is made up for while probing
-	lossSample  = 20                      // packets in a round, below which its loss says nothing
+	lossSample  = 20                      // packets in a round trip, below which its loss says nothing
 	timerSlack  = 2500 * time.Microsecond // of both ends' timers, at the current rate
 
-	narrowWindow = 4 * packetBytes // in flight, as BBR has it
+	narrowWindow = 4 * packetBytes // bytes in flight at least, as BBR has it
 )
 
 type phase uint8
@@ -42,7 +37,17 @@ const (
 // cycle is ProbeBW's: one round trip each.
 var cycle = [...]float64{1.25, 0.75, 1, 1, 1, 1, 1, 1}
 
-// A Control estimates the path's bandwidth and base round trip.
+// A Control is the controller that links use. In the manner of BBR, version 1
+// (draft-cardwell-iccrg-bbr-congestion-control-00), it estimates what rate the path carries and how long a round trip
+// takes without a queue, and sends at that rate:
+//
+//	start ──full──> drain ──empty──> cruise ──a queue stands──> look ──> cruise
+//	  ^                                |
+//	  └──── probing came through ──────┘
+//
+// It differs from BBR in what a queue is (trips.go), in looking what makes one that stands (look), in what it does
+// beside others (crowd.go), in that a queue ends the start (RFC 9406), and in that loss does not: it is made up for by
+// sending more, and only heavy loss takes back what is in flight beyond the path's own content.
 type Control struct {
 	// Random returns a number below n; nil is one that nobody foresees.
 	Random func(n int) int
@@ -370,7 +375,7 @@ func (c *Control) steadyWindow() float64 {
 	if c.phase == phaseStart {
 		gain = startWindow
 		if c.loss.share > slightLoss && !t.standing() {
-			gain = startLossy // feedback is lost as well, and news are older
+			gain = startLossy
 		}
 		gain = gain*c.makeUp() + FeedbackInterval(least).Seconds()/max(least, leastRound).Seconds()
 	}

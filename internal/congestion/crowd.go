@@ -15,16 +15,16 @@ import (
 // or is deeper than two links of this kind make it, the window follows the same rule as theirs (CUBIC,
 // RFC 9438), until the queue was seen empty again. Copa (Arun and Balakrishnan, NSDI 2018, §4.2)
 // switches in the same way. A loss takes 15 % instead of CUBIC's 30, and the window grows twice as
-// fast: it comes late to where the queue is full already, and phaseRTT takes its part every ten seconds.
+// fast: it comes late to where the queue is full already, and looks take their part.
 const (
-	crowdRounds = 12
-	yieldRounds = 8
-	yieldFor    = 64  // rounds without a queue
-	yieldGain   = 0.9 // of the pace, while the queue overflows: a small window may be too large
-	yieldTime   = 40 * time.Millisecond
-	cubicBeta   = 0.85
-	cubicC      = 0.8 // packets / s³, twice RFC 9438's
-	cubicFriend = 3 * (1 - cubicBeta) / (1 + cubicBeta)
+	crowdRounds = 12                                    // round trips with a queue, before others are taken to fill it: a cycle and a half
+	yieldRounds = 8                                     // the same before the sender yields: a cycle
+	yieldFor    = 64                                    // round trips without a queue, until it no longer yields
+	yieldGain   = 0.9                                   // of the pace, while the queue overflows: a small window may be too large
+	yieldTime   = 40 * time.Millisecond                 // worth of packets, the root of which is kept in flight in addition: see spare
+	cubicBeta   = 0.85                                  // of the window, after a loss
+	cubicC      = 0.8                                   // packets / s³, twice RFC 9438's
+	cubicFriend = 3 * (1 - cubicBeta) / (1 + cubicBeta) // packets in a round trip: RFC 9438 §4.3
 )
 
 // A crowd is what is known of others at the bottleneck.

@@ -3,18 +3,18 @@ package congestion
 import "time"
 
 const (
-	floorFor = time.Minute
+	floorFor = time.Minute // that the shortest round trip counts, and up to as much again
 
-	lookRounds = 8  // round trips with a queue all the time, before the controller looks what makes it,
-	lookMean   = 16 // or with one on average
-	lookEvery  = 6 * time.Second
-	lookAgain  = 2 * time.Second
+	lookRounds = 8                     // round trips with a queue all the time, before the controller looks what makes it,
+	lookMean   = 16                    // or with one on average
+	lookEvery  = 6 * time.Second       // between looks; a path that changes is found within ten seconds
+	lookAgain  = 2 * time.Second       // before one that is to confirm the last
 	lookLeast  = 10 * time.Millisecond // in addition to a round trip
 	lookPart   = 6.0                   // a queue becomes shorter by such a part of what left it
 	lookFall   = 20                    // likewise of itself
 	lookDeep   = 3                     // steps, until a queue longer than the path that never became shorter is the path
-	lookSteps  = 8
-	lookMost   = 3 // times that the pause between looks doubles
+	lookSteps  = 8                     // at most
+	lookMost   = 3                     // times that the pause between looks doubles
 )
 
 // Trips are what is known of the round trip and of the way forward. The queue is by how much both have grown beyond
