@@ -198,7 +198,7 @@ func (c scene) play(make func(*rand.Rand) Controller, seed uint64) (o outcome) {
 
 // worst returns the largest multiple of what was reported that was sent within three seconds and ten round trips. What
 // a round trip held at the highest rate of the time before is left out, for it may be under way to a bottleneck that
-// has become narrow, as are eight packets and the trickle.
+// has become narrow, as are eight packets and, for what stalls grant, twice the trickle.
 func (f *flow) worst(from, to time.Duration) (most float64) {
 	trip := f.s.SmoothedRTT()
 	d := max(ceilingTime, ceilingTrips*trip).Round(binTime)
@@ -207,7 +207,7 @@ func (f *flow) worst(from, to time.Duration) (most float64) {
 		for b := max(at-d, 0); b < at; b += binTime {
 			rate = max(rate, f.reported.sum(b, b+binTime)/binTime.Seconds())
 		}
-		free := ceilingLeast + trickle*d.Seconds() + rate*trip.Seconds()
+		free := ceilingLeast + 2*trickle*d.Seconds() + rate*trip.Seconds()
 		if x := (f.sent.sum(at, at+d) - free) / max(f.reported.sum(at, at+d), 1); x > most {
 			most = x
 		}
