@@ -35,9 +35,8 @@ type scene struct {
 
 // A step changes the path.
 type step struct {
-	at   time.Duration
-	up   func(c *simnet.Config)
-	name string
+	at time.Duration
+	up func(c *simnet.Config)
 }
 
 // An outcome is what came of a scene.

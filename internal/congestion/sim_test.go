@@ -100,7 +100,6 @@ type flow struct {
 	free     bool // of the ceiling: what TCP sends
 	every    int  // packets that are reported at once
 	interval time.Duration
-	stopped  bool
 
 	// The sender.
 	counter uint64
@@ -142,14 +141,8 @@ func (f *flow) tcp() *flow {
 	return f
 }
 
-func (f *flow) stop()  { f.stopped = true }
-func (f *flow) start() { f.stopped = false; f.run() }
-
 func (f *flow) run() {
 	f.timer++
-	if f.stopped {
-		return
-	}
 	now, s := f.sim.now, f.s
 	var next time.Duration
 	for {
