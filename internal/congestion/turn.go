@@ -24,7 +24,12 @@ type turn struct {
 
 // round takes in a round trip's loss.
 func (t *turn) round(loss float64, queue bool) {
-	if queue {
+	if queue { // it holds more than a turn
+		if t.before > 0 {
+			t.worth = t.large
+		}
+		t.worth, t.before = min(t.worth+t.worth/8, quantumTime), 0
+		t.rounds, t.loss = 0, 0
 		return
 	}
 	t.loss += loss

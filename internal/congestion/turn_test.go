@@ -28,9 +28,13 @@ func TestTurn(t *testing.T) {
 		if x.worth < test.least || x.worth > test.most+test.most/8 || small > test.small {
 			t.Errorf("%s: a turn is worth %v, want %v to %v; smaller for %d round trips, want %d", test.name, x.worth, test.least, test.most, small, test.small)
 		}
+		if x.before = 0; x.worth == quantumTime {
+			x.large, x.worth, x.before = quantumTime, leastTurn, 0.1
+		}
+		was := x.worth
 		x.round(1, true)
-		if x.rounds != 1000%turnRounds {
-			t.Errorf("%s: a round trip with a queue counts", test.name)
+		if x.worth <= was || x.before != 0 {
+			t.Errorf("%s: a turn is worth %v beside a queue, was %v", test.name, x.worth, was)
 		}
 	}
 }
