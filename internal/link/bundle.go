@@ -46,8 +46,7 @@ func (l *Link) bundleLocked(b *batch, p *packet, to netip.AddrPort) bool {
 	binary.BigEndian.PutUint16(whole[at:], uint16(p.n))
 	copy(whole[at+sizeBytes:], p.b[:p.n])
 	l.sentAll.bytes += uint64(grows)
-	l.cc.sent.grow(l.seal.counter, grows)
-	l.tokens -= float64(grows)
+	l.cc.Grow(l.seal.counter, grows)
 	return true
 }
 

@@ -290,15 +290,15 @@ func TestStartEnds(t *testing.T) {
 		}()
 		time.Sleep(3 * time.Second)
 		p.a.mu.Lock()
-		phase := p.a.cc.phase
+		full := p.a.cc.State().Full
 		p.a.mu.Unlock()
 		st := p.a.Stats()
 		got := mbit(m.reset()[1], 3*time.Second)
 		close(done)
 		<-over
 		t.Logf("%.1f Mbit/s, %+v", got, st)
-		if phase == phaseStart || st.RTT > 85*time.Millisecond {
-			t.Errorf("phase %d, round trip %v after three seconds", phase, st.RTT)
+		if full == 0 || st.RTT > 85*time.Millisecond {
+			t.Errorf("path found full at %v, round trip %v after three seconds", full, st.RTT)
 		}
 		if got < 80 {
 			t.Errorf("%.1f Mbit/s", got)

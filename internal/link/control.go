@@ -132,8 +132,8 @@ func (l *Link) pongLocked(counter uint64, now time.Duration) {
 				l.resizeLocked()
 				l.poke()
 			}
-			l.cc.onRTT(rtt, now)
-			l.rtt.Store(int64(l.cc.srtt))
+			l.cc.RoundTrip(rtt, now)
+			l.rtt.Store(int64(l.cc.SmoothedRTT()))
 		}
 		*p = ping{}
 		return

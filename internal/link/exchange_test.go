@@ -169,10 +169,7 @@ func TestExchanges(t *testing.T) {
 				}
 				sent, dropped := p.ab.counts()
 				p50, p99 := p.ab.queueing()
-				p.a.mu.Lock()
-				phase := p.a.cc.phase
-				p.a.mu.Unlock()
-				t.Logf("%d of %d dropped, queue %v %v, phase %v %+v", dropped, sent, p50, p99, phase, p.a.Stats())
+				t.Logf("%d of %d dropped, queue %v %v, %+v", dropped, sent, p50, p99, p.a.Stats())
 				n := len(took)
 				if slow := took[n/2] - test.rtt; slow > test.slow {
 					t.Errorf("an exchange takes %v more than the round trip, want %v", slow, test.slow)
@@ -188,44 +185,5 @@ func TestExchanges(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestBursts(t *testing.T) {
-	b := bursts{size: initialBurst}
-	round := func(tokens float64, standing, calm int, lost bool) {
-		b.spent(tokens)
-		for range standing {
-			b.sample(true)
-		}
-		for range calm {
-			b.sample(false)
-		}
-		b.round(lost)
-	}
-	for _, step := range []struct {
-		name           string
-		tokens         float64
-		standing, calm int
-		lost           bool
-		want           float64
-	}{
-		{"not used", initialBurst, 0, 4, false, initialBurst},
-		{"used", 0, 0, 4, false, 2 * initialBurst},
-		{"with some queue", 0, 2, 4, false, 2 * initialBurst},
-		{"with a queue", 0, 3, 1, false, initialBurst},
-		{"with loss", 0, 0, 4, true, initialBurst / 2},
-		{"again", 0, 0, 4, true, leastBurst},
-		{"nothing heard", initialBurst, 0, 0, false, leastBurst},
-	} {
-		if round(step.tokens, step.standing, step.calm, step.lost); b.size != step.want {
-			t.Errorf("%s: %v bytes, want %v", step.name, b.size, step.want)
-		}
-	}
-	for range 10 {
-		round(0, 0, 1, false)
-	}
-	if b.size != mostBurst {
-		t.Errorf("grew to %v bytes, want %v", b.size, mostBurst)
 	}
 }

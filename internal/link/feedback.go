@@ -4,15 +4,17 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"time"
+
+	"adit/internal/congestion"
 )
 
 // feedback is what a receiver tells of the packets that ask for feedback (DATA, FRAGMENT, MESSAGE), and
 // which counters it accepted of late, of whatever packets:
 //
-//	 0      1..8           9..16          17..24         25..28        29..32          33..
-//	+------+--------------+--------------+--------------+-------------+---------------+-------------+
-//	| kind | highest u64  | packets u64  | bytes u64    | delay u32   | buffer u32    | ranges ...  |
-//	+------+--------------+--------------+--------------+-------------+---------------+-------------+
+//	 0      1..8          9..16         17..24       25..28      29..32       33..40      41..
+//	+------+-------------+-------------+------------+-----------+------------+-----------+------------+
+//	| kind | highest u64 | packets u64 | bytes u64  | delay u32 | buffer u32 | came u64  | ranges ... |
+//	+------+-------------+-------------+------------+-----------+------------+-----------+------------+
 //
 //	ranges = length, { gap, length }    each an unsigned varint (as encoding/binary has it), not 0
 //
@@ -27,6 +29,7 @@ type feedback struct {
 	bytes   uint64        // their size, headers and tags included
 	delay   time.Duration // from the arrival of the highest to the sending of this; on the wire in microseconds
 	buffer  int           // bytes of the receiver's socket buffer; 0 is unknown
+	came    time.Duration // when the highest came, by a clock of the receiver's that no step changes; on the wire in microseconds
 	n       int           // of ranges in use
 	ranges  [mostRanges]span
 }
@@ -35,10 +38,16 @@ type feedback struct {
 type span struct{ first, last uint64 }
 
 const (
-	feedbackBytes     = 33 // the fixed fields
+	feedbackBytes     = 41 // the fixed fields
 	mostFeedbackBytes = 1024
+	mostCame          = 1<<53 - 1 // microseconds: three centuries
 	mostRanges        = (mostFeedbackBytes - feedbackBytes + 1) / 2
 )
+
+// report is what congestion control has to know of it.
+func (f *feedback) report() congestion.Report {
+	return congestion.Report{Highest: f.highest, Packets: f.packets, Bytes: f.bytes, Delay: f.delay, At: f.came, Buffer: f.buffer}
+}
 
 // put writes the feedback to b, which has mostFeedbackBytes, and returns its size.
 func (f *feedback) put(b []byte) int {
@@ -48,6 +57,7 @@ func (f *feedback) put(b []byte) int {
 	binary.BigEndian.PutUint64(b[17:], f.bytes)
 	binary.BigEndian.PutUint32(b[25:], uint32(max(0, min(f.delay.Microseconds(), 1<<32-1))))
 	binary.BigEndian.PutUint32(b[29:], uint32(max(0, min(f.buffer, 1<<31-1))))
+	binary.BigEndian.PutUint64(b[33:], uint64(max(0, f.came.Microseconds()))&mostCame)
 	at := feedbackBytes
 	for i, r := range f.ranges[:f.n] {
 		if i > 0 {
@@ -69,6 +79,7 @@ func (f *feedback) parse(b []byte) bool {
 	f.bytes = binary.BigEndian.Uint64(b[17:])
 	f.delay = time.Duration(binary.BigEndian.Uint32(b[25:])) * time.Microsecond
 	f.buffer = int(binary.BigEndian.Uint32(b[29:]) & (1<<31 - 1))
+	f.came = time.Duration(binary.BigEndian.Uint64(b[33:])&mostCame) * time.Microsecond
 	f.n = 0
 	next := f.highest // the last counter of the next range
 	for b = b[feedbackBytes:]; len(b) > 0; f.n++ {

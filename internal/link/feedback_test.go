@@ -13,7 +13,7 @@ import (
 
 func TestFeedbackFormat(t *testing.T) {
 	for name, want := range map[string]feedback{
-		"plain":   {highest: 1 << 50, packets: 3, bytes: 4, delay: 5 * time.Millisecond, buffer: 1 << 20},
+		"plain":   {highest: 1 << 50, packets: 3, bytes: 4, delay: 5 * time.Millisecond, buffer: 1 << 20, came: 7 * time.Second},
 		"one":     {highest: 1, n: 1, ranges: [mostRanges]span{{1, 1}}},
 		"several": {highest: 1000, n: 3, ranges: [mostRanges]span{{900, 1000}, {898, 898}, {1, 300}}},
 	} {

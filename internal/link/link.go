@@ -4,8 +4,8 @@
 // opens, drops replays, and hands payloads to one handler; in the other direction it queues payloads
 // by flow, picks the next fairly, and lets packets go at the rate that the path was seen to carry.
 //
-//	Send(flow, key, p) -> queues -> round robin -> pacer -> seal -> Socket.Send
-//	                    repairs ^                 ^ rate, window
+//	Send(flow, key, p) -> queues, repairs -> round robin -> pacer -> seal -> Socket.Send
+//	                                                        ^ rate, window
 //	Receive(f)    <- open, replay window <- Deliver     | FEEDBACK
 //
 // Whatever is not authenticated changes nothing, is not answered, allocates nothing and is not
@@ -30,6 +30,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"adit/internal/congestion"
 )
 
 var (
@@ -154,7 +156,7 @@ type Link struct {
 	remote  atomic.Pointer[netip.AddrPort] // nil before Use; written with mu held
 	dataAt  atomic.Int64                   // the same of DATA and the like, 0 once a PING came after it
 	pathAt  atomic.Int64                   // the same, of those that came from remote; what answers elsewhere says nothing of it
-	rtt     atomic.Int64                   // congestion.srtt, for receivers
+	rtt     atomic.Int64                   // the smoothed round trip, for receivers
 	mtu     atomic.Int32                   // pmtu.size less a packet's overhead
 	broken  atomic.Bool                    // the state is not Up: what comes must wake run
 
@@ -171,15 +173,13 @@ type Link struct {
 	mu        sync.Mutex
 	err       error
 	seal      sealer // only run seals
-	cc        congestion
+	cc        *congestion.Sender[*packet]
 	sched     scheduler
 	repairs   repairs
 	pmtu      pmtu
 	splits    uint32   // payloads that left as fragments
 	news      feedback // being taken in
 	parked    parked
-	tokens    float64 // of the pacer, in bytes
-	tokensAt  time.Duration
 	replies   []reply
 	probes    []probeRequest
 	pings     [32]ping
@@ -228,8 +228,7 @@ func (l *Link) moveLocked(to netip.AddrPort, rtt, now time.Duration) {
 	l.remote.Store(&to)
 	l.pathAt.Store(int64(now))
 	if old == nil || old.Addr() != to.Addr() {
-		l.cc.reset(rtt, now)
-		l.tokens, l.tokensAt = leastBurst, now
+		l.cc.Reset(rtt, now)
 		l.rtt.Store(int64(rtt))
 		l.pmtu.reset(l.cfg.DontFragment, !to.Addr().Is4(), now)
 		l.resizeLocked()
@@ -266,7 +265,7 @@ func (l *Link) Send(flow, key uint32, p []byte) bool {
 		l.mu.Unlock()
 		return false
 	}
-	ok := l.sched.push(flow, key, p, limit(l.cc.flowWindow(l.sched.active(flow))))
+	ok := l.sched.push(flow, key, p, limit(l.cc.FlowWindow(l.sched.active(flow))))
 	l.queuedLocked(ok, flow)
 	return ok
 }
@@ -285,7 +284,7 @@ func (l *Link) SendFresh(flow uint32, p []byte) bool {
 		l.mu.Unlock()
 		return false
 	}
-	ok := l.sched.pushFresh(flow, p, limit(l.cc.flowWindow(l.sched.active(flow))), now)
+	ok := l.sched.pushFresh(flow, p, limit(l.cc.FlowWindow(l.sched.active(flow))), now)
 	l.queuedLocked(ok, flow)
 	return ok
 }
@@ -322,7 +321,7 @@ func (l *Link) MTU() int { return int(l.mtu.Load()) }
 func (l *Link) Window(flow uint32) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cc.flowWindow(l.sched.active(flow))
+	return l.cc.FlowWindow(l.sched.active(flow))
 }
 
 // Pending returns how many of the flow's packets with keys wait to be sent or were not reported by the
@@ -351,10 +350,10 @@ func (l *Link) Stats() Stats {
 	return Stats{
 		SentPackets: l.sentAll.packets, SentBytes: l.sentAll.bytes,
 		ReceivedPackets: l.recvd.packets, ReceivedBytes: l.recvd.bytes,
-		Lost: l.cc.lost(), Resent: l.repairs.resent, Spurious: l.repairs.spurious, Dropped: l.sched.dropped,
+		Lost: l.cc.Lost(), Resent: l.repairs.resent, Spurious: l.repairs.spurious, Dropped: l.sched.dropped,
 		Rejected: l.opener.rejected, Replayed: l.opener.replay,
-		Rate: l.cc.rate, RTT: l.cc.srtt, MinRTT: l.cc.minRTT,
-		Window: int(l.cc.window()), MTU: l.pmtu.size, Queue: l.sched.bytes + l.repairs.bytes,
+		Rate: l.cc.State().Rate, RTT: l.cc.SmoothedRTT(), MinRTT: l.cc.State().MinRTT,
+		Window: int(l.cc.Window()), MTU: l.pmtu.size, Queue: l.sched.bytes + l.sched.lost,
 	}
 }
 

@@ -102,7 +102,7 @@ func (l *Link) watchLocked(now time.Duration) (due bool, next time.Duration) {
 	if v.silent != 0 && heard >= v.silent {
 		if v.state == Interrupted {
 			l.stallLocked(now) // of what was in flight nothing is
-			l.cc.stalls = 0
+			l.cc.Resume()
 		}
 		v.silent = 0
 		l.stateLocked(Up)
@@ -111,7 +111,7 @@ func (l *Link) watchLocked(now time.Duration) (due bool, next time.Duration) {
 		v.nudged = false
 		return true, now
 	}
-	pto := l.cc.probeTimeout()
+	pto := l.probeTimeout()
 	if v.silent == 0 {
 		// Nothing heard counts as well: probes for the MTU, which may get no answer, are no keepalive.
 		next = min(v.sentAt, max(heard, v.begunAt)) + v.keepalive

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"adit/internal/congestion"
 )
 
 // NewMux returns a Mux without links.
@@ -56,14 +58,14 @@ func (m *Mux) Open(cfg Config) (*Link, error) {
 		wake: make(chan struct{}, 1), done: make(chan struct{}), stopped: make(chan struct{}),
 		opener:  newOpener(cfg.RecvKey, cfg.AES),
 		seal:    sealer{aes: cfg.AES, key: newEpochKey(cfg.SendKey, cfg.AES), packets: rekeyPackets},
-		report:  report{every: feedbackPackets(cfg.ReceiveBuffer)},
+		cc:      congestion.NewSender[*packet](nil),
+		report:  report{every: congestion.FeedbackPackets(cfg.ReceiveBuffer)},
 		demands: newDemands(),
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	l.cfg.SendKey, l.cfg.RecvKey = [32]byte{}, [32]byte{} // only the epochs' keys, which are erased
-	l.cc.reset(0, 0)
 	l.pmtu.reset(false, false, 0)
 	l.resizeLocked()
 	m.mu.Lock()

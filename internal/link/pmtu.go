@@ -286,11 +286,11 @@ func (p *pmtu) suspect(now time.Duration) {
 }
 
 // answerTime is how long the answer to a PING may take.
-func (c *congestion) answerTime() time.Duration {
-	if c.srtt == 0 {
+func (l *Link) answerTime() time.Duration {
+	if l.cc.SmoothedRTT() == 0 {
 		return answerBlind
 	}
-	return c.srtt + 4*c.rttvar + answerSlack
+	return l.cc.SmoothedRTT() + 4*l.cc.Deviation() + answerSlack
 }
 
 // resizeLocked tells what the size of packets is now.
@@ -301,15 +301,15 @@ func (l *Link) resizeLocked() { l.mtu.Store(int32(l.pmtu.size - overheadBytes)) 
 func (l *Link) fillSizesLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
 	p := &l.pmtu
 	next := never
-	if p.state == pmtuDone && p.size > p.least() && p.large > max(l.cc.acked, p.watched) {
-		if next = max(l.cc.progressAt, p.largeAt) + l.cc.probeTimeout(); now >= next {
+	if p.state == pmtuDone && p.size > p.least() && p.large > max(l.cc.Acked(), p.watched) {
+		if next = max(l.cc.ProgressAt(), p.largeAt) + l.probeTimeout(); now >= next {
 			p.watched = p.large // nothing is reported any more
 			p.suspect(now)
 		}
 	}
 	if now >= p.at && b.fits(len(packetSizes)) {
 		before := p.size
-		sizes := p.step(now, l.cc.answerTime())
+		sizes := p.step(now, l.answerTime())
 		slices.Sort(sizes.size[:sizes.n]) // a larger one and a smaller one after it would be sent, and lost, as one
 		for _, size := range sizes.size[:sizes.n] {
 			l.addPingLocked(b, to, size, nil, now)
@@ -332,16 +332,16 @@ func (l *Link) sizesLocked(f *feedback, acked uint64, now time.Duration) {
 	for i := range f.n {
 		r := f.ranges[i]
 		for c := r.last; c >= max(r.first, acked+1); c-- {
-			if rec := l.cc.sent.at(c); rec != nil {
-				l.pmtu.delivered(int(rec.size), rec.sentAt)
+			if rec := l.cc.Record(c); rec != nil {
+				l.pmtu.delivered(int(rec.Size), rec.SentAt)
 			}
 		}
 		if i+1 == f.n || r.first <= acked {
 			break // nothing is said of what lies before
 		}
 		for c := r.first - 1; c > max(f.ranges[i+1].last, acked); c-- {
-			if rec := l.cc.sent.at(c); rec != nil {
-				l.pmtu.lost(int(rec.size), rec.sentAt, now)
+			if rec := l.cc.Record(c); rec != nil {
+				l.pmtu.lost(int(rec.Size), rec.SentAt, now)
 			}
 		}
 	}

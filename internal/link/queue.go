@@ -38,12 +38,15 @@ type packet struct {
 	b          [mostMTU]byte
 }
 
-// A flow is a first-in first-out queue. It is forgotten when it stays empty for an epoch and the peer
+// A flow is a first-in first-out queue. What of it was lost goes before the queue, in the flow's own turn: the loss of
+// one flow delays no other. It is forgotten when it stays empty for an epoch and the peer
 // reported all of it that has keys.
 type flow struct {
 	id         uint32
 	head, tail *packet
-	bytes      int
+	again      packetList // lost more than once, in the order of their sending
+	lost       packetList // lost for the first time, likewise
+	bytes      int        // queued, what was lost not included
 	packets    int
 	deficit    int
 	next       *flow
@@ -77,6 +80,9 @@ func (f *flow) pop() *packet {
 	return p
 }
 
+// empty reports whether the flow has nothing to send.
+func (f *flow) empty() bool { return f.head == nil && f.lost.head == nil && f.again.head == nil }
+
 type flowList struct{ head, tail *flow }
 
 func (l *flowList) add(f *flow) {
@@ -108,6 +114,7 @@ type scheduler struct {
 	fresh    flowList // had nothing queued when their packet came
 	old      flowList
 	bytes    int           // queued, flow 0 included
+	lost     int           // bytes that were lost and wait to be sent again
 	quantum  int           // of a turn after the first; quantumBytes if 0
 	heavy    int           // flows with heavy set
 	patience time.Duration // how long fresh payloads may wait
@@ -182,12 +189,54 @@ func (s *scheduler) add(id, key uint32, p []byte, limit int) (*packet, bool) {
 		f.heavy = true
 		s.heavy++
 	}
-	if !f.listed {
-		f.listed = true
-		f.deficit = quantumBytes
-		s.fresh.add(f)
-	}
+	s.list(f)
 	return k, true
+}
+
+// list gives a flow with something to send a turn.
+func (s *scheduler) list(f *flow) {
+	if f.listed || f == &s.urgent {
+		return
+	}
+	f.listed = true
+	f.deficit = quantumBytes
+	s.fresh.add(f)
+}
+
+// lose takes in a packet that was lost, for the first time or again.
+func (s *scheduler) lose(p *packet) {
+	if p.state == stateAgain {
+		p.flow.again.add(p)
+	} else {
+		p.flow.lost.add(p)
+	}
+	s.lost += p.n
+	s.list(p.flow)
+}
+
+// found takes out a packet that was lost.
+func (s *scheduler) found(p *packet) {
+	if p.state == stateAgain {
+		p.flow.again.remove(p)
+	} else {
+		p.flow.lost.remove(p)
+	}
+	s.lost -= p.n
+}
+
+// next takes what a flow that is not empty sends next.
+func (s *scheduler) next(f *flow) *packet {
+	p := f.again.head
+	if p == nil {
+		p = f.lost.head
+	}
+	if p != nil {
+		s.found(p)
+		return p
+	}
+	p = f.pop()
+	s.bytes -= p.n
+	return p
 }
 
 // take returns a packet that is on no list.
@@ -214,7 +263,7 @@ func (s *scheduler) trim() {
 
 // pop takes the next packet, or nil. Fresh ones that have waited for too long are dropped on the way.
 func (s *scheduler) pop(now time.Duration) *packet {
-	if s.urgent.head != nil {
+	if !s.urgent.empty() {
 		return s.popUrgent()
 	}
 	for {
@@ -229,14 +278,13 @@ func (s *scheduler) pop(now time.Duration) *packet {
 		case f.deficit <= 0:
 			f.deficit += max(s.quantum, quantumBytes)
 			s.old.add(list.remove())
-		case f.head == nil && list == &s.fresh && s.old.head != nil:
+		case f.empty() && list == &s.fresh && s.old.head != nil:
 			// A flow must not be new again at once by emptying its queue (RFC 8290 §4.2).
 			s.old.add(list.remove())
-		case f.head == nil:
+		case f.empty():
 			list.remove().listed = false
 		default:
-			p := f.pop()
-			s.bytes -= p.n
+			p := s.next(f)
 			if p.fresh && now-p.sentAt > s.patience {
 				s.dropped++
 				s.release(p)
@@ -250,12 +298,10 @@ func (s *scheduler) pop(now time.Duration) *packet {
 
 // popUrgent takes the next packet of flow 0, or nil.
 func (s *scheduler) popUrgent() *packet {
-	if s.urgent.head == nil {
+	if s.urgent.empty() {
 		return nil
 	}
-	p := s.urgent.pop()
-	s.bytes -= p.n
-	return p
+	return s.next(&s.urgent)
 }
 
 // release gives a packet back that is on no list.
@@ -308,7 +354,7 @@ func (s *scheduler) tick(now time.Duration) time.Duration {
 	case now >= s.epochEnd:
 		s.epochEnd = now + epochTime
 		s.trim()
-		if s.bytes == 0 {
+		if s.bytes+s.lost == 0 {
 			s.pop(now) // no flow needs a turn
 		}
 		for id, f := range s.flows {

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"adit/internal/congestion"
 )
 
 // A report is what the next FEEDBACK will say. Guarded by Link.rmu.
@@ -33,6 +35,7 @@ func (r *report) take(w *replayWindow, most int, now time.Duration) *feedback {
 		return nil
 	}
 	r.pending, r.due, r.told = 0, 0, false
+	r.came = r.at
 	r.delay = max(now-r.at, 0) // run took its time before the packet came
 	r.fill(w, most)
 	return &r.feedback
@@ -116,7 +119,7 @@ func (l *Link) received() {
 	case r.pending >= r.every && !r.told:
 		r.told, wake = true, true
 	case r.pending > 0 && r.due == 0:
-		r.due = l.now() + feedbackInterval(l.RTT())
+		r.due = l.now() + congestion.FeedbackInterval(l.RTT())
 		wake = true
 	}
 	l.rmu.Unlock()
@@ -199,12 +202,13 @@ func (l *Link) receiveControl(b []byte, counter uint64, from netip.AddrPort, now
 
 // feedbackLocked takes in a feedback. It reports whether run must be woken.
 func (l *Link) feedbackLocked(f *feedback, now time.Duration) bool {
-	acked := l.cc.acked
-	if !l.cc.onFeedback(f, now) {
+	acked := l.cc.Acked()
+	if !l.cc.Report(f.report(), now) {
 		return false
 	}
-	l.rtt.Store(int64(l.cc.srtt))
-	l.repairs.twins.observe(l.cc.ackedPackets, l.cc.arrived, now)
+	l.rtt.Store(int64(l.cc.SmoothedRTT()))
+	sent, arrived := l.cc.Packets()
+	l.repairs.twins.observe(sent, arrived, now)
 	l.sizesLocked(f, acked, now)
 	more := l.reportLocked(f, acked, now)
 	return l.parked == blocked || l.parked == idle && (more || l.seal.free)

@@ -3,6 +3,8 @@ package link
 import (
 	"net/netip"
 	"time"
+
+	"adit/internal/congestion"
 )
 
 // Loss repair. A payload with a key stays here until the peer's feedback names a packet that carried
@@ -11,7 +13,7 @@ import (
 //	flow's queue -> flying -> reported, released
 //	                 ^  |
 //	                 |  v lost (RACK), probed (PTO), stalled
-//	               lost, again
+//	        flow's lost, again
 //
 // Each sending has a counter of its own, so a report says which of them arrived, and what is sent
 // again needs no other treatment than what is sent first: pacing, window and rate samples see packets.
@@ -83,10 +85,7 @@ type suspect struct {
 
 // repairs are the packets with keys that left. Guarded by Link.mu.
 type repairs struct {
-	flying packetList // in the order of their last sending
-	lost   packetList // lost for the first time, in the order of their sending
-	again  packetList // lost more often, likewise; they go first
-	bytes  int        // in lost and again
+	flying packetList // in the order of their last sending; what is lost waits in its flow
 
 	mark     time.Duration // lateness of a packet at the last feedback: mark less its sentAt
 	offset   time.Duration // when that feedback came, less mark
@@ -106,21 +105,21 @@ type repairs struct {
 func (l *Link) flyLocked(p *packet, now time.Duration) {
 	r := &l.repairs
 	l.detachLocked(p, p.at[0])
-	rec := l.cc.sent.at(l.seal.counter)
+	rec := l.cc.Record(l.seal.counter)
 	p.at[0], p.at[1] = p.at[1], l.seal.counter
-	p.mates[0], p.mates[1] = p.mates[1], rec.packet
+	p.mates[0], p.mates[1] = p.mates[1], rec.Load
 	p.sentAt, p.state = now, stateFlying
-	rec.packet = p
+	rec.Load = p
 	r.flying.add(p)
 }
 
 // detachLocked makes a packet's record forget it.
 func (l *Link) detachLocked(p *packet, counter uint64) {
-	rec := l.cc.sent.at(counter)
+	rec := l.cc.Record(counter)
 	if rec == nil {
 		return
 	}
-	for at := &rec.packet; *at != nil; at = (*at).mate(counter) {
+	for at := &rec.Load; *at != nil; at = (*at).mate(counter) {
 		if *at == p {
 			*at = *p.mate(counter)
 			return
@@ -142,12 +141,8 @@ func (l *Link) resolveLocked(p *packet) {
 	switch p.state {
 	case stateFlying:
 		r.flying.remove(p)
-	case stateLost:
-		r.lost.remove(p)
-		r.bytes -= p.n
-	case stateAgain:
-		r.again.remove(p)
-		r.bytes -= p.n
+	case stateLost, stateAgain:
+		l.sched.found(p)
 	}
 	l.detachLocked(p, p.at[0])
 	l.detachLocked(p, p.at[1])
@@ -160,11 +155,8 @@ func (l *Link) loseLocked(p *packet, now time.Duration) {
 	r.flying.remove(p)
 	if p.state = stateLost; p.at[0] != 0 {
 		p.state = stateAgain
-		r.again.add(p)
-	} else {
-		r.lost.add(p)
 	}
-	r.bytes += p.n
+	l.sched.lose(p)
 	if r.suspects == nil {
 		r.suspects = make([]suspect, 0, mostSuspects)
 	}
@@ -177,29 +169,10 @@ func (l *Link) loseLocked(p *packet, now time.Duration) {
 	}
 }
 
-// popRepairLocked takes the packet that should be sent again next, or nil.
-func (l *Link) popRepairLocked() *packet {
-	r := &l.repairs
-	p := r.again.head
-	switch {
-	case p != nil:
-		r.again.remove(p)
-	case r.lost.head != nil:
-		p = r.lost.head
-		r.lost.remove(p)
-	default:
-		return nil
-	}
-	r.bytes -= p.n
-	p.flow.deficit -= p.n // its flow pays
-	r.resent++
-	return p
-}
-
 // reo is how late a packet may be.
 func (l *Link) reo() time.Duration {
-	least := reoLeast + l.cc.minRTT/16
-	return max(least, min(l.repairs.learnt, l.cc.srtt))
+	least := reoLeast + l.cc.State().MinRTT/16
+	return max(least, min(l.repairs.learnt, l.cc.SmoothedRTT()))
 }
 
 // learn takes note of a packet that came although it was late.
@@ -210,7 +183,7 @@ func (r *repairs) learn(late time.Duration) {
 // reportLocked takes in the ranges of a feedback that congestion believed; acked is the highest counter
 // reported before it. It reports whether run has something to do or to wait for.
 func (l *Link) reportLocked(f *feedback, acked uint64, now time.Duration) bool {
-	r, sent := &l.repairs, &l.cc.sent
+	r := &l.repairs
 	if f.highest > acked {
 		r.probes = 0
 	}
@@ -220,8 +193,8 @@ func (l *Link) reportLocked(f *feedback, acked uint64, now time.Duration) bool {
 			break
 		}
 		for c := max(s.first, acked+1); c <= s.last; c++ {
-			for rec := sent.at(c); rec != nil && rec.packet != nil; {
-				l.resolveLocked(rec.packet)
+			for rec := l.cc.Record(c); rec != nil && rec.Load != nil; {
+				l.resolveLocked(rec.Load)
 			}
 		}
 	}
@@ -233,22 +206,22 @@ func (l *Link) reportLocked(f *feedback, acked uint64, now time.Duration) bool {
 		}
 		p = next
 	}
-	high := sent.at(f.highest)
-	mark := high.sentAt + min(f.delay, now-high.sentAt)
+	high := l.cc.Record(f.highest)
+	mark := high.SentAt + min(f.delay, now-high.SentAt)
 	l.suspectsLocked(f, mark, now)
 	r.mark, r.offset = mark, now-mark
-	if now-r.decayAt >= l.cc.srtt {
+	if now-r.decayAt >= l.cc.SmoothedRTT() {
 		r.learnt -= r.learnt / reoDecay
 		r.decayAt = now
 	}
 	l.loseLateLocked(mark, now)
-	return r.bytes > 0 || r.flying.head != nil && r.flying.head.at[1] < f.highest
+	return l.sched.lost > 0 || r.flying.head != nil && r.flying.head.at[1] < f.highest
 }
 
 // suspectsLocked looks for packets among those that were found lost.
 func (l *Link) suspectsLocked(f *feedback, mark, now time.Duration) {
 	r := &l.repairs
-	keep := 2 * l.cc.srtt
+	keep := 2 * l.cc.SmoothedRTT()
 	for i := range r.suspects {
 		s := &r.suspects[i]
 		switch {
@@ -271,7 +244,7 @@ func (l *Link) suspectsLocked(f *feedback, mark, now time.Duration) {
 func (l *Link) loseLateLocked(mark, now time.Duration) {
 	r := &l.repairs
 	reo := l.reo()
-	for p := r.flying.head; p != nil && p.at[1] < l.cc.acked && mark-p.sentAt >= reo; p = r.flying.head {
+	for p := r.flying.head; p != nil && p.at[1] < l.cc.Acked() && mark-p.sentAt >= reo; p = r.flying.head {
 		l.loseLocked(p, now)
 	}
 }
@@ -280,8 +253,8 @@ func (l *Link) loseLateLocked(mark, now time.Duration) {
 // it is wanted again.
 func (l *Link) watchRepairsLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
 	r := &l.repairs
-	wait := feedbackInterval(l.cc.srtt) // a late packet that comes is told after this
-	if p := r.flying.head; p != nil && p.at[1] < l.cc.acked {
+	wait := congestion.FeedbackInterval(l.cc.SmoothedRTT()) // a late packet that comes is told after this
+	if p := r.flying.head; p != nil && p.at[1] < l.cc.Acked() {
 		l.loseLateLocked(now-r.offset-wait, now)
 	}
 	p := r.flying.head
@@ -289,18 +262,18 @@ func (l *Link) watchRepairsLocked(b *batch, to netip.AddrPort, now time.Duration
 		return never
 	}
 	next := never
-	if p.at[1] < l.cc.acked {
+	if p.at[1] < l.cc.Acked() {
 		next = p.sentAt + l.reo() + r.offset + wait
 	}
-	if l.cc.stalls > 0 {
-		at := l.cc.progressAt + l.cc.timeout()
+	if l.cc.Stalled() {
+		at := l.cc.Timeout()
 		if now >= at {
 			l.stallLocked(now)
 			return now
 		}
 		return min(next, at)
 	}
-	at := max(l.cc.progressAt, p.sentAt, r.probeAt) + l.cc.probeTimeout()<<r.probes
+	at := max(l.cc.ProgressAt(), p.sentAt, r.probeAt) + l.probeTimeout()<<r.probes
 	if now < at {
 		return min(next, at)
 	}
@@ -322,7 +295,7 @@ func (l *Link) watchRepairsLocked(b *batch, to netip.AddrPort, now time.Duration
 // stallLocked takes all that is in flight as lost.
 func (l *Link) stallLocked(now time.Duration) {
 	r := &l.repairs
-	l.cc.stall(now)
+	l.cc.Stall(now)
 	r.probes = 0
 	for r.flying.head != nil {
 		l.loseLocked(r.flying.head, now)
@@ -330,11 +303,12 @@ func (l *Link) stallLocked(now time.Duration) {
 }
 
 // probeTimeout is how long without a report a packet waits for a probe.
-func (c *congestion) probeTimeout() time.Duration {
-	if c.srtt == 0 {
+func (l *Link) probeTimeout() time.Duration {
+	srtt := l.cc.SmoothedRTT()
+	if srtt == 0 {
 		return probeUnknown
 	}
-	return max(c.srtt+4*c.rttvar+feedbackInterval(c.srtt)+probeSlack, probeLeast)
+	return max(srtt+4*l.cc.Deviation()+congestion.FeedbackInterval(srtt)+probeSlack, probeLeast)
 }
 
 // Forget drops what a flow has queued, and repairs nothing of it any more. It is for streams that

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"adit/internal/congestion"
 	"adit/internal/testtier"
 )
 
@@ -86,17 +87,17 @@ func idleRepairs(t *testing.T, l *Link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := &l.repairs
-	if r.flying.head != nil || r.lost.head != nil || r.again.head != nil || r.bytes != 0 {
-		t.Errorf("an idle link repairs: %d bytes", r.bytes)
+	if r.flying.head != nil || l.sched.lost != 0 {
+		t.Errorf("an idle link repairs: %d bytes", l.sched.lost)
 	}
 	if len(l.sched.flows) > 0 {
 		t.Errorf("%d flows of an idle link", len(l.sched.flows))
 	}
-	for _, rec := range l.cc.sent.ring {
-		if rec.packet != nil {
-			t.Fatal("a record keeps a packet")
+	l.cc.Records(func(rec *congestion.Record[*packet]) {
+		if rec.Load != nil {
+			t.Errorf("the record of packet %d keeps a payload", rec.Counter)
 		}
-	}
+	})
 }
 
 func TestRepair(t *testing.T) {

@@ -14,7 +14,6 @@ const (
 	never        = time.Duration(math.MaxInt64)
 
 	leastSleep  = 200 * time.Microsecond
-	quantumTime = time.Millisecond // worth of packets that leave together
 	closeCopies = 3
 	closeGap    = 5 * time.Millisecond
 )
@@ -60,7 +59,7 @@ func (l *Link) run() {
 		l.states, l.moved = nil, false
 		if b.n == 0 && err == nil && l.parked == running {
 			l.parked = idle
-			if l.sched.bytes+l.repairs.bytes > 0 {
+			if l.sched.bytes+l.sched.lost > 0 {
 				l.parked = blocked
 			}
 		}
@@ -117,7 +116,8 @@ func (l *Link) finish(t *time.Timer) {
 	l.rmu.Unlock()
 	l.mu.Lock()
 	l.sched = scheduler{dropped: l.sched.dropped}
-	l.messages, l.replies, l.cc.sent.ring = nil, nil, nil
+	l.messages, l.replies = nil, nil
+	l.cc.Forget()
 	l.seal.key.erase()
 	l.seal.fresh.erase()
 	l.mu.Unlock()
@@ -166,11 +166,11 @@ func (l *Link) addLocked(b *batch, typ byte, n int, to netip.AddrPort, now time.
 	l.sentAll.packets++
 	l.sentAll.bytes += uint64(end - start)
 	if feedback {
-		l.pmtu.sent(l.seal.counter, end-start, l.cc.acked, now)
-		old := l.cc.onSend(l.seal.counter, end-start, now)
-		for p := old.packet; p != nil; {
-			next := *p.mate(old.counter)
-			if p.state == stateFlying && p.at[1] == old.counter {
+		l.pmtu.sent(l.seal.counter, end-start, l.cc.Acked(), now)
+		old := l.cc.Sent(l.seal.counter, end-start, now)
+		for p := old.Load; p != nil; {
+			next := *p.mate(old.Counter)
+			if p.state == stateFlying && p.at[1] == old.Counter {
 				l.loseLocked(p, now) // a report of it would not be understood any more
 			}
 			p = next
@@ -199,7 +199,7 @@ func (l *Link) addPingLocked(b *batch, to netip.AddrPort, size int, probe chan<-
 
 // fillLocked puts into b what may leave now and returns how long to wait if that is nothing.
 func (l *Link) fillLocked(b *batch, now time.Duration) time.Duration {
-	if l.err == nil && l.seal.due(now, max(l.cc.acked, l.confirmed)) {
+	if l.err == nil && l.seal.due(now, max(l.cc.Acked(), l.confirmed)) {
 		if l.seal.free {
 			l.live.nudged = l.live.begun // the peer follows when it gets a packet
 		}
@@ -311,60 +311,45 @@ func (l *Link) fillMessagesLocked(b *batch, to netip.AddrPort, now time.Duration
 		if now >= m.next && !b.full() {
 			l.addMessageLocked(b, m, to, now)
 			m.tries++
-			m.next = now + m.resend(l.cc.srtt)
+			m.next = now + m.resend(l.cc.SmoothedRTT())
 		}
 		next = min(next, m.next)
 	}
 	return next
 }
 
-// fillDataLocked sends flow 0, and of what is lost and of the flows, in this order, what pacing and the
-// window allow.
+// fillDataLocked sends flow 0, and of the flows, in turns, what pacing and the window allow.
 func (l *Link) fillDataLocked(b *batch, to netip.AddrPort, now time.Duration) time.Duration {
-	rate := l.cc.pace()
-	burst := l.cc.burst(rate)
-	l.tokens = min(l.tokens+rate*(now-l.tokensAt).Seconds(), burst)
-	l.tokensAt = now
-	for !b.full() && l.sched.urgent.head != nil {
-		l.addDataLocked(b, l.sched.popUrgent(), to, now)
+	for !b.full() && !l.sched.urgent.empty() {
+		l.sendLocked(b, l.sched.popUrgent(), to, now)
 	}
 	if l.err != nil {
 		return never
 	}
 	next := l.fillTwinsLocked(b, to, now)
 	next = min(next, l.watchRepairsLocked(b, to, now))
-	l.tokens = max(l.tokens, -burst) // flow 0 waits for nobody, and the others not for ever
-	waiting := l.sched.bytes + l.repairs.bytes
+	waiting := l.sched.bytes + l.sched.lost
 	if waiting == 0 {
-		if l.cc.inflight() < l.cc.window() && !l.cc.filling() {
-			l.cc.limited = l.cc.sent.last
-		}
+		l.cc.Idle()
 		return next
 	}
-	l.cc.bursts.spent(l.tokens)
-	quantum := min(max(rate*quantumTime.Seconds(), packetBytes), batchBytes)
-	need := min(float64(waiting), quantum, burst)
-	if l.tokens < need {
-		return min(next, now+seconds((need-l.tokens)/rate))
+	if at := l.cc.Turn(waiting, now); at > now {
+		return min(next, at)
 	}
-	l.sched.quantum = int(min(rate*turnTime.Seconds(), batchBytes))
-	window := l.cc.window()
-	l.sched.patience = l.cc.patience(now)
-	for !b.full() && l.tokens > 0 && l.cc.inflight()+packetBytes <= window {
-		p := l.popRepairLocked()
-		if p == nil {
-			p = l.sched.pop(now)
-		}
+	l.sched.quantum = int(min(l.cc.State().Pace*turnTime.Seconds(), batchBytes))
+	l.sched.patience = l.cc.Patience(now)
+	for !b.full() && l.cc.Open(now) {
+		p := l.sched.pop(now)
 		if p == nil {
 			return next
 		}
-		l.addDataLocked(b, p, to, now)
+		l.sendLocked(b, p, to, now)
 	}
 	if b.n > 0 {
 		return now
 	}
 	// The window is full: either feedback comes, or all that is in flight is lost.
-	if at := l.cc.progressAt + l.cc.timeout(); now < at {
+	if at := l.cc.Timeout(); now < at {
 		return min(next, at)
 	}
 	l.stallLocked(now)
@@ -385,6 +370,14 @@ func (l *Link) fillTwinsLocked(b *batch, to netip.AddrPort, now time.Duration) t
 	return now
 }
 
+// sendLocked sends what the scheduler gave.
+func (l *Link) sendLocked(b *batch, p *packet, to netip.AddrPort, now time.Duration) {
+	if p.at[1] != 0 {
+		l.repairs.resent++
+	}
+	l.addDataLocked(b, p, to, now)
+}
+
 // addDataLocked sends a packet that is on no list.
 func (l *Link) addDataLocked(b *batch, p *packet, to netip.AddrPort, now time.Duration) {
 	if p.n > l.pmtu.size-overheadBytes && p.typ == typeData {
@@ -396,7 +389,6 @@ func (l *Link) addDataLocked(b *batch, p *packet, to netip.AddrPort, now time.Du
 	}
 	if !l.bundleLocked(b, p, to) {
 		copy(l.addLocked(b, p.typ, p.n, to, now, true), p.b[:p.n])
-		l.tokens -= float64(p.n + overheadBytes)
 		if p.typ == typeData {
 			b.open = b.n - 1
 		}
@@ -407,11 +399,6 @@ func (l *Link) addDataLocked(b *batch, p *packet, to netip.AddrPort, now time.Du
 	}
 	l.flyLocked(p, now)
 	l.thinLocked(p, now)
-}
-
-// seconds returns s as a Duration, an hour at most.
-func seconds(s float64) time.Duration {
-	return time.Duration(min(s, 3600) * float64(time.Second))
 }
 
 // flush seals a batch and sends it: runs of packets of one size to one address, of which the last

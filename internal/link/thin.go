@@ -90,6 +90,6 @@ func (t *twins) due(now time.Duration) (*packet, time.Duration) {
 func (l *Link) thinLocked(p *packet, now time.Duration) {
 	t := &l.repairs.twins
 	if p.at[0] == 0 && !p.flow.heavy && t.lossy() {
-		t.add(p, l.cc.srtt, l.cc.rate, now)
+		t.add(p, l.cc.SmoothedRTT(), l.cc.State().Rate, now)
 	}
 }

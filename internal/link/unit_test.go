@@ -136,52 +136,6 @@ func TestRatchetWaitsForPeer(t *testing.T) {
 	}
 }
 
-// Feedback that cannot be true changes nothing.
-func TestFeedbackLies(t *testing.T) {
-	var c congestion
-	c.reset(time.Millisecond, 0)
-	for i := range uint64(10) {
-		c.onSend(i+1, 1000, time.Duration(i))
-	}
-	c.onFeedback(&feedback{highest: 5, packets: 4, bytes: 4000}, time.Millisecond)
-	before := c.inflight()
-	for _, f := range []feedback{
-		{}, {highest: 11, packets: 5, bytes: 5000}, {highest: math.MaxUint64, packets: 5, bytes: 5000},
-		{highest: 4, packets: 4, bytes: 4000}, {highest: 6, packets: 3, bytes: 5000}, {highest: 6, packets: 5, bytes: 3000},
-		{highest: 6, packets: 7, bytes: 5000}, {highest: 6, packets: 5, bytes: 7000}, {highest: 6, packets: math.MaxUint64, bytes: math.MaxUint64},
-	} {
-		c.onFeedback(&f, time.Second)
-		if c.acked != 5 || c.inflight() != before {
-			t.Errorf("feedback %+v believed", f)
-		}
-	}
-	if before != 5000 || c.lost() != 1 {
-		t.Errorf("%v in flight and %d lost, want 5000 and 1", before, c.lost())
-	}
-}
-
-func TestRecordsGrow(t *testing.T) {
-	var r records
-	const n = 5000
-	for i := range uint64(n) {
-		r.add(2*i+1, 10, 1, record{})
-	}
-	for _, i := range []uint64{0, 1, 1000, n - 1} {
-		if got, ok := r.find(2*i + 1); !ok || got.packets != i+1 || got.bytes != 10*(i+1) {
-			t.Errorf("record of packet %d: %+v, %v", i, got, ok)
-		}
-	}
-	for i := range uint64(3 * mostRecords) {
-		r.add(2*n+i, 1, 1, record{})
-	}
-	if len(r.ring) != mostRecords {
-		t.Errorf("%d records kept, want %d", len(r.ring), mostRecords)
-	}
-	if _, ok := r.find(1); ok {
-		t.Error("found a record that is overwritten")
-	}
-}
-
 // A directSocket hands packets to the peer's Mux on the sender's goroutine.
 type directSocket struct {
 	to   *Mux
@@ -357,38 +311,4 @@ func TestGarbage(t *testing.T) {
 			t.Errorf("garbage had an effect: %+v", s)
 		}
 	})
-}
-
-// What was sent over the path before tells nothing of the new one.
-func TestResetForgetsPath(t *testing.T) {
-	var c congestion
-	c.reset(5*time.Millisecond, 1)
-	for n := range uint64(10) {
-		c.onSend(n+1, 1200, time.Second+time.Duration(n)*time.Millisecond)
-	}
-	const moved = time.Second + 10*time.Millisecond
-	c.reset(60*time.Millisecond, moved)
-	send := func(from, to uint64) {
-		for n := from; n < to; n++ {
-			c.onSend(n+11, 1200, moved+time.Duration(n)*time.Millisecond)
-		}
-	}
-	send(0, 5)
-	f := feedback{highest: 10, packets: 10, bytes: 12000, n: 1}
-	f.ranges[0] = span{1, 10}
-	if !c.onFeedback(&f, moved+5*time.Millisecond) {
-		t.Fatal("the feedback is not believed")
-	}
-	if c.minRTT != 60*time.Millisecond || c.rate > 0 {
-		t.Errorf("round trip %v and %.0f bytes/s after packets of the old path, want 60 ms and 0", c.minRTT, c.rate)
-	}
-	send(5, 10)
-	f = feedback{highest: 20, packets: 20, bytes: 24000, n: 1}
-	f.ranges[0] = span{1, 20}
-	if !c.onFeedback(&f, moved+9*time.Millisecond+60*time.Millisecond) {
-		t.Fatal("the feedback is not believed")
-	}
-	if most := 10 * 1200 / 0.06; c.minRTT != 60*time.Millisecond || c.rate == 0 || c.rate > most {
-		t.Errorf("round trip %v and %.0f bytes/s, want 60 ms and at most %.0f", c.minRTT, c.rate, most)
-	}
 }

@@ -1,7 +1,6 @@
 package simnet
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -42,6 +41,17 @@ type Config struct {
 	MTU int
 	// Down drops everything, what is in the queue excepted.
 	Down bool
+	// Swing draws the rate anew at intervals, in place of Rate.
+	Swing Swing
+	// Grant is how often the bottleneck sends: what is due in between leaves together at the next multiple, as on
+	// links where a scheduler grants airtime.
+	Grant time.Duration
+	// Stall holds everything back at intervals, behind the bottleneck.
+	Stall Stall
+	// Police drops what exceeds a rate, without a queue.
+	Police Police
+	// Flip is the probability that one bit of a datagram changes.
+	Flip float64
 	// Grain delivers together what arrives within so long, as interrupt moderation does; 0 is each on
 	// its own.
 	Grain time.Duration
@@ -54,13 +64,30 @@ type Burst struct {
 	Enter, Leave, Loss float64
 }
 
+// A Swing is a rate that is drawn log-uniformly from Least to Most, in bytes a second, each Every. Which one it is
+// depends on the seed and on the time alone.
+type Swing struct {
+	Every       time.Duration
+	Least, Most float64
+}
+
+// A Stall delivers nothing for For at the end of each Every. What would have arrived does so when it ends.
+type Stall struct {
+	Every, For time.Duration
+}
+
+// A Police is a token bucket: Rate in bytes a second and Burst in bytes, headers included. Rate 0 is none.
+type Police struct {
+	Rate, Burst float64
+}
+
 // Counts is what happened in a pipe so far, in datagrams.
 type Counts struct {
 	Sent      uint64 // into it
 	SentBytes uint64 // of these, headers included
 	Dropped   uint64 // at the queue
 	Lost      uint64 // by Loss, Burst, MTU and Down
-	Delivered uint64 // to an address, doubles included
+	Delivered uint64 // by a Pipe to an address, doubles included
 	Doubled   uint64
 	Waits     Histogram // how long those that were not dropped waited for the rate
 }
@@ -84,16 +111,13 @@ type Pipe struct {
 	done chan struct{} // closed by Network.Close
 	over chan struct{} // closed when run has returned
 
+	start  time.Time // the line's time 0
 	mu     sync.Mutex
-	conf   Config
-	rand   *rand.Rand
-	bad    bool      // of Config.Burst
-	busy   time.Time // until when the bottleneck is
-	last   time.Time // the last arrival, if Ordered
+	line   Line
 	flying flights
 	seq    uint64
 	asleep time.Time // until when run sleeps
-	counts Counts
+	due    []time.Duration
 	tap    func(b []byte, from, to netip.AddrPort)
 	free   [][]byte
 }
@@ -101,7 +125,7 @@ type Pipe struct {
 // Change lets f change what the pipe does from now on. What is in flight is not affected.
 func (p *Pipe) Change(f func(c *Config)) {
 	p.mu.Lock()
-	f(&p.conf)
+	f(&p.line.conf)
 	p.mu.Unlock()
 }
 
@@ -117,14 +141,14 @@ func (p *Pipe) Tap(f func(b []byte, from, to netip.AddrPort)) {
 func (p *Pipe) Counts() Counts {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.counts
+	return p.line.counts
 }
 
 // Inject lets a datagram arrive at to after delay and jitter, as if from had sent it. It is not counted as
 // sent.
 func (p *Pipe) Inject(b []byte, from, to netip.AddrPort) {
 	p.mu.Lock()
-	p.flyLocked(b, from, to, time.Now())
+	p.flyLocked(b, from, to, p.start.Add(p.line.arrive(time.Since(p.start))))
 	p.mu.Unlock()
 }
 
@@ -150,80 +174,22 @@ func (p *Pipe) send(b []byte, segment int, from, to netip.AddrPort) bool {
 }
 
 func (p *Pipe) sendLocked(d []byte, from, to netip.AddrPort, now time.Time) {
-	c := &p.conf
-	size := len(d) + HeaderBytes
-	p.counts.Sent++
-	p.counts.SentBytes += uint64(size)
-	if c.Down || c.MTU > 0 && size > c.MTU {
-		p.counts.Lost++
-		return
-	}
-	at := now
-	if c.Rate > 0 {
-		if p.busy.Before(now) {
-			p.busy = now
-		}
-		wait := p.busy.Sub(now)
-		if wait > 0 && wait.Seconds()*c.Rate+float64(size) > float64(c.Queue) {
-			p.counts.Dropped++
-			return
-		}
-		p.counts.Waits.Add(wait)
-		p.busy = p.busy.Add(time.Duration(float64(size) / c.Rate * float64(time.Second)))
-		at = p.busy
-	}
-	if p.lostLocked() {
-		p.counts.Lost++
-		return
-	}
-	p.flyLocked(d, from, to, at)
-	if c.Double > 0 && p.rand.Float64() < c.Double {
-		p.counts.Doubled++
-		p.flyLocked(d, from, to, at)
+	p.due = p.line.Send(now.Sub(p.start), len(d)+HeaderBytes, p.due[:0])
+	for _, at := range p.due {
+		p.flyLocked(d, from, to, p.start.Add(at))
 	}
 }
 
-// lostLocked decides about one datagram.
-func (p *Pipe) lostLocked() bool {
-	if b := p.conf.Burst; b.Enter > 0 {
-		turn := b.Enter
-		if p.bad {
-			turn = b.Leave
-		}
-		if p.rand.Float64() < turn {
-			p.bad = !p.bad
-		}
-		if p.bad && p.rand.Float64() < b.Loss {
-			return true
-		}
-	}
-	return p.conf.Loss > 0 && p.rand.Float64() < p.conf.Loss
-}
-
-// flyLocked lets a copy of d arrive that leaves the bottleneck at the given time.
+// flyLocked lets a copy of d arrive at the given time.
 func (p *Pipe) flyLocked(d []byte, from, to netip.AddrPort, at time.Time) {
-	c := &p.conf
-	at = at.Add(c.Delay)
-	if c.Jitter > 0 {
-		at = at.Add(time.Duration(p.rand.Int64N(int64(c.Jitter))))
-	}
-	if c.Ordered {
-		if at.Before(p.last) {
-			at = p.last
-		}
-		p.last = at
-	}
-	if c.Grain > 0 {
-		if up := at.Truncate(c.Grain); up.Before(at) {
-			at = up.Add(c.Grain)
-		}
-	}
 	var b []byte
 	if n := len(p.free); n > 0 {
 		b, p.free = p.free[n-1], p.free[:n-1]
 	}
 	p.seq++
-	p.flying.push(flight{at, p.seq, append(b[:0], d...), from, to})
+	b = append(b[:0], d...)
+	p.line.flip(b)
+	p.flying.push(flight{at, p.seq, b, from, to})
 	if p.asleep.IsZero() || !at.Before(p.asleep) {
 		return // it wakes up by itself, or is awake
 	}
@@ -253,7 +219,7 @@ func (p *Pipe) run() {
 		for len(p.flying) > 0 && !p.flying[0].at.After(now) {
 			due = append(due, p.flying.pop())
 		}
-		p.counts.Delivered += uint64(len(due))
+		p.line.counts.Delivered += uint64(len(due))
 		wait := time.Hour
 		if len(p.flying) > 0 {
 			wait = p.flying[0].at.Sub(now)

@@ -11,10 +11,10 @@
 package simnet
 
 import (
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // A Handler takes in the datagrams of segment bytes each that b holds, of which the last may be shorter.
@@ -42,7 +42,7 @@ func (n *Network) Pipe(c Config) *Pipe {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := &Pipe{
-		net: n, conf: c, rand: rand.New(rand.NewPCG(n.seed, uint64(len(n.pipes)))),
+		net: n, start: time.Now(), line: *NewLine(c, n.seed, uint64(len(n.pipes))),
 		wake: make(chan struct{}, 1), done: make(chan struct{}), over: make(chan struct{}),
 	}
 	n.pipes = append(n.pipes, p)

@@ -173,14 +173,24 @@ func (w *world) trace(t *testing.T, interval, d time.Duration) {
 
 // close ends everything that runs in the world.
 func (w *world) close() {
+	w.leave()
+	w.net.Close()
+	w.wg.Wait()
+}
+
+// end ends what runs in a world that shares the network of another.
+func (w *world) end() {
+	w.leave()
+	w.wg.Wait()
+}
+
+func (w *world) leave() {
 	w.a.CloseWithError(nil)
 	w.b.CloseWithError(nil)
 	w.a.Close()
 	w.b.Close()
 	w.la.Close("")
 	w.lb.Close("")
-	w.net.Close()
-	w.wg.Wait()
 }
 
 // An echo sends 64 bytes and waits for them to come back, again and again.

@@ -1,4 +1,4 @@
-package link
+package congestion
 
 import "time"
 
@@ -8,13 +8,13 @@ const (
 	burstShare   = 16                   // such a part of the round trip: on a busy machine it sleeps for longer
 	leastBurst   = 4 * packetBytes
 	initialBurst = 10 * packetBytes // RFC 6928
-	mostBurst    = batchPackets * packetBytes
+	mostBurst    = 64 * packetBytes // what one system call takes
 )
 
 // Bursts are what may leave at once before the path was found full. A sender that never had enough to
 // send to fill it estimates what it sent on average, and a hundred short questions at once would wait
 // for a pacer at that rate. As in slow start the allowance doubles in a round trip that used it and saw
-// no queue, and halves in one that did. Guarded by Link.mu.
+// no queue, and halves in one that did.
 type bursts struct {
 	size     float64 // bytes
 	used     bool    // more than half of it, in this round
@@ -22,8 +22,8 @@ type bursts struct {
 	standing int     // of these, with a queue
 }
 
-// spent takes in what the pacer has left.
-func (b *bursts) spent(tokens float64) { b.used = b.used || tokens < b.size/2 }
+// Spent takes in what the pacer has left, in bytes.
+func (c *Control) Spent(tokens float64) { c.bursts.used = c.bursts.used || tokens < c.bursts.size/2 }
 
 func (b *bursts) sample(standing bool) {
 	b.samples++
@@ -44,9 +44,12 @@ func (b *bursts) round(lost bool) {
 }
 
 // burst is how many bytes may leave at once at a pacing rate.
-func (c *congestion) burst(rate float64) float64 {
-	least := max(rate*max(burstTime, min(c.minRTT/burstShare, burstMost)).Seconds(), leastBurst)
-	if c.filled {
+func (c *Control) burst(rate float64) float64 {
+	least := max(rate*max(burstTime, min(c.trips.least()/burstShare, burstMost)).Seconds(), leastBurst)
+	if c.turn.worth < quantumTime {
+		least = max(rate*max(4*c.turn.worth, 2*leastSleep).Seconds(), 2*packetBytes)
+	}
+	if c.start.filled {
 		return least
 	}
 	return max(least, min(c.bursts.size, c.window()/2))
