@@ -9,13 +9,13 @@ import (
 	"math/rand"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"adit/internal/testtier"
 	"adit/reliable"
 )
 
@@ -230,10 +230,10 @@ func manySources(t *testing.T, n int, addr string, target *net.UDPConn) (answers
 	return answers
 }
 
-// 1,000 sources that wait for their answers at the same time get them all; with ADIT_LONG=1 it is 3,000.
+// 1,000 sources that wait for their answers at the same time get them all; in the long tier it is 3,000.
 func TestManySources(t *testing.T) {
 	n := 1000
-	if os.Getenv("ADIT_LONG") != "" {
+	if testtier.IsLong() {
 		n = 3000
 	}
 	target, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
