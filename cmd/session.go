@@ -46,17 +46,6 @@ func meet(ctx context.Context, u *ui, cfg peer.Config, data bool) (*peer.Session
 	}), nil
 }
 
-// streamOptions reports streams as events.
-func (u *ui) streamOptions() tunnel.Options {
-	return tunnel.Options{
-		Logger: u.logger(),
-		Flows:  u.flows,
-		OnStream: func(e tunnel.StreamEvent) {
-			u.event(event.Event{Name: event.Stream, State: e.State, Target: e.Target, Message: e.Reason})
-		},
-	}
-}
-
 // lentOptions counts the streams of other processes; what becomes of them is those processes' to tell.
 func (u *ui) lentOptions() tunnel.Options {
 	return tunnel.Options{
