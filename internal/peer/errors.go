@@ -56,6 +56,9 @@ func classify(ctx context.Context, err error) error {
 		}
 		return context.Cause(ctx)
 	}
+	if errors.Is(err, handshake.ErrVersion) {
+		return failf(ClassSignal, "install the same version on both sides: \"adit version\" tells which one is there", err, "the other side runs another version of adit, and the two do not understand each other")
+	}
 	var e *Error
 	if errors.As(err, &e) {
 		return e
