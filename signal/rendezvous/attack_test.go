@@ -26,11 +26,11 @@ import (
 // This file is the table of docs/security.md, "What a stranger can do to others at a rendezvous", as a driver: each
 // attack against a server with TLS, and honest peers who meet meanwhile.
 //
-//	ADIT_TEST=long go test ./signal/rendezvous -run TestStrangers -v
+//	ADIT_TEST=full go test ./signal/rendezvous -run TestStrangers -v
 //
-// In the long tier each attack has its full size, and each meeting has to take less than a second.
+// In the full tier each attack has its full size, and each meeting has to take less than a second.
 
-var full = testtier.IsLong()
+var full = testtier.IsFull()
 
 // meetings is how many pairs meet by code, and as many by key, during each attack.
 var meetings = size(20, 5)
