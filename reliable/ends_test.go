@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -364,8 +365,8 @@ func TestBudgetIsShared(t *testing.T) {
 func TestBudgetEases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(0)
-		eased := 0
-		b.OnEase(func() { eased++ })
+		var eased atomic.Int64
+		b.OnEase(func() { eased.Add(1) })
 		a := account{budget: b}
 		for range 3 {
 			a.force(20 << 20)
@@ -376,8 +377,8 @@ func TestBudgetEases(t *testing.T) {
 		a.force(1 << 20)
 		a.give(1 << 20)
 		time.Sleep(time.Minute)
-		if eased != 1 {
-			t.Errorf("told %d times, want once", eased)
+		if n := eased.Load(); n != 1 {
+			t.Errorf("told %d times, want once", n)
 		}
 	})
 }

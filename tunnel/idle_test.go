@@ -13,11 +13,14 @@ import (
 // A flowSession opens streams that are accepted at once and have datagrams.
 type flowSession struct {
 	Session
-	opened []*flowStream
+	mu     sync.Mutex
+	opened []*flowStream // guarded by mu while flows open
 }
 
 func (s *flowSession) Open(context.Context, []byte) (Stream, error) {
 	st := &flowStream{fakeStream: &fakeStream{in: newHalf(), out: newHalf()}, came: make(chan []byte), closed: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.opened = append(s.opened, st)
 	return st, nil
 }
