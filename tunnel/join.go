@@ -257,7 +257,11 @@ func (j *joint) isEnd() bool {
 // copyIn copies from c to st until c's input ends (both errors are nil) or either fails. While it waits it holds no
 // buffer, where the system can tell that something is there.
 func copyIn(st DuplexStream, c net.Conn) (total int64, readErr, writeErr error) {
-	wait := waitReadable(c)
+	wait := func() error { return nil }
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn: // others may hold bytes of their own, of which the system knows nothing
+		wait = waitReadable(c)
+	}
 	for large := false; ; {
 		room, err := st.AwaitWrite()
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 // TestScreenBehindSSH has vim in "ssh home.adit" while another ssh uses the same session, one is refused, and the link
 // goes down and up: the screen is byte for byte what it is with -q.
 func TestScreenBehindSSH(t *testing.T) {
-	testtier.Long(t)
+	testtier.Full(t)
 	tool(t, "vim")
 	t.Parallel()
 	w := newWorld(t)

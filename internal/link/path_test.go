@@ -178,8 +178,9 @@ func TestPathShrinks(t *testing.T) {
 				if c.keyed && len(co.came) != int(n) {
 					t.Errorf("%d of %d payloads came", len(co.came), n)
 				}
-				if p.a.MTU() != mtuBytes || p.b.MTU() != mostMTU {
-					t.Errorf("MTU is %d and back %d, want %d and %d", p.a.MTU(), p.b.MTU(), mtuBytes, mostMTU)
+				// Where losses look like a still narrower path, one size less may be in use for a while.
+				if p.a.MTU() > mtuBytes || p.a.MTU() < mtuBytes-100 || p.b.MTU() != mostMTU {
+					t.Errorf("MTU is %d and back %d, want about %d and %d", p.a.MTU(), p.b.MTU(), mtuBytes, mostMTU)
 				}
 				t.Logf("%v without a payload, then on; %d payloads; %+v", co.stall, n, p.a.Stats())
 			})

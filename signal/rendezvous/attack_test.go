@@ -92,7 +92,9 @@ func (s *site) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.addr = l.Addr().String()
+	if a := l.Addr().String(); a != s.addr { // at a restart clients read it
+		s.addr = a
+	}
 	server := New(s.cfg)
 	https := server.HTTPServer("")
 	done := make(chan struct{})
