@@ -13,7 +13,7 @@ import (
 // fast as it was before.
 func TestAfterHeavyLoss(t *testing.T) {
 	const (
-		share   = 0.9
+		share   = 0.8
 		seconds = 8
 	)
 	for _, c := range []struct {
