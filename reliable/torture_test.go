@@ -204,7 +204,7 @@ func (p *player) read(st *Stream) {
 
 // play returns when the side has done all it will.
 func (p *player) play(st *Stream) {
-	_ = st.SetDeadline(time.Now().Add(time.Hour)) // it is open, or every call fails
+	_ = st.SetDeadline(time.Now().Add(24 * time.Hour)) // it is open, or every call fails
 	var both sync.WaitGroup
 	both.Go(func() { p.write(st) })
 	both.Go(func() { p.read(st) })
@@ -219,7 +219,7 @@ func wrong(writer, reader *player) string {
 	var reset *StreamError
 	switch {
 	case reader.hung || writer.hung:
-		return "a call did not return within an hour"
+		return "a call did not return within a day"
 	case reader.garbled > 0:
 		return fmt.Sprintf("byte %d is another", reader.garbled-1)
 	case reader.gotten > writer.written:
@@ -243,7 +243,7 @@ func wrong(writer, reader *player) string {
 func torture(t *testing.T, seed uint64, streams int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	a, b := newRoughSessions(t, r)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 48*time.Hour)
 	defer cancel()
 	type pair struct{ opener, acceptor *player }
 	pairs := make([]pair, streams)
@@ -292,7 +292,7 @@ func torture(t *testing.T, seed uint64, streams int) {
 		})
 	}
 	openers.Wait()
-	for began := time.Now(); a.NumStreams()+b.NumStreams() > 0 && time.Since(began) < time.Hour; {
+	for began := time.Now(); a.NumStreams()+b.NumStreams() > 0 && time.Since(began) < 24*time.Hour; {
 		time.Sleep(time.Second) // what was closed may still be on its way
 	}
 	if n, m := a.NumStreams(), b.NumStreams(); n+m > 0 {
