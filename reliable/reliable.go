@@ -21,8 +21,8 @@
 // The link repairs losses. KCP's timeout is the safety net for what the link had no room for, or this
 // side for what overtook other packets.
 //
-// A stream has no goroutine; an idle one has no timer, sends nothing and takes 35 KiB, most of it empty
-// rings of kcp-go. What wakes whom:
+// A stream has no goroutine; an idle one has no timer, sends nothing and takes 2 KiB: it has a kcp.KCP only while
+// something is on its way. What wakes whom:
 //
 //  1. A write cuts segments, sends what the window has room for, and puts the conversation on the
 //     governor's list, which looks at it every 20 ms while something is on its way.
@@ -85,8 +85,8 @@ type Config struct {
 	MaxStreams int
 
 	// MaxBuffer bounds the bytes that one stream holds for its reader, default 80 MiB and no less than
-	// 256 KiB. The bound grows towards it with the path as long as the reader keeps up, and shrinks to
-	// 256 KiB again when it falls behind and reads on.
+	// 16 KiB. The bound grows towards it with the path as long as the reader keeps up and the budget has room, and
+	// shrinks again when the reader falls behind and reads on.
 	MaxBuffer int
 
 	// Budget bounds the memory of the session's streams together with that of others that have the same; nil is one of
